@@ -1,0 +1,21 @@
+/* Workers: a few threads for what may block (disk reads, password hashes, name look-ups). */
+#ifndef BASE_WORKER_H
+#define BASE_WORKER_H
+#include "server/base/loop.h"
+
+struct workers;
+
+struct job { /* embed; belongs to the workers from worker_run until done runs */
+	struct loop_msg msg;          /* used to bring it home */
+	struct loop *home;
+	void (*work)(struct job *j);  /* on a worker's thread */
+	void (*done)(struct job *j);  /* on home, exactly once, never inside worker_run */
+};
+
+struct workers *workers_new(int threads);
+/* Ends the threads after the jobs under way; queued jobs run too. */
+void workers_free(struct workers *w);
+/* Takes j until its done runs. Any thread; home is set to the loop that gets done. */
+void worker_run(struct workers *w, struct job *j);
+
+#endif
