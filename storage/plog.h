@@ -1,0 +1,133 @@
+/* The log of one group (partition) in one store: appended at the end, cut at the end by Raft's
+ * truncation and at the front by trim, read by offset. The tail stays in memory (tail cache, a
+ * budget in bytes over all logs of a loop); older entries are read by workers.
+ * Thread: the home loop, except plog_open (boot, or a worker's). */
+#ifndef STORAGE_PLOG_H
+#define STORAGE_PLOG_H
+#include "server/base/worker.h"
+#include "storage/change.h"
+#include "storage/writer.h"
+
+struct plog;
+
+struct tail_cache; /* one per loop: which entries of its logs stay in memory */
+struct tail_cache *tail_cache_new(size_t bytes_max);
+void tail_cache_free(struct tail_cache *c);
+size_t tail_cache_bytes(const struct tail_cache *c);
+
+struct plog_env { /* what logs of one loop and store share */
+	struct loop *loop;
+	struct store *store;
+	struct lane *lane;
+	struct tail_cache *cache;
+	struct workers *workers;
+};
+
+struct plog_marks { /* FAMILY_META of one group, as recovered by plog_open and changed by plog_mark_* */
+	uint64_t term, vote;
+	uint64_t applied_index, applied_term;   /* rows in the store are those after this entry */
+	uint64_t config_index;                  /* of the last committed configuration */
+	struct slice config;                    /* encoded by raft_configuration_encode */
+	uint64_t first_index;                   /* entries below are trimmed */
+	int64_t first_offset;                   /* records below are trimmed */
+};
+
+/* Reads marks, the index tail and headers above applied_index; never payloads, except those with
+ * ENTRY_HAS_ROWS above applied_index. O(1) in the size of the log. ERR_CORRUPT, ERR_IO. */
+enum err plog_open(const struct plog_env *env, uint64_t group, enum store_family log_family,
+	struct plog **out) MUST_USE;
+void plog_close(struct plog *p);
+
+uint64_t plog_group(const struct plog *p);
+const struct plog_marks *plog_marks(const struct plog *p);
+uint64_t plog_last_index(const struct plog *p); /* 0: empty and never trimmed */
+uint64_t plog_last_term(const struct plog *p);
+int64_t plog_next_offset(const struct plog *p); /* a function of the log's tail */
+int64_t plog_max_ms(const struct plog *p);
+
+/* Appends e (shares it) at last index + 1; sets e->index, group, head.base_offset and head.max_ms
+ * from the tail, stages both keys in the lane. batch_max_ms: greatest timestamp in e, or -1. The
+ * batches' base offsets must have been set from plog_next_offset by the caller before. */
+void plog_append(struct plog *p, struct entry *e, int64_t batch_max_ms);
+/* Removes entries >= index; the tail's state is that after index - 1 again. */
+void plog_truncate(struct plog *p, uint64_t index);
+/* The log is replaced by nothing, to start after a snapshot at index/term whose next offset is given. */
+void plog_reset(struct plog *p, uint64_t index, uint64_t term, int64_t next_offset);
+/* Entries at or below are applied: their payload may leave memory (when synced, too). */
+void plog_applied(struct plog *p, uint64_t index);
+
+void plog_mark_term_vote(struct plog *p, uint64_t term, uint64_t vote);
+void plog_mark_applied(struct plog *p, uint64_t index, uint64_t term);
+void plog_mark_config(struct plog *p, uint64_t index, struct bytes config);
+/* Forgets records below offset: they can't be read any more. Their entries are deleted from the
+ * store later, whole entries only, and never at or above keep_index (what Raft may still send). */
+void plog_trim(struct plog *p, int64_t offset, uint64_t keep_index);
+/* Deletes everything of the group from the store (rows and marks too) and closes p. */
+void plog_destroy(struct plog *p);
+
+/* The entry at index if its payload is in memory (borrowed), else NULL. */
+struct entry *plog_cached(const struct plog *p, uint64_t index);
+/* The entry that holds offset, or the next after it, if in memory; NULL otherwise. */
+struct entry *plog_cached_at(const struct plog *p, int64_t offset);
+
+/* Term of an entry still indexed in memory or marks; 0: not known without reading. */
+uint64_t plog_term_cached(const struct plog *p, uint64_t index);
+
+struct plog_read { /* embed; one read under way each */
+	struct job job;                 /* private */
+	/* asked: */
+	struct plog *log;
+	int64_t offset;                 /* first record wanted */
+	int64_t end_offset;             /* entries that start at or above are not given */
+	size_t bytes_max;               /* at least one entry is given, if there is one */
+	uint64_t hint_index;            /* index of the entry wanted if known, else 0 */
+	/* given: */
+	enum err err;                   /* ERR_RANGE: trimmed meanwhile; ERR_IO, ERR_CORRUPT */
+	struct entry **entries;         /* caller unrefs each and mem_frees the array */
+	int count;
+	void (*done)(struct plog_read *r); /* on the log's home loop */
+};
+/* Reads entries from the store by a worker, or from memory; done never runs inside the call. A log
+ * that is closed or trimmed meanwhile ends the read with ERR_CLOSED or ERR_RANGE. Takes r until done. */
+void plog_read(struct plog_read *r);
+
+struct plog_seek { /* embed; find by time: the first entry with a record at or after time_ms */
+	struct job job;
+	struct plog *log;
+	int64_t time_ms;
+	int64_t end_offset;
+	enum err err;                   /* ERR_NOTFOUND: all are older */
+	struct entry *entry;            /* shared: caller unrefs; the record itself is found by walking */
+	void (*done)(struct plog_seek *s);
+};
+void plog_seek(struct plog_seek *s);
+
+/* The last offset of a term: the first offset of the first entry whose term is greater (Kafka's
+ * OffsetForLeaderEpoch, KIP-101). By a worker when not in memory. */
+struct plog_epoch {
+	struct job job;
+	struct plog *log;
+	uint64_t term;
+	enum err err;
+	uint64_t found_term;            /* greatest term <= the one asked, 0: none */
+	int64_t end_offset;
+	void (*done)(struct plog_epoch *q);
+};
+void plog_epoch(struct plog_epoch *q);
+
+/* What retention needs: the offset from which to keep so that what is older than before_ms (by
+ * append time) or over bytes goes; whole entries. -1: not limited. By a worker. */
+struct plog_retain {
+	struct job job;
+	struct plog *log;
+	int64_t before_ms, bytes_max;
+	int64_t end_offset;             /* never above */
+	enum err err;
+	int64_t keep_offset;
+	int64_t bytes;                  /* payload bytes held now */
+	void (*done)(struct plog_retain *q);
+};
+void plog_retain(struct plog_retain *q);
+int64_t plog_bytes(const struct plog *p); /* payload bytes held, an estimate after a restart */
+
+#endif
