@@ -4,7 +4,9 @@
 # make check      layers, sizes, format
 # make bench      the measured table of README.md
 # make unit       unit tests only;  make fuzz  short fuzz runs;  make proto  real clients
-# MODE=release|asan|tsan   BUILD=dir   ONLY="folders" (compile and unit-test a part)
+# make crash      kill -9 and dropped writes under load
+# make install    DESTDIR= PREFIX=
+# MODE=release|asan|tsan|fuzz   BUILD=dir   ONLY="folders" (compile and unit-test a part)
 MODE  ?= release
 BUILD ?= build
 O     := $(BUILD)/$(MODE)
@@ -12,6 +14,7 @@ ONLY  ?= server storage cluster protocols
 PREFIX ?= /usr/local
 CC    ?= cc
 PY    := /usr/bin/python3
+JOBS  ?= $(shell nproc)
 
 PKGS  := libevent libevent_pthreads raft wolfssl zlib liblz4 libzstd libisal libcjson
 WARN  := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
@@ -20,6 +23,11 @@ WARN  := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-proto
 FLAGS.release := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 FLAGS.asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS.tsan    := -O1 -fsanitize=thread
+# libFuzzer is clang's; the other modes are where warnings are judged.
+FLAGS.fuzz    := -O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -w
+ifeq ($(MODE),fuzz)
+CC    := clang
+endif
 # wolfSSL and snappy-c come without usable pkg-config lines for C; llhttp is built from source.
 CFLAGS += -std=c11 -D_GNU_SOURCE -g -fno-omit-frame-pointer -pthread $(WARN) $(FLAGS.$(MODE)) \
           -I. -I$(O)/gen $(shell pkg-config --cflags-only-I $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
@@ -52,10 +60,34 @@ $(O)/.flags: FORCE
 
 unit: $(UNIT_BINS)
 	@set -e; for t in $(UNIT_BINS); do CK_VERBOSITY=minimal $$t; done
+unit-bins: $(UNIT_BINS)
+list-unit-bins:
+	@printf '%s\n' $(UNIT_BINS)
+
+run:
+	@tools/setup
+	@$(MAKE) --no-print-directory -j$(JOBS) MODE=release all
+	@SLUICE_BIN=$(BUILD)/release tools/run $(ARGS)
+test:
+	@SLUICE_SETUP=test tools/setup
+	@BUILD=$(BUILD) JOBS=$(JOBS) tools/test
+check:
+	@tools/check
+bench:
+	@tools/setup
+	@$(MAKE) --no-print-directory -j$(JOBS) MODE=release all
+	@tools/bench/run $(ARGS)
+install: all
+	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin /etc/sluice $(PREFIX)/lib/systemd/system)
+	install -m 755 $(O)/sluiced $(O)/sluice $(DESTDIR)$(PREFIX)/bin/
+	sed 's,@PREFIX@,$(PREFIX),g' deploy/sluiced.service \
+	    > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluiced.service
+	[ -e $(DESTDIR)/etc/sluice/sluice.conf ] || \
+	    deploy/sample-config $(O)/sluiced > $(DESTDIR)/etc/sluice/sluice.conf
 clean:
 	rm -rf $(BUILD)
 FORCE:
-.PHONY: all unit clean FORCE
+.PHONY: all unit unit-bins list-unit-bins run test check bench install clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(OBJ:.o=.d) $(O)/server/main.d $(UNIT_BINS:=.d)

@@ -1,0 +1,34 @@
+# Fuzz targets, the tests with real clients, the crash tests.
+
+# Each tests/fuzz/X_fuzz.c is a libFuzzer target over the library built by clang with its
+# sanitizers; what it starts from is tests/fuzz/corpus/X.
+FUZZ      := $(wildcard tests/fuzz/*_fuzz.c)
+FUZZ_BINS := $(FUZZ:%.c=$(O)/%)
+FUZZ_SECONDS ?= 8
+
+$(O)/tests/fuzz/%_fuzz: $(O)/tests/fuzz/%_fuzz.o $(LIB)
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+fuzz-bins: $(FUZZ_BINS)
+list-fuzz-bins:
+	@printf '%s\n' $(FUZZ_BINS)
+fuzz:
+	@$(MAKE) --no-print-directory MODE=fuzz -j$(JOBS) fuzz-bins
+	@for f in $$($(MAKE) -s --no-print-directory MODE=fuzz list-fuzz-bins); do \
+		tests/fuzz/run $$f $(FUZZ_SECONDS) || exit 1; done
+
+proto:
+	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) all
+	@SLUICE_BIN=$(BUILD)/release $(PY) -m pytest -q -p no:cacheprovider tests/proto $(ARGS)
+
+# The file system that forgets what was never synced.
+FORGETFS := $(O)/tests/crash/forgetfs
+$(O)/tests/crash/forgetfs.o: CFLAGS += $(shell pkg-config --cflags fuse3 2>/dev/null)
+$(FORGETFS): $(O)/tests/crash/forgetfs.o
+	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs fuse3)
+forgetfs: $(FORGETFS)
+crash:
+	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) all forgetfs
+	@SLUICE_BIN=$(BUILD)/release $(PY) -m pytest -q -p no:cacheprovider tests/crash $(ARGS)
+
+.PHONY: fuzz fuzz-bins list-fuzz-bins proto crash forgetfs
+-include $(FUZZ_BINS:=.d) $(FORGETFS).d
