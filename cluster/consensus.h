@@ -1,0 +1,104 @@
+/* One replica of one Raft group: canonical/raft behind the guard (see cluster/README.md), its log
+ * in a plog. The only module, with guard and raft_wire, that knows raft.h. What Raft holds are
+ * stubs; payloads are entries of the plog.
+ * Thread: the group's home loop. Completions never run inside the call that started them. */
+#ifndef CLUSTER_CONSENSUS_H
+#define CLUSTER_CONSENSUS_H
+#include "storage/plog.h"
+
+struct consensus;
+
+enum consensus_role { ROLE_FOLLOWER, ROLE_CANDIDATE, ROLE_LEADER, ROLE_DOWN };
+
+struct consensus_fsm { /* what the owner supplies; called from turns and completions */
+	/* e is committed: entries come in order of index, each once in the life of the consensus
+	 * (after a start: those above the durable applied mark again). Borrows e. Must not fail, read
+	 * the store or look at a clock. Barriers and configurations are passed, too. */
+	void (*apply)(void *arg, struct entry *e);
+	/* Stage in the lane whatever has been applied and is not in the store yet, with
+	 * plog_mark_applied: Raft is about to forget entries up to the last applied. */
+	void (*write_back)(void *arg);
+	/* Role, term or leader have changed, or the barrier of a new leader has been applied. */
+	void (*changed)(void *arg);
+};
+
+struct consensus_net { /* how messages leave; NULL for groups that will never have a peer */
+	/* Gives a message (parts, in order: to be sent as one frame) for a replica. Takes the parts.
+	 * May drop it. */
+	void (*send)(void *arg, uint64_t to, const char *address, struct slice *parts, int count);
+};
+
+struct consensus_options {
+	int64_t heartbeat_ms, election_ms; /* 150, 600 */
+	int snapshot_threshold, snapshot_trailing; /* 256, 128 */
+	size_t inflight_bytes_max; /* proposed and not committed, per group */
+	bool guard_off[16];        /* tests: rule Gn is off; [0]: the gate */
+};
+
+/* A founding configuration: the first entry (index 1, term 1) of every first replica. */
+struct consensus_member { uint64_t replica; const char *address; };
+
+/* Raft's heap is set once per process, before any group. */
+void consensus_process_init(void);
+/* Starts a replica over an open log. members NULL: the log knows its configuration (a restart);
+ * else the log is empty and gets it. Entries above the applied mark are applied before it returns
+ * only in a group of one voter. ERR_CORRUPT. Takes nothing; log outlives it. */
+enum err consensus_open(struct plog *log, uint64_t replica, const char *address,
+	const struct consensus_member *members, int member_count, const struct consensus_options *o,
+	const struct consensus_fsm *fsm, void *fsm_arg, const struct consensus_net *net, void *net_arg,
+	struct consensus **out) MUST_USE;
+/* done runs from the loop when nothing of it is under way any more. Proposals end with ERR_CLOSED. */
+void consensus_close(struct consensus *c, void (*done)(void *arg), void *arg);
+
+/* Every tick_ms (50): timers of elections and heartbeats. */
+void consensus_tick(struct consensus *c);
+/* A frame of a peer; checked like any peer's input. ERR_MALFORMED. Copies what it keeps: payload
+ * bytes are kept as shares of frame's chunk. */
+enum err consensus_receive(struct consensus *c, struct slice frame) MUST_USE;
+
+enum consensus_role consensus_role(const struct consensus *c);
+uint64_t consensus_term(const struct consensus *c);
+/* Replica id of the leader as far as known, 0 if not. */
+uint64_t consensus_leader(const struct consensus *c);
+/* Leader, and everything of older terms is applied: may evaluate and serve. */
+bool consensus_ready(const struct consensus *c);
+uint64_t consensus_applied(const struct consensus *c);
+/* Bytes proposed and not yet committed. */
+size_t consensus_inflight(const struct consensus *c);
+
+struct consensus_proposal { /* embed */
+	struct list node;        /* private */
+	struct entry *entry;     /* share taken by consensus_propose */
+	int64_t batch_max_ms;    /* greatest record timestamp in it, -1 without records */
+	/* OK: committed and applied. ERR_UNKNOWN: leadership was lost, it may or may not commit.
+	 * ERR_CLOSED. */
+	void (*done)(struct consensus_proposal *p, enum err e);
+};
+/* Appends the entry to the group's log. It is in the plog (plog_append has run) when this returns
+ * OK. ERR_NOTLEADER, ERR_BUSY (inflight_bytes_max; done will not run on any failure). */
+enum err consensus_propose(struct consensus *c, struct consensus_proposal *p) MUST_USE;
+
+/* Linearizable read point: done(OK) when a quorum has confirmed this leader after the call and all
+ * before is applied. Many in one turn share one barrier. */
+struct consensus_barrier {
+	struct list node;
+	void (*done)(struct consensus_barrier *b, enum err e);
+};
+void consensus_barrier(struct consensus *c, struct consensus_barrier *b);
+
+/* Membership, one change at a time; leader only. Roles as in Raft: spare, standby, voter. */
+enum consensus_change_kind { CHANGE_ADD_SPARE, CHANGE_TO_STANDBY, CHANGE_TO_VOTER, CHANGE_TO_SPARE, CHANGE_REMOVE };
+struct consensus_change {
+	enum consensus_change_kind kind;
+	uint64_t replica;
+	const char *address; /* CHANGE_ADD_SPARE; copied */
+	void (*done)(struct consensus_change *c, enum err e);
+};
+enum err consensus_change(struct consensus *c, struct consensus_change *change) MUST_USE;
+/* Hands leadership to a voter; the outcome shows in fsm.changed. */
+enum err consensus_transfer(struct consensus *c, uint64_t to) MUST_USE;
+
+/* Steps aside (the disk hangs): no heartbeats are sent until called with false. */
+void consensus_mute(struct consensus *c, bool on);
+
+#endif

@@ -1,0 +1,96 @@
+/* A node: its groups (catalogue, tables, stream partitions), and the catalogue all loops read.
+ * Boot (main thread): node_open before loops_run, node_started after; the end: node_close after the
+ * doors are closed and loops still run. */
+#ifndef CLUSTER_NODE_H
+#define CLUSTER_NODE_H
+#include "cluster/partition.h"
+#include "server/base/conf.h"
+#include "server/base/map.h"
+
+struct storage;
+struct node;
+
+struct node_conf { /* filled by node_rows: node.*, cluster.*, stream.*, retention.* */
+	int64_t id;
+	const char *name, *rack, *cluster_name, *seeds;
+	int64_t stream_partitions, stream_replicas;
+	int64_t retention_ms, retention_bytes;
+	int64_t tables;
+	int64_t inflight_bytes_max;
+};
+extern const struct conf_row node_rows[];
+extern struct metric_table node_metrics;
+
+enum err node_open(const struct node_conf *conf, struct loops *loops, struct workers *workers,
+	struct storage *storage, struct node **out, char *why, size_t why_size) MUST_USE;
+/* Every group has a leader that serves, the catalogue is in force on every loop. Any thread. */
+bool node_ready(const struct node *n);
+void node_close(struct node *n); /* writes back rows, waits for it; not from a loop */
+const struct node_conf *node_conf(const struct node *n);
+const char *node_cluster_id(const struct node *n); /* 22 characters of base64url, made at founding */
+
+/* --- the catalogue: immutable, one snapshot in force per loop --- */
+struct stream_setting { const char *key, *value; }; /* as set; unset ones take the node's defaults */
+
+struct stream {
+	const char *name;
+	uint8_t uuid[16];
+	bool internal;                  /* name starts with __ */
+	int64_t created_ms;
+	int64_t retention_ms, retention_bytes; /* in force; -1: not limited */
+	int64_t message_bytes_max;      /* 0: the node's */
+	int setting_count;
+	const struct stream_setting *settings;
+	int partition_count;
+	struct partition *const *partitions; /* on one node: every one is local */
+};
+
+struct catalog; /* see catalog_* ; good on a loop until the turn ends, or as long as held */
+const struct catalog *node_catalog(const struct node *n, const struct loop *l);
+const struct catalog *catalog_hold(const struct catalog *c);
+void catalog_release(const struct catalog *c);
+uint64_t catalog_version(const struct catalog *c);
+const struct stream *catalog_stream(const struct catalog *c, struct bytes name); /* NULL: none */
+const struct stream *catalog_stream_by_uuid(const struct catalog *c, const uint8_t uuid[16]);
+int catalog_stream_count(const struct catalog *c);
+const struct stream *catalog_stream_at(const struct catalog *c, int index); /* in order of name */
+/* The table group that owns a key (client id, group id): hash over a fixed number of groups. */
+struct partition *catalog_table(const struct catalog *c, struct bytes key);
+int catalog_table_count(const struct catalog *c);
+struct partition *catalog_table_at(const struct catalog *c, int index);
+/* Replicated settings that the upper layers interpret ("route.NAME", "config.KEY"). */
+const char *catalog_setting(const struct catalog *c, const char *key); /* NULL: not set */
+bool catalog_setting_next(const struct catalog *c, int *at, const char **key, const char **value);
+
+/* Called on each loop when a new catalogue comes into force there (and once at start). */
+struct catalog_watcher {
+	struct list node;
+	struct loop *loop;
+	void (*changed)(struct catalog_watcher *w, const struct catalog *c);
+};
+void node_watch_catalog(struct node *n, struct catalog_watcher *w); /* on w->loop, or before loops_run */
+
+/* --- changes of the catalogue: any loop --- */
+enum meta_kind { META_CREATE_STREAM, META_DELETE_STREAM, META_ADD_PARTITIONS, META_ALTER_STREAM, META_SET };
+struct meta_setting { const char *key; const char *value; /* NULL: remove, back to the default */ };
+struct meta_op { /* belongs to the node until done runs on the caller's loop */
+	struct proposal proposal;       /* private */
+	struct loop_msg msg;            /* private */
+	struct loop *from;
+	enum meta_kind kind;
+	const char *name;               /* stream; borrowed until done, like all pointers here */
+	int64_t partitions;             /* create: -1 default; add: the new total */
+	int64_t replicas;               /* -1: default */
+	const struct meta_setting *settings;
+	int setting_count;
+	bool check_only;                /* validate, change nothing */
+	/* Names as in Kafka: 1-249 of [a-zA-Z0-9._-], not "." or "..". Settings: retention.ms,
+	 * retention.bytes, max.message.bytes, cleanup.policy (delete), min.insync.replicas, ...; unknown
+	 * ones: ERR_INVALID. ERR_EXISTS, ERR_NOTFOUND, ERR_UNSUPPORTED. */
+	enum err err;
+	char why[160];                  /* one line for the user when err is not OK */
+	void (*done)(struct meta_op *op); /* after the change is in force on every loop */
+};
+void node_change(struct node *n, struct meta_op *op);
+
+#endif
