@@ -29,6 +29,8 @@ void *map_next(const struct map *m, uint32_t *at);
 /* The hash used, for those who keep their own tables. */
 uint64_t hash_bytes(struct bytes b);
 uint64_t hash_u64(uint64_t v);
+/* Simulator and tests: hashes and the order of walks repeat. While no map holds entries. */
+void hash_seed(uint64_t seed);
 /* Kafka's default partitioner, murmur2 with seed 0x9747b28c (org.apache.kafka.common.utils). */
 uint32_t hash_murmur2(struct bytes b);
 
