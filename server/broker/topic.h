@@ -1,0 +1,13 @@
+/* Topic names and filters (MQTT 5 §4.7). Pure. */
+#ifndef BROKER_TOPIC_H
+#define BROKER_TOPIC_H
+#include "server/base/wire.h"
+
+bool topic_name_valid(struct bytes topic);   /* UTF-8, 1-65535 bytes, no NUL, no + or # */
+bool topic_filter_valid(struct bytes filter);/* well placed wildcards; $share is not looked into */
+bool topic_filter_literal(struct bytes filter); /* holds no wildcard */
+bool topic_matches(struct bytes filter, struct bytes topic); /* $-topics by the book */
+/* Whether some topic matches both. */
+bool topic_filters_overlap(struct bytes a, struct bytes b);
+
+#endif
