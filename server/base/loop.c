@@ -1,0 +1,671 @@
+/* A loop sleeps in libevent and nowhere else. Everything that is handed to it from outside comes
+ * through one inbox, a stack that any thread pushes to with one compare-and-swap and that the
+ * loop takes whole and turns around. Posts by the loop's own thread go to a plain queue.
+ *
+ * Waking costs a system call, so it is done only when the loop sleeps or is about to. The loop
+ * says so (asleep) and then looks at the inbox once more; a poster pushes and then looks at
+ * asleep. All four are sequentially consistent, so at least one of the two sees the other: a
+ * message is never left in the inbox of a loop that sleeps.
+ *
+ * Timers are a heap of our own over one timerfd, which is set only when the loop goes to sleep
+ * with an earlier deadline than the one it was set to: timers that are set and cancelled by the
+ * million make no system calls. (libevent's own time-outs run on a clock of 4 ms steps.)
+ *
+ * libevent gives no point between its poll and the callbacks, so the cached time is marked stale
+ * before a poll and read afresh by the first who asks. */
+#include "server/base/loop.h"
+#include <errno.h>
+#include <event2/event.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+#include "server/base/clock.h"
+#include "server/base/mem.h"
+
+enum {
+	LOCAL_RUNS_MAX = 4096, /* local posts run in a row before the sockets get their turn */
+	STAGE_PASSES_MAX = 8,  /* hooks that want each other within one stage */
+	TIMERS_FIRST = 64
+};
+
+struct queue { /* of messages, first in first out */
+	struct loop_msg *head, **tail;
+};
+
+struct heap_node {
+	int64_t at_ms;
+	struct loop_timer *timer;
+};
+
+struct loop {
+	/* What other threads touch, on a cache line of its own. */
+	_Alignas(64) _Atomic(struct loop_msg *) inbox; /* newest first */
+	_Atomic bool asleep;
+
+	_Alignas(64) struct loops *all;
+	int index, wake_fd, timer_fd;
+	pthread_t thread;
+	struct event_base *base;
+	struct event *wake_event, *timer_event;
+	struct metric_cells *cells;
+	bool stopping, now_stale;
+	int64_t now_ms, now_wall_ms;
+
+	struct queue local;
+	struct list stages[STAGE_COUNT]; /* hooks wanted */
+	struct list later;               /* hooks that wanted themselves again while they ran */
+	struct loop_hook *hook_now;
+	int stage_now; /* STAGE_COUNT outside of stages */
+
+	struct heap_node *heap; /* from slot 1 */
+	uint32_t timers, timers_room;
+	int64_t timer_set_ms; /* when timer_fd fires; 0: not set */
+
+	struct loop_msg stop_msg, park_msg;
+};
+
+struct loops {
+	struct loop **at;
+	int count;
+	_Atomic bool running;
+	pthread_mutex_t one_still; /* held by who made the loops stand still */
+	pthread_mutex_t lock;      /* of the three below */
+	pthread_cond_t changed;
+	int parked;
+	uint64_t still_round; /* counts the times they stood still */
+};
+
+static _Thread_local struct loop *here;
+static _Thread_local const struct loops *still_here; /* this thread made them stand still */
+
+struct loop *loop_here(void)
+{
+	return here;
+}
+int loops_count(const struct loops *all)
+{
+	return all->count;
+}
+int loop_index(const struct loop *l)
+{
+	return l->index;
+}
+struct loops *loop_all(const struct loop *l)
+{
+	return l->all;
+}
+struct event_base *loop_event_base(struct loop *l)
+{
+	return l->base;
+}
+struct metric_cells *loop_cells(struct loop *l)
+{
+	return l->cells;
+}
+
+struct loop *loops_at(struct loops *all, int index)
+{
+	must(index >= 0 && index < all->count);
+	return all->at[index];
+}
+
+void loop_must_own(const struct loop *l)
+{
+	must(here == l || still_here == l->all || !atomic_load(&l->all->running));
+}
+
+/* ---- time */
+
+static void now_read(struct loop *l)
+{
+	l->now_ms = clock_ms();
+	l->now_wall_ms = clock_wall_ms();
+	l->now_stale = false;
+}
+
+/* The cache is the loop's own, whatever the caller's view of the loop: while it is stale, or
+ * the loop does not run yet, it is read. */
+static void now_want(const struct loop *l)
+{
+	if (l->now_stale && (here == l || !atomic_load(&l->all->running)))
+		now_read(l->all->at[l->index]);
+}
+
+int64_t loop_now_ms(const struct loop *l)
+{
+	now_want(l);
+	return l->now_ms;
+}
+
+int64_t loop_now_wall_ms(const struct loop *l)
+{
+	now_want(l);
+	return l->now_wall_ms;
+}
+
+/* ---- timers: a binary heap, each timer knows its slot */
+
+static void heap_place(struct loop *l, uint32_t slot, struct heap_node n)
+{
+	l->heap[slot] = n;
+	n.timer->slot = slot;
+}
+
+static void heap_settle(struct loop *l, uint32_t slot, struct heap_node n)
+{
+	while (slot > 1 && n.at_ms < l->heap[slot / 2].at_ms) {
+		heap_place(l, slot, l->heap[slot / 2]);
+		slot /= 2;
+	}
+	for (;;) {
+		uint32_t child = slot * 2;
+		if (child > l->timers)
+			break;
+		if (child < l->timers && l->heap[child + 1].at_ms < l->heap[child].at_ms)
+			child++;
+		if (n.at_ms <= l->heap[child].at_ms)
+			break;
+		heap_place(l, slot, l->heap[child]);
+		slot = child;
+	}
+	heap_place(l, slot, n);
+}
+
+void loop_timer_init(struct loop_timer *t, struct loop *l, void (*fire)(struct loop_timer *t))
+{
+	*t = (struct loop_timer){.loop = l, .fire = fire};
+}
+
+void loop_timer_set(struct loop_timer *t, int64_t after_ms)
+{
+	struct loop *l = t->loop;
+
+	loop_must_own(l);
+	if (after_ms < 0)
+		after_ms = 0;
+	t->at_ms = loop_now_ms(l);
+	t->at_ms = after_ms > INT64_MAX - t->at_ms ? INT64_MAX : t->at_ms + after_ms;
+	if (t->slot == 0) {
+		if (l->timers + 2 > l->timers_room) {
+			uint32_t room = l->timers_room ? l->timers_room * 2 : TIMERS_FIRST;
+			struct heap_node *heap = mem_resize(l->heap, room * sizeof *heap);
+			must(heap != NULL);
+			l->heap = heap;
+			l->timers_room = room;
+		}
+		t->slot = ++l->timers;
+	}
+	heap_settle(l, t->slot, (struct heap_node){t->at_ms, t});
+}
+
+void loop_timer_cancel(struct loop_timer *t)
+{
+	struct loop *l = t->loop;
+	uint32_t slot = t->slot;
+
+	if (slot == 0)
+		return;
+	loop_must_own(l);
+	must(l->heap[slot].timer == t);
+	t->slot = 0;
+	struct heap_node last = l->heap[l->timers--];
+	if (last.timer != t)
+		heap_settle(l, slot, last);
+}
+
+static void timers_fire(struct loop *l)
+{
+	/* At most those there now: a timer that sets itself to 0 ms waits for the next turn. */
+	for (uint32_t left = l->timers; left > 0 && l->timers > 0; left--) {
+		struct loop_timer *t = l->heap[1].timer;
+		if (t->at_ms > l->now_ms)
+			return;
+		loop_timer_cancel(t);
+		t->fire(t);
+	}
+}
+
+/* Before sleeping: the timerfd must fire no later than the first timer. Earlier is harmless. */
+static void timer_arm(struct loop *l)
+{
+	int64_t at, after;
+	struct itimerspec spec = {0};
+
+	if (l->timers == 0)
+		return;
+	at = l->heap[1].at_ms;
+	if (l->timer_set_ms != 0 && l->timer_set_ms <= at)
+		return;
+	after = at - clock_ms();
+	spec.it_value.tv_sec = after > 0 ? after / 1000 : 0;
+	spec.it_value.tv_nsec = after > 0 ? after % 1000 * 1000000 : 0;
+	if (after <= 0)
+		spec.it_value.tv_nsec = 1; /* 0 would unset it */
+	must(timerfd_settime(l->timer_fd, 0, &spec, NULL) == 0);
+	l->timer_set_ms = at > 0 ? at : 1;
+}
+
+/* The descriptor is edge-triggered: setting it again makes a new edge without a read. */
+static void on_timer_fd(evutil_socket_t fd, short what, void *arg)
+{
+	struct loop *l = arg;
+
+	(void)fd;
+	(void)what;
+	l->timer_set_ms = 0;
+}
+
+/* ---- messages */
+
+static void queue_init(struct queue *q)
+{
+	q->head = NULL;
+	q->tail = &q->head;
+}
+
+static void queue_push(struct queue *q, struct loop_msg *m)
+{
+	m->next = NULL;
+	*q->tail = m;
+	q->tail = &m->next;
+}
+
+static struct loop_msg *queue_pop(struct queue *q)
+{
+	struct loop_msg *m = q->head;
+
+	if (m == NULL)
+		return NULL;
+	q->head = m->next;
+	if (q->head == NULL)
+		q->tail = &q->head;
+	return m;
+}
+
+static void wake(struct loop *l)
+{
+	uint64_t one = 1;
+
+	while (write(l->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+		;
+}
+
+void loop_post(struct loop *l, struct loop_msg *m)
+{
+	struct loop_msg *head;
+
+	if (here == l) {
+		queue_push(&l->local, m);
+		return;
+	}
+	head = atomic_load_explicit(&l->inbox, memory_order_relaxed);
+	do
+		m->next = head;
+	while (!atomic_compare_exchange_weak(&l->inbox, &head, m));
+	if (atomic_load(&l->asleep) && atomic_exchange(&l->asleep, false))
+		wake(l);
+}
+
+struct call {
+	struct loop_msg msg;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static void call_run(struct loop_msg *m)
+{
+	struct call *c = list_entry(m, struct call, msg);
+	void (*fn)(void *arg) = c->fn;
+	void *arg = c->arg;
+
+	mem_free(c);
+	fn(arg);
+}
+
+void loop_call(struct loop *l, void (*fn)(void *arg), void *arg)
+{
+	struct call *c = mem_new(sizeof *c);
+
+	c->msg.run = call_run;
+	c->fn = fn;
+	c->arg = arg;
+	loop_post(l, &c->msg);
+}
+
+static struct loop_msg *inbox_take(struct loop *l)
+{
+	struct loop_msg *m, *oldest = NULL;
+
+	if (atomic_load_explicit(&l->inbox, memory_order_relaxed) == NULL)
+		return NULL;
+	m = atomic_exchange_explicit(&l->inbox, NULL, memory_order_acquire);
+	while (m != NULL) {
+		struct loop_msg *next = m->next;
+		m->next = oldest;
+		oldest = m;
+		m = next;
+	}
+	return oldest;
+}
+
+static void local_run(struct loop *l)
+{
+	struct loop_msg *m;
+
+	for (int i = 0; i < LOCAL_RUNS_MAX && (m = queue_pop(&l->local)) != NULL; i++)
+		m->run(m);
+}
+
+static void messages_run(struct loop *l)
+{
+	struct loop_msg *m = inbox_take(l);
+
+	while (m != NULL) {
+		struct loop_msg *next = m->next; /* m may be gone or posted again after its run */
+		m->run(m);
+		m = next;
+	}
+	local_run(l);
+}
+
+/* ---- hooks */
+
+void loop_hook_init(struct loop_hook *h, void (*run)(struct loop_hook *h))
+{
+	list_init(&h->node);
+	h->run = run;
+}
+
+void loop_hook_want(struct loop *l, enum loop_stage stage, struct loop_hook *h)
+{
+	loop_must_own(l);
+	if (!list_empty(&h->node))
+		return;
+	/* Who asks for itself again while it runs wants to go on after the sockets' turn. */
+	if (h == l->hook_now && (int)stage == l->stage_now)
+		list_push_back(&l->later, &h->node);
+	else
+		list_push_back(&l->stages[stage], &h->node);
+}
+
+void loop_hook_cancel(struct loop_hook *h)
+{
+	list_remove(&h->node);
+}
+
+static void list_move_all(struct list *from, struct list *to)
+{
+	struct list *n;
+
+	while ((n = list_pop(from)) != NULL)
+		list_push_back(to, n);
+}
+
+static void stage_run(struct loop *l, int stage)
+{
+	struct list doing, *n;
+
+	l->stage_now = stage;
+	list_init(&doing);
+	for (int pass = 0; pass < STAGE_PASSES_MAX && !list_empty(&l->stages[stage]); pass++) {
+		list_move_all(&l->stages[stage], &doing);
+		while ((n = list_pop(&doing)) != NULL) {
+			l->hook_now = list_entry(n, struct loop_hook, node);
+			l->hook_now->run(l->hook_now);
+			l->hook_now = NULL;
+		}
+	}
+	list_move_all(&l->later, &l->stages[stage]);
+}
+
+static void stages_run(struct loop *l)
+{
+	for (int stage = 0; stage < STAGE_COUNT; stage++) {
+		if (list_empty(&l->stages[stage]))
+			continue;
+		stage_run(l, stage);
+		l->stage_now = stage +
+			1; /* what local posts want of this stage is for the next turn */
+		if (l->local.head != NULL)
+			local_run(l);
+	}
+	l->stage_now = STAGE_COUNT;
+}
+
+static bool work_waits(const struct loop *l)
+{
+	if (l->local.head != NULL)
+		return true;
+	for (int stage = 0; stage < STAGE_COUNT; stage++)
+		if (!list_empty(&l->stages[stage]))
+			return true;
+	return false;
+}
+
+/* ---- the turn */
+
+static void poll_events(struct loop *l)
+{
+	bool sleeps = !work_waits(l);
+
+	if (sleeps) {
+		timer_arm(l);
+		atomic_store(&l->asleep, true);
+		if (atomic_load(&l->inbox) != NULL) {
+			atomic_store(&l->asleep, false);
+			sleeps = false;
+		}
+	}
+	l->now_stale = true;
+	must(event_base_loop(l->base, sleeps ? EVLOOP_ONCE : EVLOOP_NONBLOCK) >= 0);
+	if (sleeps)
+		atomic_store_explicit(&l->asleep, false, memory_order_relaxed);
+	now_read(l);
+}
+
+static void *loop_thread(void *arg)
+{
+	struct loop *l = arg;
+	char name[16];
+
+	here = l;
+	snprintf(name, sizeof name, "loop-%d", l->index);
+	pthread_setname_np(pthread_self(), name);
+	while (!l->stopping) {
+		poll_events(l);
+		timers_fire(l);
+		messages_run(l);
+		stages_run(l);
+	}
+	/* What the last messages asked for is still done, within reason. */
+	for (int i = 0; i < STAGE_PASSES_MAX && work_waits(l); i++) {
+		local_run(l);
+		stages_run(l);
+	}
+	here = NULL;
+	return NULL;
+}
+
+static void stop_run(struct loop_msg *m)
+{
+	list_entry(m, struct loop, stop_msg)->stopping = true;
+}
+
+/* ---- all of them */
+
+static void on_wake_fd(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd; /* edge-triggered: the count need not be read to hear the next write */
+	(void)what;
+	(void)arg;
+}
+
+static struct event_base *base_new(void)
+{
+	struct event_config *config = event_config_new();
+	struct event_base *base;
+
+	must(config != NULL);
+	/* Only the own thread touches the base: no locks. Edge-triggering means epoll. */
+	must(event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK) == 0);
+	must(event_config_require_features(config, EV_FEATURE_ET) == 0);
+	base = event_base_new_with_config(config);
+	must(base != NULL);
+	event_config_free(config);
+	return base;
+}
+
+static struct loop *loop_new(struct loops *all, int index)
+{
+	struct loop *l = aligned_alloc(64, sizeof *l);
+	const short edge = EV_READ | EV_PERSIST | EV_ET;
+
+	must(l != NULL);
+	*l = (struct loop){.all = all, .index = index, .now_stale = true};
+	l->stage_now = STAGE_COUNT;
+	l->base = base_new();
+	l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	l->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	must(l->wake_fd >= 0);
+	must(l->timer_fd >= 0);
+	l->wake_event = event_new(l->base, l->wake_fd, edge, on_wake_fd, l);
+	l->timer_event = event_new(l->base, l->timer_fd, edge, on_timer_fd, l);
+	must(l->wake_event != NULL && event_add(l->wake_event, NULL) == 0);
+	must(l->timer_event != NULL && event_add(l->timer_event, NULL) == 0);
+	l->cells = metric_cells_new();
+	l->stop_msg.run = stop_run;
+	queue_init(&l->local);
+	list_init(&l->later);
+	for (int i = 0; i < STAGE_COUNT; i++)
+		list_init(&l->stages[i]);
+	return l;
+}
+
+/* Calls without a struct of their own would leak; all other messages belong to their senders. */
+static void calls_drop(struct loop_msg *m)
+{
+	while (m != NULL) {
+		struct loop_msg *next = m->next;
+		if (m->run == call_run)
+			mem_free(list_entry(m, struct call, msg));
+		m = next;
+	}
+}
+
+static void loop_free(struct loop *l)
+{
+	calls_drop(atomic_load(&l->inbox));
+	calls_drop(l->local.head);
+	event_free(l->wake_event);
+	event_free(l->timer_event);
+	event_base_free(l->base);
+	close(l->wake_fd);
+	close(l->timer_fd);
+	mem_free(l->heap);
+	free(l);
+}
+
+struct loops *loops_new(int count)
+{
+	struct loops *all = mem_new(sizeof *all);
+
+	must(count > 0);
+	all->count = count;
+	all->at = mem_new((size_t)count * sizeof(struct loop *));
+	must(pthread_mutex_init(&all->one_still, NULL) == 0);
+	must(pthread_mutex_init(&all->lock, NULL) == 0);
+	must(pthread_cond_init(&all->changed, NULL) == 0);
+	for (int i = 0; i < count; i++)
+		all->at[i] = loop_new(all, i);
+	return all;
+}
+
+void loops_run(struct loops *all)
+{
+	sigset_t most, before;
+
+	must(!atomic_exchange(&all->running, true));
+	/* Signals are the main thread's; those of faults stay with who made them. */
+	sigfillset(&most);
+	sigdelset(&most, SIGSEGV);
+	sigdelset(&most, SIGBUS);
+	sigdelset(&most, SIGFPE);
+	sigdelset(&most, SIGILL);
+	sigdelset(&most, SIGABRT);
+	must(pthread_sigmask(SIG_SETMASK, &most, &before) == 0);
+	for (int i = 0; i < all->count; i++)
+		must(pthread_create(&all->at[i]->thread, NULL, loop_thread, all->at[i]) == 0);
+	must(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
+}
+
+void loops_stop(struct loops *all)
+{
+	must(here == NULL);
+	if (!atomic_load(&all->running))
+		return;
+	for (int i = 0; i < all->count; i++)
+		loop_post(all->at[i], &all->at[i]->stop_msg);
+	for (int i = 0; i < all->count; i++)
+		must(pthread_join(all->at[i]->thread, NULL) == 0);
+	atomic_store(&all->running, false);
+}
+
+void loops_free(struct loops *all)
+{
+	if (all == NULL)
+		return;
+	must(!atomic_load(&all->running));
+	for (int i = 0; i < all->count; i++)
+		loop_free(all->at[i]);
+	pthread_mutex_destroy(&all->one_still);
+	pthread_mutex_destroy(&all->lock);
+	pthread_cond_destroy(&all->changed);
+	mem_free(all->at);
+	mem_free(all);
+}
+
+/* ---- standing still */
+
+static void park_run(struct loop_msg *m)
+{
+	struct loops *all = list_entry(m, struct loop, park_msg)->all;
+	uint64_t round;
+
+	pthread_mutex_lock(&all->lock);
+	round = all->still_round;
+	all->parked++;
+	pthread_cond_broadcast(&all->changed);
+	while (all->still_round == round)
+		pthread_cond_wait(&all->changed, &all->lock);
+	pthread_mutex_unlock(&all->lock);
+}
+
+void loops_stand_still(struct loops *all, void (*fn)(void *arg), void *arg)
+{
+	bool running = atomic_load(&all->running);
+
+	must(here == NULL);
+	pthread_mutex_lock(&all->one_still);
+	pthread_mutex_lock(&all->lock);
+	all->parked = 0;
+	for (int i = 0; running && i < all->count; i++) {
+		all->at[i]->park_msg.run = park_run;
+		loop_post(all->at[i], &all->at[i]->park_msg);
+	}
+	while (running && all->parked < all->count)
+		pthread_cond_wait(&all->changed, &all->lock);
+	pthread_mutex_unlock(&all->lock);
+	still_here = all;
+	fn(arg);
+	still_here = NULL;
+	pthread_mutex_lock(&all->lock);
+	all->still_round++;
+	pthread_cond_broadcast(&all->changed);
+	pthread_mutex_unlock(&all->lock);
+	pthread_mutex_unlock(&all->one_still);
+}
