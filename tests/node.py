@@ -3,6 +3,7 @@ in a file. Started, killed, restarted and ended by its own process id."""
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,14 +21,18 @@ _given = set()  # ports handed out by this process, so that no two nodes draw th
 
 
 def free_port():
+    """A port below the range that outgoing connections draw from, so that none takes it."""
     while True:
+        port = random.randrange(20000, 32000)
+        if port in _given:
+            continue
         with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        # Below the range connections are drawn from there is no free choice; never twice will do.
-        if port not in _given:
-            _given.add(port)
-            return port
+            try:
+                s.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        _given.add(port)
+        return port
 
 
 class NotReady(AssertionError):
