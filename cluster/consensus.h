@@ -10,6 +10,11 @@ struct consensus;
 
 enum consensus_role { ROLE_FOLLOWER, ROLE_CANDIDATE, ROLE_LEADER, ROLE_DOWN };
 
+struct consensus_install { /* a point in the leader's log to be fetched up to */
+	uint64_t from, index, term; /* replica that leads; last entry of the snapshot */
+	int64_t next_offset;        /* of the log after that entry */
+};
+
 struct consensus_fsm { /* what the owner supplies; called from turns and completions */
 	/* e is committed: entries come in order of index, each once in the life of the consensus
 	 * (after a start: those above the durable applied mark again). Borrows e. Must not fail, read
@@ -20,6 +25,10 @@ struct consensus_fsm { /* what the owner supplies; called from turns and complet
 	void (*write_back)(void *arg);
 	/* Role, term or leader have changed, or the barrier of a new leader has been applied. */
 	void (*changed)(void *arg);
+	/* A leader says that this replica is too far behind its log: fetch log and rows up to a
+	 * snapshot from it, stage them (plog_reset, rows, marks), then call consensus_installed.
+	 * NULL: not offered, the replica goes down instead (ROLE_DOWN). */
+	void (*install)(void *arg, const struct consensus_install *i);
 };
 
 struct consensus_net { /* how messages leave; NULL for groups that will never have a peer */
@@ -32,6 +41,7 @@ struct consensus_options {
 	int64_t heartbeat_ms, election_ms; /* 150, 600 */
 	int snapshot_threshold, snapshot_trailing; /* 256, 128 */
 	size_t inflight_bytes_max; /* proposed and not committed, per group */
+	const struct plog_env *env; /* the log's: loop, lane, store; must be set; borrowed for good */
 	bool guard_off[16];        /* tests: rule Gn is off; [0]: the gate */
 };
 
@@ -68,7 +78,7 @@ size_t consensus_inflight(const struct consensus *c);
 
 struct consensus_proposal { /* embed */
 	struct list node;        /* private */
-	struct entry *entry;     /* share taken by consensus_propose */
+	struct entry *entry;     /* share taken by consensus_propose if it gives OK, let go after done */
 	int64_t batch_max_ms;    /* greatest record timestamp in it, -1 without records */
 	/* OK: committed and applied. ERR_UNKNOWN: leadership was lost, it may or may not commit.
 	 * ERR_CLOSED. */
@@ -100,5 +110,12 @@ enum err consensus_transfer(struct consensus *c, uint64_t to) MUST_USE;
 
 /* Steps aside (the disk hangs): no heartbeats are sent until called with false. */
 void consensus_mute(struct consensus *c, bool on);
+
+/* Lowest index that may still be sent to a peer: for plog_trim. */
+uint64_t consensus_keep_index(const struct consensus *c);
+/* How often the core had to be made anew from the log (a metric; should stay 0). */
+uint64_t consensus_rebuilds(const struct consensus *c);
+/* The end of fsm.install, on the home loop: everything is staged in the lane, or e says why not. */
+void consensus_installed(struct consensus *c, enum err e);
 
 #endif
