@@ -1,0 +1,148 @@
+"""What administrators do through Kafka's API."""
+import kafka
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
+from kafka.admin import KafkaAdminClient
+
+from kafka_clients import confluent_consumer, confluent_produce, kcat_consume, poll
+from node import eventually
+
+
+@pytest.fixture
+def admin(node):
+    return AdminClient({"bootstrap.servers": node.kafka})
+
+
+def error_of(futures):
+    with pytest.raises(KafkaException) as raised:
+        next(iter(futures.values())).result(10)
+    return raised.value.args[0].code()
+
+
+def done(futures):
+    return [f.result(10) for f in futures.values()][0]
+
+
+def partitions(admin, name):
+    found = admin.list_topics(timeout=10).topics.get(name)
+    return len(found.partitions) if found else 0
+
+
+def test_create_describe_grow_delete(node, admin, name):
+    done(admin.create_topics([NewTopic(name, 3, 1)]))
+    assert partitions(admin, name) == 3
+    listed = admin.list_topics(timeout=10)
+    assert listed.brokers and {p.leader for p in listed.topics[name].partitions.values()} == {1}
+    done(admin.create_partitions([NewPartitions(name, 5)]))
+    assert partitions(admin, name) == 5
+    confluent_produce(node.kafka, name, [(b"k%d" % i, b"v") for i in range(50)])
+    done(admin.delete_topics([name]))
+    assert eventually(lambda: partitions(admin, name) == 0)
+
+
+def test_refusals(admin, name):
+    done(admin.create_topics([NewTopic(name, 2, 1)]))
+    for wrong, code in (
+            (NewTopic(name, 2, 1), KafkaError.TOPIC_ALREADY_EXISTS),
+            (NewTopic("bad name!", 1, 1), KafkaError.TOPIC_EXCEPTION),
+            (NewTopic(name + "r", 1, 3), KafkaError.INVALID_REPLICATION_FACTOR),
+            (NewTopic(name + "p", 0, 1), KafkaError.INVALID_PARTITIONS)):
+        assert error_of(admin.create_topics([wrong])) == code
+    assert error_of(admin.create_partitions([NewPartitions(name, 1)])) == \
+        KafkaError.INVALID_PARTITIONS
+    assert error_of(admin.delete_topics([name + "x"])) == KafkaError.UNKNOWN_TOPIC_OR_PART
+
+
+def test_validate_only_creates_nothing(admin, name):
+    done(admin.create_topics([NewTopic(name, 2, 1)], validate_only=True))
+    assert partitions(admin, name) == 0
+
+
+def test_configs(admin, name):
+    done(admin.create_topics([NewTopic(name, 1, 1, config={"retention.ms": "123456"})]))
+
+    def value(key):
+        return done(admin.describe_configs([ConfigResource("topic", name)]))[key].value
+    assert value("retention.ms") == "123456"
+    assert value("cleanup.policy") == "delete"
+    change = ConfigResource("topic", name)
+    change.set_config("retention.ms", "654321")
+    done(admin.alter_configs([change]))
+    assert value("retention.ms") == "654321"
+    wrong = ConfigResource("topic", name)
+    wrong.set_config("retention.ms", "soon")
+    assert error_of(admin.alter_configs([wrong])) in (KafkaError.INVALID_CONFIG,
+                                                      KafkaError.INVALID_REQUEST)
+    assert value("retention.ms") == "654321"
+    assert done(admin.describe_configs([ConfigResource("broker", "1")]))
+
+
+def test_what_was_made_outlives_kill_9(own_node, name):
+    admin = AdminClient({"bootstrap.servers": own_node.kafka})
+    done(admin.create_topics([NewTopic(name, 3, 1, config={"retention.ms": "777000"})]))
+    done(admin.create_topics([NewTopic(name + "x", 1, 1)]))
+    done(admin.delete_topics([name + "x"]))
+    own_node.restart()
+    admin = AdminClient({"bootstrap.servers": own_node.kafka})
+    assert partitions(admin, name) == 3 and partitions(admin, name + "x") == 0
+    found = done(admin.describe_configs([ConfigResource("topic", name)]))
+    assert found["retention.ms"].value == "777000"
+
+
+def test_kafka_python_admin(node, name):
+    admin = KafkaAdminClient(bootstrap_servers=node.kafka)
+    admin.create_topics([kafka.admin.NewTopic(name, 2, 1)])
+    assert name in admin.list_topics()
+    assert len(admin.describe_topics([name])[0]["partitions"]) == 2
+    admin.create_partitions({name: kafka.admin.NewPartitions(4)})
+    assert len(admin.describe_topics([name])[0]["partitions"]) == 4
+    admin.delete_topics([name])
+    assert eventually(lambda: name not in admin.list_topics())
+    admin.close()
+
+
+def test_groups_are_listed_described_and_deleted(node, name):
+    confluent_produce(node.kafka, name, [(b"k", b"v")] * 5)
+    c = confluent_consumer(node.kafka, [name], name)
+    poll(c, 5)
+    c.commit(asynchronous=False)
+    admin = KafkaAdminClient(bootstrap_servers=node.kafka)
+    assert (name, "consumer") in admin.list_consumer_groups()
+    found = admin.describe_consumer_groups([name])[0]
+    assert found.state == "Stable" and len(found.members) == 1
+    assert sum(o.offset for o in admin.list_consumer_group_offsets(name).values()) == 5
+    (_, busy), = admin.delete_consumer_groups([name])
+    assert busy.errno == 68  # NON_EMPTY_GROUP
+    c.close()
+    assert eventually(lambda: admin.describe_consumer_groups([name])[0].state == "Empty")
+    (_, fine), = admin.delete_consumer_groups([name])
+    assert fine.errno == 0
+    assert (name, "consumer") not in admin.list_consumer_groups()
+    admin.close()
+
+
+def test_delete_records(node, admin, name):
+    done(admin.create_topics([NewTopic(name, 1, 1)]))
+    confluent_produce(node.kafka, name, [(b"k", b"%d" % i) for i in range(20)],
+                      **{"batch.num.messages": 1})
+    delete_records(node, name, 0, 12)
+    values = [v for _, v in kcat_consume(node.kafka, name, 8)]
+    assert values == [b"%d" % i for i in range(12, 20)]
+
+
+def delete_records(node, topic, partition, offset):
+    """DeleteRecords version 0 by hand: neither Python client of Debian offers the call."""
+    import socket
+    import struct
+    body = struct.pack(">hhih", 21, 0, 5, 1) + b"c" + struct.pack(">ih", 1, len(topic))
+    body += topic.encode() + struct.pack(">iiqi", 1, partition, offset, 10_000)
+    with socket.create_connection(("127.0.0.1", node.ports["kafka"]), timeout=15) as s:
+        s.sendall(struct.pack(">i", len(body)) + body)
+        size = struct.unpack(">i", s.recv(4))[0]
+        got = b""
+        while len(got) < size:
+            got += s.recv(size - len(got))
+    at = 4 + 4 + 4 + 2 + len(topic) + 4
+    found, low, error = struct.unpack_from(">iqh", got, at)
+    assert (found, low, error) == (partition, offset, 0)
