@@ -31,6 +31,11 @@ static void print_records(struct buf *out, const struct kafka_records *r)
 		print_hex(out, r->slices[i].bytes);
 }
 
+static bool may_be_null(const struct kafka_field *f, int version)
+{
+	return version >= f->null_from && version <= f->null_to;
+}
+
 /* Strings, bytes and records begin with the struct bytes that says whether they are null. */
 static bool print_null(struct buf *out, const struct kafka_field *f, const void *in)
 {
@@ -46,7 +51,7 @@ static bool print_null(struct buf *out, const struct kafka_field *f, const void 
 
 static void print_value(struct buf *out, int version, const struct kafka_field *f, const void *in)
 {
-	if (print_null(out, f, in))
+	if (!f->array && may_be_null(f, version) && print_null(out, f, in))
 		return;
 	switch ((enum kafka_type)f->type) {
 	case KAFKA_BOOL: buf_add_text(out, *(const bool *)in ? "true" : "false"); break;
@@ -90,7 +95,7 @@ static void print_array(
 	uint32_t count;
 	memcpy(&items, in + f->at, sizeof items);
 	memcpy(&count, in + f->count_at, sizeof count);
-	if (!items) {
+	if (!items && may_be_null(f, version)) {
 		buf_add_text(out, "null");
 		return;
 	}
