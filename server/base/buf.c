@@ -253,7 +253,7 @@ void buf_addf(struct buf *b, const char *format, ...)
 		buf_add(b, bytes_of(small, (size_t)len));
 		return;
 	}
-	/* The final NUL needs room too but is not claimed; at the very bound take a detour. */
+	/* Not straight into the buf: printf's final NUL may not fit at its bound. */
 	at = mem_try((size_t)len + 1);
 	if (at == NULL) {
 		(void)buf_failed(b, ERR_NOMEM);

@@ -45,7 +45,8 @@ void conf_add(struct conf *c, const struct conf_row *rows, void *into);
  * why holds one line that names the key, or file:line. Nothing is applied until conf_apply. */
 enum err conf_read_file(struct conf *c, const char *path, char *why, size_t why_size) MUST_USE;
 enum err conf_read_env(struct conf *c, char **environ, char *why, size_t why_size) MUST_USE;
-enum err conf_set(struct conf *c, const char *key, const char *value, char *why, size_t why_size) MUST_USE;
+enum err conf_set(struct conf *c, const char *key, const char *value, char *why,
+	size_t why_size) MUST_USE;
 /* Fills the fields from what was read. start: all; else only rows of CONF_AT_RELOAD, and every
  * other changed key is logged as needing a restart. */
 void conf_apply(struct conf *c, bool start);

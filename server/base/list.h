@@ -20,7 +20,10 @@ static inline void list_push_back(struct list *head, struct list *n)
 	head->prev->next = n;
 	head->prev = n;
 }
-static inline void list_push_front(struct list *head, struct list *n) { list_push_back(head->next, n); }
+static inline void list_push_front(struct list *head, struct list *n)
+{
+	list_push_back(head->next, n);
+}
 /* Takes n out of whatever list holds it; n may be in none. */
 static inline void list_remove(struct list *n)
 {

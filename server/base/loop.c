@@ -535,8 +535,10 @@ static struct loop *loop_new(struct loops *all, int index)
 	must(l->timer_fd >= 0);
 	l->wake_event = event_new(l->base, l->wake_fd, edge, on_wake_fd, l);
 	l->timer_event = event_new(l->base, l->timer_fd, edge, on_timer_fd, l);
-	must(l->wake_event != NULL && event_add(l->wake_event, NULL) == 0);
-	must(l->timer_event != NULL && event_add(l->timer_event, NULL) == 0);
+	must(l->wake_event != NULL);
+	must(event_add(l->wake_event, NULL) == 0);
+	must(l->timer_event != NULL);
+	must(event_add(l->timer_event, NULL) == 0);
 	l->cells = metric_cells_new();
 	l->stop_msg.run = stop_run;
 	queue_init(&l->local);

@@ -64,11 +64,12 @@ struct loop_hook { /* embed; in no stage until wanted */
 };
 void loop_hook_init(struct loop_hook *h, void (*run)(struct loop_hook *h));
 /* Runs h once at the given stage of this turn (of the next one if that stage is past). Asking
- * twice is asking once. Owner's thread. */
+ * twice is asking once; asking for the own stage again from within run waits for the next turn,
+ * after the sockets (long work in slices). Owner's thread. */
 void loop_hook_want(struct loop *l, enum loop_stage stage, struct loop_hook *h);
 void loop_hook_cancel(struct loop_hook *h);
 
-struct loop_timer { /* embed; 40 bytes; one shot */
+struct loop_timer { /* embed; 32 bytes; one shot */
 	struct loop *loop;
 	int64_t at_ms;
 	uint32_t slot; /* 0: not set */

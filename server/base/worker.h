@@ -15,7 +15,8 @@ struct job { /* embed; belongs to the workers from worker_run until done runs */
 struct workers *workers_new(int threads);
 /* Ends the threads after the jobs under way; queued jobs run too. */
 void workers_free(struct workers *w);
-/* Takes j until its done runs. Any thread; home is set to the loop that gets done. */
+/* Takes j until its done runs. Any thread; home is the loop that gets done, set by the caller;
+ * NULL: the loop that calls. */
 void worker_run(struct workers *w, struct job *j);
 
 #endif
