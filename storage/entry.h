@@ -25,6 +25,7 @@ struct entry_header {
 	int64_t max_ms;         /* greatest record timestamp of the log up to and with this entry */
 	uint32_t payload_bytes;
 	uint32_t payload_crc;   /* CRC-32C of the payload; 0 bytes: 0 */
+	uint64_t log_bytes;     /* payload bytes of this replica's log up to and with this entry */
 	struct entry_origin origin;
 };
 
@@ -40,6 +41,12 @@ struct entry {
 struct entry *entry_new(const struct slice *parts, uint32_t part_count);
 struct entry *entry_ref(struct entry *e);
 void entry_unref(struct entry *e); /* NULL is fine */
+/* An entry as read back: one part, or none when payload is NULL (the header alone, for entries
+ * without or with a trimmed payload, or not read). Takes payload. Does not check the CRC. */
+struct entry *entry_of(uint64_t group, uint64_t index, const struct entry_header *head,
+	struct slice *payload);
+/* Whether the payload is here: false only for a header read without it. */
+bool entry_whole(const struct entry *e);
 /* What it costs to keep in memory, in bytes. */
 size_t entry_memory(const struct entry *e);
 size_t entry_header_encode(const struct entry_header *h, uint8_t *out); /* out: header + origin */

@@ -27,6 +27,10 @@ struct store_options {
 	int open_files_max;         /* far below the process limit */
 	int background_threads;
 };
+/* 160 MiB of WAL, 192 MiB of write buffers, 64 MiB of blocks, 1024 files, 2 threads. */
+struct store_options store_options_default(void);
+bool store_family_is_log(enum store_family f);
+const char *store_family_name(enum store_family f);
 
 /* Opens or creates. ERR_BUSY: another process holds it; ERR_IO, ERR_CORRUPT. why: one line. */
 enum err store_open_rocks(const char *dir, const struct store_options *o, struct store **out,
@@ -73,6 +77,10 @@ struct store_stats {
 	uint64_t last_sequence;  /* grows with every write */
 };
 void store_stats(struct store *s, struct store_stats *out);
+uint64_t store_sequence(struct store *s); /* stats.last_sequence alone, cheap */
+/* Cheap numbers of what the store has been asked, for tests and metrics: gets of a family's
+ * keys, multi-gets counted by key, and steps of iterators. */
+uint64_t store_reads(const struct store *s, enum store_family f);
 /* Gives the space of deleted keys in [from, to) back to the disk (blob files too). Slow: worker. */
 enum err store_reclaim(struct store *s, enum store_family f, struct bytes from, struct bytes to) MUST_USE;
 const char *store_dir(const struct store *s); /* "" for the map */

@@ -1,0 +1,489 @@
+/* One contract, both stores: every test runs over RocksDB (_i 0) and over the map (_i 1). */
+#include <check.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include "server/base/clock.h"
+#include "server/base/mem.h"
+#include "storage/keys.h"
+#include "storage/store.h"
+
+static char dir[64];
+static struct store *store;
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+	(void)st, (void)flag, (void)ftw;
+	return remove(path);
+}
+
+static void open_rocks(void)
+{
+	struct store_options o = store_options_default();
+	char why[200];
+
+	o.write_buffer_bytes = 16 << 20;
+	ck_assert_msg(store_open_rocks(dir, &o, &store, why, sizeof why) == OK, "%s", why);
+}
+
+static void open_store(int which)
+{
+	snprintf(dir, sizeof dir, "/tmp/store_test.XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	if (which == 0)
+		open_rocks();
+	else
+		ck_assert_int_eq(store_open_mem(7, &store), OK);
+}
+
+static void close_store(void)
+{
+	store_close(store);
+	nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void put(struct store_batch *b, enum store_family f, const char *key, const char *value)
+{
+	struct bytes part = bytes_text(value);
+
+	store_put(b, f, bytes_text(key), &part, 1);
+}
+
+static void write_sync(struct store_batch *b)
+{
+	ck_assert_int_eq(store_write(store, b), OK);
+	ck_assert_int_eq(store_sync(store), OK);
+	store_batch_clear(b);
+}
+
+/* The value as text, or "-" when the key is not there. */
+static const char *got(struct store_snapshot *at, enum store_family f, const char *key)
+{
+	static char out[256];
+	struct slice s;
+	enum err e = store_get(store, at, f, bytes_text(key), &s);
+
+	if (e == ERR_NOTFOUND)
+		return "-";
+	ck_assert_int_eq(e, OK);
+	snprintf(out, sizeof out, "%.*s", (int)s.bytes.len, (const char *)s.bytes.at);
+	slice_unref(&s);
+	return out;
+}
+
+/* All keys of [from, to) joined by spaces. */
+static const char *walked(struct store_snapshot *at, const char *from, const char *to, bool forward)
+{
+	static char out[256];
+	struct store_iter *i = store_iter_new(
+		store, at, FAMILY_ROWS, bytes_text(from), bytes_text(to), forward);
+
+	out[0] = 0;
+	for (; store_iter_valid(i); store_iter_step(i)) {
+		struct bytes k = store_iter_key(i), v = store_iter_value(i);
+		size_t len = strlen(out);
+
+		snprintf(out + len, sizeof out - len, "%.*s=%.*s ", (int)k.len, (const char *)k.at,
+			(int)v.len, (const char *)v.at);
+	}
+	ck_assert_int_eq(store_iter_free(i), OK);
+	return out;
+}
+
+START_TEST(puts_gets_and_deletes)
+{
+	open_store(_i);
+	struct store_batch *b = store_batch_new(store);
+	struct bytes parts[3] = {bytes_text("x"), bytes_text(""), bytes_text("yz")};
+
+	store_put(b, FAMILY_IDX, bytes_text("k"), parts, 3);
+	put(b, FAMILY_ROWS, "k", "row");
+	put(b, FAMILY_META, "empty", "");
+	ck_assert_int_eq(store_batch_count(b), 3);
+	ck_assert_uint_ge(store_batch_bytes(b), 10);
+	ck_assert_str_eq(got(NULL, FAMILY_IDX, "k"), "-");
+	write_sync(b);
+	ck_assert_int_eq(store_batch_count(b), 0);
+	ck_assert_uint_eq(store_batch_bytes(b), 0);
+	ck_assert_str_eq(got(NULL, FAMILY_IDX, "k"), "xyz");
+	ck_assert_str_eq(got(NULL, FAMILY_ROWS, "k"), "row");
+	ck_assert_str_eq(got(NULL, FAMILY_META, "empty"), "");
+	ck_assert_str_eq(got(NULL, FAMILY_LOG_DAYS, "k"), "-");
+	put(b, FAMILY_ROWS, "k", "new");
+	store_delete(b, FAMILY_IDX, bytes_text("k"));
+	store_delete(b, FAMILY_IDX, bytes_text("never"));
+	write_sync(b);
+	ck_assert_str_eq(got(NULL, FAMILY_IDX, "k"), "-");
+	ck_assert_str_eq(got(NULL, FAMILY_ROWS, "k"), "new");
+	store_batch_free(b);
+	close_store();
+}
+END_TEST
+
+/* The order inside a batch counts: what is put behind a range delete stays. */
+START_TEST(deletes_ranges_in_order)
+{
+	open_store(_i);
+	struct store_batch *b = store_batch_new(store);
+
+	put(b, FAMILY_ROWS, "a", "1");
+	put(b, FAMILY_ROWS, "b", "2");
+	put(b, FAMILY_ROWS, "c", "3");
+	put(b, FAMILY_ROWS, "d", "4");
+	write_sync(b);
+	store_delete_range(b, FAMILY_ROWS, bytes_text("b"), bytes_text("d"));
+	put(b, FAMILY_ROWS, "c", "again");
+	write_sync(b);
+	ck_assert_str_eq(walked(NULL, "a", "z", true), "a=1 c=again d=4 ");
+	store_batch_free(b);
+	close_store();
+}
+END_TEST
+
+START_TEST(walks_both_ways_within_bounds)
+{
+	open_store(_i);
+	struct store_batch *b = store_batch_new(store);
+
+	put(b, FAMILY_ROWS, "a", "1");
+	put(b, FAMILY_ROWS, "ab", "2");
+	put(b, FAMILY_ROWS, "b", "3");
+	put(b, FAMILY_ROWS, "c", "4");
+	write_sync(b);
+	ck_assert_str_eq(walked(NULL, "a", "c", true), "a=1 ab=2 b=3 ");
+	ck_assert_str_eq(walked(NULL, "a", "c", false), "b=3 ab=2 a=1 ");
+	ck_assert_str_eq(walked(NULL, "aa", "b", true), "ab=2 ");
+	ck_assert_str_eq(walked(NULL, "d", "e", true), "");
+	ck_assert_str_eq(walked(NULL, "d", "e", false), "");
+	store_batch_free(b);
+	close_store();
+}
+END_TEST
+
+START_TEST(snapshots_see_the_past)
+{
+	open_store(_i);
+	struct store_batch *b = store_batch_new(store);
+
+	put(b, FAMILY_ROWS, "a", "1");
+	put(b, FAMILY_ROWS, "b", "1");
+	write_sync(b);
+	struct store_snapshot *s = store_snapshot_new(store);
+	put(b, FAMILY_ROWS, "a", "2");
+	put(b, FAMILY_ROWS, "c", "2");
+	store_delete(b, FAMILY_ROWS, bytes_text("b"));
+	write_sync(b);
+	ck_assert_str_eq(got(s, FAMILY_ROWS, "a"), "1");
+	ck_assert_str_eq(got(s, FAMILY_ROWS, "b"), "1");
+	ck_assert_str_eq(got(s, FAMILY_ROWS, "c"), "-");
+	ck_assert_str_eq(walked(s, "a", "z", true), "a=1 b=1 ");
+	ck_assert_str_eq(walked(s, "a", "z", false), "b=1 a=1 ");
+	ck_assert_str_eq(walked(NULL, "a", "z", true), "a=2 c=2 ");
+	store_snapshot_free(store, s);
+	write_sync(b);
+	ck_assert_str_eq(walked(NULL, "a", "z", false), "c=2 a=2 ");
+	store_batch_free(b);
+	close_store();
+}
+END_TEST
+
+/* A walk is of one moment even without a snapshot. */
+START_TEST(walks_do_not_see_later_writes)
+{
+	open_store(_i);
+	struct store_batch *b = store_batch_new(store);
+
+	put(b, FAMILY_ROWS, "a", "1");
+	put(b, FAMILY_ROWS, "c", "1");
+	write_sync(b);
+	struct store_iter *i = store_iter_new(
+		store, NULL, FAMILY_ROWS, bytes_text("a"), bytes_text("z"), true);
+	put(b, FAMILY_ROWS, "b", "2");
+	store_delete(b, FAMILY_ROWS, bytes_text("c"));
+	write_sync(b);
+	ck_assert(store_iter_valid(i));
+	store_iter_step(i);
+	ck_assert(store_iter_valid(i));
+	ck_assert(bytes_equal(store_iter_key(i), bytes_text("c")));
+	store_iter_step(i);
+	ck_assert(!store_iter_valid(i));
+	ck_assert_int_eq(store_iter_free(i), OK);
+	store_batch_free(b);
+	close_store();
+}
+END_TEST
+
+START_TEST(gets_many)
+{
+	enum { MANY = 150 };
+	struct bytes keys[MANY];
+	struct entry_key k[MANY];
+	struct slice out[MANY];
+
+	open_store(_i);
+	struct store_batch *b = store_batch_new(store);
+	for (int i = 0; i < MANY; i++) {
+		k[i] = key_entry(3, (uint64_t)i);
+		keys[i] = KEY_BYTES(k[i]);
+		if (i % 3 != 0)
+			store_put(b, FAMILY_LOG_LONG, keys[i], &keys[i], 1);
+	}
+	write_sync(b);
+	uint64_t before = store_reads(store, FAMILY_LOG_LONG);
+	ck_assert_int_eq(store_multi_get(store, NULL, FAMILY_LOG_LONG, MANY, keys, out), OK);
+	ck_assert_uint_eq(store_reads(store, FAMILY_LOG_LONG) - before, MANY);
+	for (int i = 0; i < MANY; i++) {
+		ck_assert_int_eq(out[i].chunk != NULL, i % 3 != 0);
+		if (out[i].chunk != NULL)
+			ck_assert(bytes_equal(out[i].bytes, keys[i]));
+		slice_unref(&out[i]);
+	}
+	store_batch_free(b);
+	close_store();
+}
+END_TEST
+
+/* A failed allocation for a value is an error, and nothing leaks (ASan looks). */
+START_TEST(survives_failed_allocations)
+{
+	struct bytes keys[3] = {bytes_text("a"), bytes_text("b"), bytes_text("c")};
+	struct slice out[3];
+
+	open_store(_i);
+	struct store_batch *b = store_batch_new(store);
+	put(b, FAMILY_ROWS, "a", "1");
+	put(b, FAMILY_ROWS, "b", "2");
+	put(b, FAMILY_ROWS, "c", "3");
+	write_sync(b);
+	mem_fail_at(0);
+	ck_assert_int_eq(store_get(store, NULL, FAMILY_ROWS, keys[0], out), ERR_NOMEM);
+	for (int n = 0; n < 3; n++) {
+		mem_fail_at(n);
+		ck_assert_int_eq(
+			store_multi_get(store, NULL, FAMILY_ROWS, 3, keys, out), ERR_NOMEM);
+	}
+	mem_fail_at(-1);
+	ck_assert_str_eq(got(NULL, FAMILY_ROWS, "c"), "3");
+	store_batch_free(b);
+	close_store();
+}
+END_TEST
+
+START_TEST(sequence_grows_with_writes)
+{
+	struct store_stats stats;
+
+	open_store(_i);
+	struct store_batch *b = store_batch_new(store);
+	uint64_t before = store_sequence(store);
+	put(b, FAMILY_ROWS, "a", "1");
+	write_sync(b);
+	ck_assert_uint_gt(store_sequence(store), before);
+	store_stats(store, &stats);
+	ck_assert_uint_eq(stats.last_sequence, store_sequence(store));
+	store_batch_free(b);
+	close_store();
+}
+END_TEST
+
+/* Against an array: random writes, deletes, ranges, snapshots; the whole is compared. */
+START_TEST(agrees_with_a_model)
+{
+	enum { KEYS = 60, ROUNDS = 400 };
+	int now[KEYS] = {0}, then[KEYS] = {0};
+	struct store_snapshot *s = NULL;
+
+	open_store(_i);
+	random_seed(_i == 0 ? 11 : 12);
+	struct store_batch *b = store_batch_new(store);
+	for (int round = 1; round <= ROUNDS; round++) {
+		int a = (int)(random_u64() % KEYS), z = a + (int)(random_u64() % 6);
+		struct entry_key ka = key_entry(1, (uint64_t)a), kz = key_entry(1, (uint64_t)z);
+		struct bytes value = bytes_of(&round, sizeof round);
+		uint64_t what = random_u64() % 10;
+
+		if (what < 6) {
+			store_put(b, FAMILY_ROWS, KEY_BYTES(ka), &value, 1);
+			now[a] = round;
+		} else if (what < 8) {
+			store_delete(b, FAMILY_ROWS, KEY_BYTES(ka));
+			now[a] = 0;
+		} else {
+			store_delete_range(b, FAMILY_ROWS, KEY_BYTES(ka), KEY_BYTES(kz));
+			for (int i = a; i < z && i < KEYS; i++)
+				now[i] = 0;
+		}
+		if (random_u64() % 3 == 0)
+			write_sync(b);
+		if (round % 50 == 0) {
+			write_sync(b);
+			store_snapshot_free(store, s);
+			s = store_snapshot_new(store);
+			memcpy(then, now, sizeof now);
+		}
+		if (round % 20 != 0)
+			continue;
+		write_sync(b);
+		for (int k = 0; k < 2 * KEYS; k++) {
+			bool past = k >= KEYS && s != NULL;
+			int want = past ? then[k % KEYS] : now[k % KEYS], found = 0;
+			struct entry_key key = key_entry(1, (uint64_t)(k % KEYS));
+			struct slice v;
+
+			if (store_get(store, past ? s : NULL, FAMILY_ROWS, KEY_BYTES(key), &v) ==
+				OK) {
+				memcpy(&found, v.bytes.at, sizeof found);
+				slice_unref(&v);
+			}
+			ck_assert_int_eq(found, want);
+		}
+	}
+	store_snapshot_free(store, s);
+	store_batch_free(b);
+	close_store();
+}
+END_TEST
+
+START_TEST(rocks_keeps_what_it_was_given)
+{
+	char why[200];
+	struct store_options o = store_options_default();
+	struct store *second;
+
+	open_store(0);
+	struct store_batch *b = store_batch_new(store);
+	put(b, FAMILY_ROWS, "a", "1");
+	write_sync(b);
+	uint64_t sequence = store_sequence(store);
+	ck_assert_int_eq(store_open_rocks(dir, &o, &second, why, sizeof why), ERR_BUSY);
+	ck_assert_ptr_nonnull(strstr(why, "locked"));
+	store_batch_free(b);
+	store_close(store);
+	open_rocks();
+	ck_assert_str_eq(got(NULL, FAMILY_ROWS, "a"), "1");
+	ck_assert_uint_ge(store_sequence(store), sequence);
+	ck_assert_str_eq(store_dir(store), dir);
+	close_store();
+}
+END_TEST
+
+/* Whatever a crash leaves is a prefix of the writes, and holds all that was synced. */
+START_TEST(crash_keeps_a_prefix)
+{
+	enum { SYNCED = 5, WRITES = 12 };
+	bool lost = false, kept = false;
+
+	for (uint64_t seed = 1; seed <= 40; seed++) {
+		int last = 0;
+
+		ck_assert_int_eq(store_open_mem(seed, &store), OK);
+		struct store_batch *b = store_batch_new(store);
+		for (int i = 1; i <= WRITES; i++) {
+			struct entry_key k = key_entry(1, (uint64_t)i);
+			struct bytes v = bytes_of(&i, sizeof i);
+
+			store_put(b, FAMILY_ROWS, KEY_BYTES(k), &v, 1);
+			store_put(b, FAMILY_ROWS, bytes_text("last"), &v, 1);
+			if (i > SYNCED + 1) {
+				k = key_entry(1, (uint64_t)(i - 2));
+				store_delete(b, FAMILY_ROWS, KEY_BYTES(k));
+			}
+			ck_assert_int_eq(store_write(store, b), OK);
+			store_batch_clear(b);
+			if (i == SYNCED)
+				ck_assert_int_eq(store_sync(store), OK);
+		}
+		store_mem_crash(store);
+		struct slice v;
+		ck_assert_int_eq(store_get(store, NULL, FAMILY_ROWS, bytes_text("last"), &v), OK);
+		memcpy(&last, v.bytes.at, sizeof last);
+		slice_unref(&v);
+		ck_assert_int_ge(last, SYNCED);
+		lost = lost || last < WRITES;
+		kept = kept || last > SYNCED;
+		for (int i = 1; i <= WRITES; i++) {
+			struct entry_key k = key_entry(1, (uint64_t)i);
+			bool gone = i >= SYNCED && i + 2 <= last && i + 2 > SYNCED + 1;
+			enum err e = store_get(store, NULL, FAMILY_ROWS, KEY_BYTES(k), &v);
+
+			ck_assert_int_eq(e, i <= last && !gone ? OK : ERR_NOTFOUND);
+			if (e == OK)
+				slice_unref(&v);
+		}
+		store_batch_free(b);
+		store_close(store);
+	}
+	ck_assert(lost && kept);
+}
+END_TEST
+
+/* Deleting a range and reclaiming it makes the folder smaller. */
+START_TEST(reclaim_returns_disk_space)
+{
+	enum { ENTRIES = 4000, BYTES = 16384 };
+	struct store_stats full, after;
+	uint8_t *payload = malloc(BYTES);
+	struct bytes part = bytes_of(payload, BYTES);
+
+	open_store(0);
+	struct store_batch *b = store_batch_new(store);
+	for (int i = 0; i < ENTRIES; i++) {
+		/* Two groups side by side: files hold live blobs between dead ones. */
+		struct entry_key k = key_entry((uint64_t)(1 + i % 2), (uint64_t)i);
+
+		random_fill(payload, BYTES);
+		store_put(b, FAMILY_LOG_DAYS, KEY_BYTES(k), &part, 1);
+		if (i % 50 == 49)
+			write_sync(b);
+	}
+	store_stats(store, &full);
+	struct entry_key from = key_entry(1, 0), to = key_entry(1, ENTRIES);
+	store_delete_range(b, FAMILY_LOG_DAYS, KEY_BYTES(from), KEY_BYTES(to));
+	write_sync(b);
+	ck_assert_int_eq(store_reclaim(store, FAMILY_LOG_DAYS, KEY_BYTES(from), KEY_BYTES(to)), OK);
+	store_stats(store, &after);
+	printf("reclaim: disk %lld -> %lld, blobs %lld -> %lld, garbage %lld\n",
+		(long long)full.disk_bytes, (long long)after.disk_bytes,
+		(long long)full.blob_bytes[FAMILY_LOG_DAYS],
+		(long long)after.blob_bytes[FAMILY_LOG_DAYS],
+		(long long)after.blob_garbage_bytes[FAMILY_LOG_DAYS]);
+	ck_assert_int_lt(after.disk_bytes, full.disk_bytes * 2 / 3);
+	ck_assert_int_lt(after.blob_garbage_bytes[FAMILY_LOG_DAYS] * 2,
+		after.blob_bytes[FAMILY_LOG_DAYS] + 1);
+	struct slice v;
+	struct entry_key live = key_entry(2, ENTRIES - 1);
+	ck_assert_int_eq(store_get(store, NULL, FAMILY_LOG_DAYS, KEY_BYTES(live), &v), OK);
+	ck_assert_uint_eq(v.bytes.len, BYTES);
+	ck_assert_int_eq(memcmp(v.bytes.at, payload, BYTES), 0);
+	slice_unref(&v);
+	store_batch_free(b);
+	close_store();
+	free(payload);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("store");
+	tcase_set_timeout(tc, 60);
+	tcase_add_loop_test(tc, puts_gets_and_deletes, 0, 2);
+	tcase_add_loop_test(tc, deletes_ranges_in_order, 0, 2);
+	tcase_add_loop_test(tc, walks_both_ways_within_bounds, 0, 2);
+	tcase_add_loop_test(tc, snapshots_see_the_past, 0, 2);
+	tcase_add_loop_test(tc, walks_do_not_see_later_writes, 0, 2);
+	tcase_add_loop_test(tc, gets_many, 0, 2);
+	tcase_add_loop_test(tc, survives_failed_allocations, 0, 2);
+	tcase_add_loop_test(tc, sequence_grows_with_writes, 0, 2);
+	tcase_add_loop_test(tc, agrees_with_a_model, 0, 2);
+	tcase_add_test(tc, rocks_keeps_what_it_was_given);
+	tcase_add_test(tc, crash_keeps_a_prefix);
+	tcase_add_test(tc, reclaim_returns_disk_space);
+	Suite *s = suite_create("store");
+	suite_add_tcase(s, tc);
+	SRunner *sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	int failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed != 0;
+}
