@@ -36,10 +36,14 @@ struct buf {
 
 void buf_init(struct buf *b, size_t max);
 void buf_fini(struct buf *b);
-static inline size_t buf_len(const struct buf *b) { return b->end - b->start; }
+static inline size_t buf_len(const struct buf *b)
+{
+	return b->end - b->start;
+}
 static inline struct bytes buf_bytes(const struct buf *b)
 {
-	return b->chunk ? bytes_of(b->chunk->data + b->start, b->end - b->start) : bytes_of(NULL, 0);
+	return b->chunk ? bytes_of(b->chunk->data + b->start, b->end - b->start)
+			: bytes_of(NULL, 0);
 }
 /* Room for len more bytes, to be written at the pointer given and then claimed with
  * buf_claim; NULL (and b->err) when over max or out of memory. Never moves shared bytes: if

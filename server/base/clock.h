@@ -4,9 +4,9 @@
 #define BASE_CLOCK_H
 #include <stdint.h>
 
-int64_t clock_ms(void);       /* monotonic */
-int64_t clock_us(void);       /* monotonic */
-int64_t clock_wall_ms(void);  /* since 1970-01-01 UTC */
+int64_t clock_ms(void);      /* monotonic */
+int64_t clock_us(void);      /* monotonic */
+int64_t clock_wall_ms(void); /* since 1970-01-01 UTC */
 /* UTC as 2026-01-05T10:11:12.345Z; out holds at least 25 bytes. */
 void clock_text(int64_t wall_ms, char *out);
 

@@ -19,21 +19,23 @@ enum conf_effect { CONF_AT_START, CONF_AT_RELOAD };
 
 struct conf_named { /* in the order first set */
 	int count;
-	struct conf_pair { const char *name, *value; } *pairs;
+	struct conf_pair {
+		const char *name, *value;
+	} * pairs;
 };
 
 struct conf_row {
 	const char *key;
 	enum conf_kind kind;
-	size_t at;               /* offset of the field in the module's struct */
-	const char *initial;     /* the default, as it would stand in a file */
-	int64_t min, max;        /* CONF_INT, CONF_BYTES, CONF_MSEC */
-	const char *const *words;/* CONF_WORD: NULL-terminated */
+	size_t at;                /* offset of the field in the module's struct */
+	const char *initial;      /* the default, as it would stand in a file */
+	int64_t min, max;         /* CONF_INT, CONF_BYTES, CONF_MSEC */
+	const char *const *words; /* CONF_WORD: NULL-terminated */
 	enum conf_effect effect;
 	/* Further check of the text; NULL: none. On failure writes why (one line). */
 	enum err (*check)(const char *text, char *why, size_t why_size);
-	const char *help;        /* one sentence or more */
-};                               /* a row with key NULL ends a table */
+	const char *help; /* one sentence or more */
+};                        /* a row with key NULL ends a table */
 
 struct conf;
 
@@ -45,8 +47,8 @@ void conf_add(struct conf *c, const struct conf_row *rows, void *into);
  * why holds one line that names the key, or file:line. Nothing is applied until conf_apply. */
 enum err conf_read_file(struct conf *c, const char *path, char *why, size_t why_size) MUST_USE;
 enum err conf_read_env(struct conf *c, char **environ, char *why, size_t why_size) MUST_USE;
-enum err conf_set(struct conf *c, const char *key, const char *value, char *why,
-	size_t why_size) MUST_USE;
+enum err conf_set(
+	struct conf *c, const char *key, const char *value, char *why, size_t why_size) MUST_USE;
 /* Fills the fields from what was read. start: all; else only rows of CONF_AT_RELOAD, and every
  * other changed key is logged as needing a restart. */
 void conf_apply(struct conf *c, bool start);
@@ -54,7 +56,11 @@ void conf_apply(struct conf *c, bool start);
 void conf_forget(struct conf *c);
 /* Walks the rows in order of registration: *i starts at 0; false at the end. value is the text
  * in force (secrets as "***"), source one of default/file/env/set. */
-struct conf_item { const struct conf_row *row; const char *name; const char *value, *source; };
+struct conf_item {
+	const struct conf_row *row;
+	const char *name;
+	const char *value, *source;
+};
 bool conf_next(const struct conf *c, int *i, struct conf_item *out);
 void conf_write_reference(const struct conf *c, struct buf *out); /* Markdown */
 void conf_write_sample(const struct conf *c, struct buf *out);    /* a commented file */

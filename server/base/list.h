@@ -9,10 +9,16 @@ struct list { /* a head, or a node; a node that is in no list points to itself *
 };
 
 /* The struct of the given type whose member `field` is at node. */
-#define list_entry(node, type, field) ((type *)(void *)((char *)(node) - offsetof(type, field)))
+#define list_entry(node, type, field) ((type *)(void *)((char *)(node)-offsetof(type, field)))
 
-static inline void list_init(struct list *l) { l->next = l->prev = l; }
-static inline bool list_empty(const struct list *l) { return l->next == l; }
+static inline void list_init(struct list *l)
+{
+	l->next = l->prev = l;
+}
+static inline bool list_empty(const struct list *l)
+{
+	return l->next == l;
+}
 static inline void list_push_back(struct list *head, struct list *n)
 {
 	n->prev = head->prev;

@@ -11,8 +11,17 @@
 
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 enum log_area {
-	AREA_MAIN, AREA_CONF, AREA_NET, AREA_STORAGE, AREA_CLUSTER, AREA_BROKER,
-	AREA_MQTT, AREA_KAFKA, AREA_HTTP, AREA_AMQP, AREA_COUNT
+	AREA_MAIN,
+	AREA_CONF,
+	AREA_NET,
+	AREA_STORAGE,
+	AREA_CLUSTER,
+	AREA_BROKER,
+	AREA_MQTT,
+	AREA_KAFKA,
+	AREA_HTTP,
+	AREA_AMQP,
+	AREA_COUNT
 };
 
 struct log_site { /* one per call site, static; zero at first */
@@ -20,11 +29,11 @@ struct log_site { /* one per call site, static; zero at first */
 	_Atomic uint32_t count;
 };
 
-#define LOG(level, area, event, ...)                                                       \
-	do {                                                                               \
-		static struct log_site log_site_here;                                      \
-		if (log_on(level) && log_admit(&log_site_here, level, area, event))        \
-			log_line(level, area, event, __VA_ARGS__);                         \
+#define LOG(level, area, event, ...)                                                               \
+	do {                                                                                       \
+		static struct log_site log_site_here;                                              \
+		if (log_on(level) && log_admit(&log_site_here, level, area, event))                \
+			log_line(level, area, event, __VA_ARGS__);                                 \
 	} while (0)
 
 bool log_on(enum log_level level);
@@ -34,7 +43,9 @@ bool log_admit(struct log_site *site, enum log_level level, enum log_area area, 
 void log_line(enum log_level level, enum log_area area, const char *event, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 
-struct log_peer_text { char text[136]; };
+struct log_peer_text {
+	char text[136];
+};
 /* Peer bytes made safe for a log line: escaped, cut at 128 bytes. Use as log_text(b).text */
 struct log_peer_text log_text(struct bytes b);
 

@@ -36,7 +36,7 @@ struct event_base *loop_event_base(struct loop *l);
 struct metric_cells *loop_cells(struct loop *l);
 int64_t loop_now_ms(const struct loop *l);      /* monotonic, cached for the turn */
 int64_t loop_now_wall_ms(const struct loop *l); /* wall, cached for the turn */
-struct loop *loop_here(void); /* the loop whose thread this is, NULL elsewhere */
+struct loop *loop_here(void);                   /* the loop whose thread this is, NULL elsewhere */
 /* Stops the process unless called on l's own thread (or before loops_run). */
 void loop_must_own(const struct loop *l);
 
@@ -79,6 +79,9 @@ void loop_timer_init(struct loop_timer *t, struct loop *l, void (*fire)(struct l
 /* (Re)sets the timer: fires once, after at least after_ms. Owner's thread. */
 void loop_timer_set(struct loop_timer *t, int64_t after_ms);
 void loop_timer_cancel(struct loop_timer *t); /* not set is fine */
-static inline bool loop_timer_is_set(const struct loop_timer *t) { return t->slot != 0; }
+static inline bool loop_timer_is_set(const struct loop_timer *t)
+{
+	return t->slot != 0;
+}
 
 #endif

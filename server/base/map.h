@@ -13,7 +13,7 @@ struct map { /* all zero bytes = an empty map that owns no memory */
 	uint32_t used;  /* entries and tombstones */
 };
 
-void map_fini(struct map *m); /* frees the table, not the values */
+void map_fini(struct map *m);                         /* frees the table, not the values */
 void *map_get(const struct map *m, struct bytes key); /* NULL: not there */
 void *map_get_u64(const struct map *m, uint64_t key);
 /* Sets or replaces; gives the value replaced, or NULL. value is not NULL. */

@@ -25,7 +25,7 @@ struct metric_cells;
 
 /* Boot, before any cells exist: gives the table its numbers. */
 void metric_register(struct metric_table *t);
-struct metric_cells *metric_cells_new(void);     /* one thread's own; kept for the scrape */
+struct metric_cells *metric_cells_new(void); /* one thread's own; kept for the scrape */
 void metric_add(struct metric_cells *c, const struct metric_table *t, int row, int64_t n);
 void metric_set(struct metric_cells *c, const struct metric_table *t, int row, int64_t v);
 int64_t metric_sum(const struct metric_table *t, int row); /* over all threads */

@@ -17,7 +17,10 @@ static inline struct bytes bytes_of(const void *at, size_t len)
 {
 	return (struct bytes){(const uint8_t *)at, len};
 }
-static inline struct bytes bytes_text(const char *text) { return bytes_of(text, strlen(text)); }
+static inline struct bytes bytes_text(const char *text)
+{
+	return bytes_of(text, strlen(text));
+}
 static inline bool bytes_equal(struct bytes a, struct bytes b)
 {
 	return a.len == b.len && (a.len == 0 || memcmp(a.at, b.at, a.len) == 0);
@@ -54,7 +57,10 @@ uint32_t rd_count(struct rd *r, uint32_t n, size_t min_each);
 void rd_fail(struct rd *r, enum err e); /* the first failure wins */
 /* ERR_MALFORMED if short, or if bytes are left over. */
 enum err rd_done(const struct rd *r) MUST_USE;
-static inline size_t rd_left(const struct rd *r) { return (size_t)(r->end - r->at); }
+static inline size_t rd_left(const struct rd *r)
+{
+	return (size_t)(r->end - r->at);
+}
 
 struct wr { /* a writer over memory of a fixed size; over it: ERR_TOOBIG */
 	uint8_t *start;
@@ -79,7 +85,10 @@ void wr_bytes(struct wr *w, struct bytes b);
 void wr_text(struct wr *w, const char *text); /* without its NUL */
 /* Leaves len bytes to be filled later, zeroed; NULL when the writer has failed. */
 uint8_t *wr_hole(struct wr *w, size_t len);
-static inline size_t wr_len(const struct wr *w) { return (size_t)(w->at - w->start); }
+static inline size_t wr_len(const struct wr *w)
+{
+	return (size_t)(w->at - w->start);
+}
 
 /* Fixed-width numbers in memory that is known to be there (holes, keys). NULL is ignored. */
 void put_u16be(uint8_t *at, uint16_t v);
@@ -92,7 +101,13 @@ uint64_t get_u64be(const uint8_t *at);
 /* How many bytes a varint takes. */
 size_t uvar32_size(uint32_t v);
 size_t uvar64_size(uint64_t v);
-static inline uint32_t zigzag32(int32_t v) { return ((uint32_t)v << 1) ^ (uint32_t)(v >> 31); }
-static inline uint64_t zigzag64(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
+static inline uint32_t zigzag32(int32_t v)
+{
+	return ((uint32_t)v << 1) ^ (uint32_t)(v >> 31);
+}
+static inline uint64_t zigzag64(int64_t v)
+{
+	return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63);
+}
 
 #endif

@@ -5,11 +5,11 @@
 
 struct workers;
 
-struct job { /* embed; belongs to the workers from worker_run until done runs */
-	struct loop_msg msg;          /* used to bring it home */
+struct job {                 /* embed; belongs to the workers from worker_run until done runs */
+	struct loop_msg msg; /* used to bring it home */
 	struct loop *home;
-	void (*work)(struct job *j);  /* on a worker's thread */
-	void (*done)(struct job *j);  /* on home, exactly once, never inside worker_run */
+	void (*work)(struct job *j); /* on a worker's thread */
+	void (*done)(struct job *j); /* on home, exactly once, never inside worker_run */
 };
 
 struct workers *workers_new(int threads);
