@@ -22,6 +22,7 @@ enum {
 	BLOB_BYTES_MIN = 4096,
 	ENTRY_BYTES_MAX = 16 * 1024 * 1024,
 	SIZES_MAX = 16,
+	IDLE_US = 20,
 	FAMILIES = 3
 };
 static const uint64_t wal_bytes_max = 160ull << 20;
@@ -100,6 +101,10 @@ static void *sync_main(void *arg)
 		uint64_t start = now_ns();
 		char *e = NULL;
 
+		if (upto == atomic_load(&r->synced)) { /* nothing new: do not spin on its locks */
+			usleep(IDLE_US);
+			continue;
+		}
 		rocksdb_flush_wal(r->db, 1, &e);
 		if (failed(r, e))
 			break;
