@@ -16,19 +16,28 @@ static void print_text(struct buf *out, struct bytes b)
 	buf_add_u8(out, '"');
 }
 
+static void print_digits(struct buf *out, struct bytes b)
+{
+	static const char digits[] = "0123456789abcdef";
+	for (size_t i = 0; i < b.len && out->err == OK; i++) {
+		buf_add_u8(out, (uint8_t)digits[b.at[i] >> 4]);
+		buf_add_u8(out, (uint8_t)digits[b.at[i] & 15]);
+	}
+}
+
 static void print_hex(struct buf *out, struct bytes b)
 {
 	buf_add_u8(out, 'x');
-	for (size_t i = 0; i < b.len; i++)
-		buf_addf(out, "%02x", b.at[i]);
+	print_digits(out, b);
 }
 
 static void print_records(struct buf *out, const struct kafka_records *r)
 {
+	buf_add_u8(out, 'x');
 	if (!r->slices)
-		print_hex(out, r->bytes);
-	for (uint32_t i = 0; i < r->slices_count; i++)
-		print_hex(out, r->slices[i].bytes);
+		print_digits(out, r->bytes);
+	for (uint32_t i = 0; r->slices && i < r->slices_count; i++)
+		print_digits(out, r->slices[i].bytes);
 }
 
 static bool may_be_null(const struct kafka_field *f, int version)
