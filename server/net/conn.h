@@ -10,27 +10,31 @@
 
 struct conn;
 
-struct conn_kind { /* an adapter; static */
-	const char *name;      /* "mqtt": used in logs and metric labels */
-	size_t state_bytes;    /* the adapter's state, zeroed, which conn_state gives */
+struct conn_kind {          /* an adapter; static */
+	const char *name;   /* "mqtt": used in logs and metric labels */
+	size_t state_bytes; /* the adapter's state, zeroed, which conn_state gives */
 	/* After TLS and PROXY header are through. Not OK: closes at once. */
 	enum err (*opened)(struct conn *c);
 	/* There is input. Consumes whole frames and leaves the rest; not OK closes (output written
 	 * before is still sent). */
 	enum err (*input)(struct conn *c);
-	/* Queued output, once over the high water mark, is under the low one again. NULL is fine. */
+	/* Queued output, once over the high water mark, is under the low one again. NULL is fine.
+	 */
 	void (*drained)(struct conn *c);
 	/* The deadline of conn_deadline has passed. NULL: the connection is closed. */
 	void (*timeout)(struct conn *c);
 	/* The last call: why is ERR_CLOSED when the peer closed in order. The state is gone after,
 	 * unless conn_ref holds it. */
 	void (*closed)(struct conn *c, enum err why);
+	/* The server is about to close the connection because it ends (net_drain): a last chance to
+	 * say so to the peer. NULL is fine. */
+	void (*stopping)(struct conn *c);
 };
 
 void *conn_state(struct conn *c);
 void *conn_door_arg(const struct conn *c); /* the arg of the door it came through (net.h) */
 struct loop *conn_loop(const struct conn *c);
-uint64_t conn_id(const struct conn *c);    /* unique in this process */
+uint64_t conn_id(const struct conn *c);      /* unique in this process */
 const char *conn_peer(const struct conn *c); /* "10.0.0.1:4711", by PROXY header if there is one */
 bool conn_is_tls(const struct conn *c);
 /* The verified client certificate's subject (RFC 4514 text) or NULL. */
@@ -53,8 +57,8 @@ struct buf *conn_out(struct conn *c);
 void conn_wrote(struct conn *c);
 /* Queues shared bytes after all output so far, without a copy. Takes s. */
 void conn_send_slice(struct conn *c, struct slice s);
-size_t conn_queued(const struct conn *c);    /* bytes not yet taken by the socket */
-bool conn_over_high(const struct conn *c);   /* over conn.out_high: stop producing, await drained */
+size_t conn_queued(const struct conn *c);  /* bytes not yet taken by the socket */
+bool conn_over_high(const struct conn *c); /* over conn.out_high: stop producing, await drained */
 
 /* Closes once queued output is sent, at the latest after conn.linger_ms; reads nothing more.
  * `closed` runs from the loop, not inside this call. Calling again is fine. */

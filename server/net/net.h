@@ -10,15 +10,16 @@
  * proxy_protocol.NAME(s). The keys and their defaults exist for every door of DESIGN section 8,
  * built or not; one with kind NULL logs a line when an address is configured. */
 struct net_door {
-	const char *name;            /* "mqtt" */
-	const struct conn_kind *kind;/* NULL: not built yet */
-	void *arg;                   /* conn_door_arg */
-	const char *alpn;            /* comma list offered over TLS, or NULL */
+	const char *name;             /* "mqtt" */
+	const struct conn_kind *kind; /* NULL: not built yet */
+	void *arg;                    /* conn_door_arg */
+	const char *alpn;             /* comma list offered over TLS, or NULL */
 };
 
 struct net;
-extern const struct conf_row net_rows[]; /* listen.*, advertise.*, proxy_protocol.*, tls.*, conn.* */
-size_t net_conf_bytes(void);             /* size of the struct that net_rows fill */
+extern const struct conf_row
+	net_rows[];          /* listen.*, advertise.*, proxy_protocol.*, tls.*, conn.* */
+size_t net_conf_bytes(void); /* size of the struct that net_rows fill */
 extern struct metric_table net_metrics;
 
 /* Reads addresses and certificates, probes that no other process holds a port (before
@@ -26,7 +27,7 @@ extern struct metric_table net_metrics;
  * net_free. why gets one line. ERR_INVALID (bad address, certificate), ERR_EXISTS (in use). */
 enum err net_open(struct loops *loops, const void *conf, const struct net_door *doors, int count,
 	struct net **out, char *why, size_t why_size) MUST_USE;
-void net_listen(struct net *n);                  /* starts accepting on all loops */
+void net_listen(struct net *n); /* starts accepting on all loops */
 /* The addresses a door really listens on ("127.0.0.1:1883,..."), port 0 resolved; advertised:
  * what clients are told. "" when off. Static until net_free. */
 const char *net_addresses(const struct net *n, const char *door, bool tls, bool advertised);

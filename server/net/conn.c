@@ -1,0 +1,381 @@
+/* The life of a connection. One timer serves it throughout, since the limits of its beginning,
+ * the adapter's deadline and lingering never overlap. Whatever ends a connection - the adapter,
+ * the peer, an error deep in a write - only marks it and puts it on the list of the turn's end;
+ * there, outside of every adapter, output leaves and `closed` runs. So no function of an adapter
+ * has to expect that its connection goes away under it.
+ *
+ * A close from our side first ends only our half (shutdown) and reads until the peer ends its
+ * own: closing with unread input would make the kernel reset the connection, and the peer lose
+ * the last answer, which is the one that says why. */
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/net/conn_priv.h"
+
+#define TO(phase) (1u << (phase))
+
+static const struct {
+	const char *name;
+	unsigned next;
+} phases[PHASE_COUNT] = {
+	[PHASE_PROXY] = {"proxy", TO(PHASE_HANDSHAKE) | TO(PHASE_OPEN) | TO(PHASE_CLOSING)},
+	[PHASE_HANDSHAKE] = {"handshake", TO(PHASE_OPEN) | TO(PHASE_CLOSING)},
+	[PHASE_OPEN] = {"open", TO(PHASE_CLOSING)},
+	[PHASE_CLOSING] = {"closing", TO(PHASE_LINGER) | TO(PHASE_GONE)},
+	[PHASE_LINGER] = {"linger", TO(PHASE_GONE)},
+	[PHASE_GONE] = {"gone", 0},
+};
+
+void conn_move(struct conn *c, enum conn_phase to)
+{
+	must(phases[c->phase].next & TO(to));
+	c->phase = (uint8_t)to;
+}
+
+static inline struct loop *loop_of(const struct conn *c)
+{
+	return c->home->loop;
+}
+
+/* Accessors */
+
+void *conn_state(struct conn *c)
+{
+	return c->state;
+}
+void *conn_door_arg(const struct conn *c)
+{
+	return c->door->spec->arg;
+}
+struct loop *conn_loop(const struct conn *c)
+{
+	return c->home->loop;
+}
+uint64_t conn_id(const struct conn *c)
+{
+	return c->id;
+}
+const char *conn_peer(const struct conn *c)
+{
+	return c->peer;
+}
+bool conn_is_tls(const struct conn *c)
+{
+	return c->tls != NULL;
+}
+bool conn_is_closing(const struct conn *c)
+{
+	return c->phase >= PHASE_CLOSING;
+}
+const char *conn_alpn(const struct conn *c)
+{
+	return c->tls ? tls_alpn(c->tls) : "";
+}
+const char *conn_cert_subject(const struct conn *c)
+{
+	return c->tls ? tls_cert_subject(c->tls) : NULL;
+}
+
+/* The end of the turn */
+
+void conn_pend(struct conn *c)
+{
+	if (!list_empty(&c->pending) || c->phase == PHASE_GONE)
+		return;
+	list_push_back(&c->home->pending, &c->pending);
+	loop_hook_want(loop_of(c), STAGE_FLUSH, &c->home->flush);
+}
+
+static void end_beginning(struct conn *c)
+{
+	if (c->begun)
+		limit_gate_end(&c->home->gate);
+	c->begun = false;
+}
+
+/* The socket goes; the memory too unless somebody holds it. */
+static void finish(struct conn *c)
+{
+	struct net_home *h = c->home;
+	conn_move(c, PHASE_GONE);
+	end_beginning(c);
+	loop_timer_cancel(&c->timer);
+	event_del(&c->readable);
+	conn_await_writable(c, false);
+	tls_free(c->tls);
+	c->tls = NULL;
+	close(c->fd);
+	c->fd = -1;
+	list_remove(&c->pending);
+	list_remove(&c->all);
+	conn_input_drop(c);
+	conn_output_drop(c);
+	net_count(h, c->door, M_OPEN, -1);
+	atomic_fetch_sub_explicit(&h->load, 1, memory_order_relaxed);
+	limit_total_give(&h->net->limit);
+	conn_unref(c);
+}
+
+static void tell_closed(struct conn *c)
+{
+	if (c->opened)
+		c->kind->closed(c, (enum err)c->why);
+	c->opened = false;
+}
+
+/* Output has left, or never will. */
+static void finish_output(struct conn *c)
+{
+	bool linger = !c->eof && c->opened;
+	if (linger) {
+		if (c->tls != NULL)
+			tls_end(c->tls);
+		linger = shutdown(c->fd, SHUT_WR) == 0 && conn_discard(c);
+	}
+	tell_closed(c);
+	if (!linger || c->home->draining || event_add(&c->readable, NULL) != 0) {
+		finish(c);
+		return;
+	}
+	conn_move(c, PHASE_LINGER);
+	conn_input_drop(c);
+	conn_output_drop(c);
+	loop_timer_set(&c->timer, c->home->conf->linger_ms);
+}
+
+static bool under_low(const struct conn *c)
+{
+	return conn_queued(c) <= (size_t)c->home->conf->out_low;
+}
+
+static void end_of_turn(struct conn *c)
+{
+	if (c->phase < PHASE_LINGER && c->writable == NULL && !conn_flush(c))
+		conn_abort(c, ERR_IO);
+	if (c->phase >= PHASE_LINGER)
+		conn_output_drop(c);
+	conn_recycle(c);
+	conn_settle(c);
+	if (c->phase == PHASE_CLOSING && conn_queued(c) == 0 && c->writable == NULL) {
+		finish_output(c);
+	} else if (c->phase == PHASE_OPEN && c->high && under_low(c)) {
+		c->high = false;
+		if (c->kind->drained != NULL)
+			c->kind->drained(c);
+	}
+}
+
+/* What pends meanwhile waits for the next run, or one that always finds room would hold us. */
+static void on_flush(struct loop_hook *hook)
+{
+	struct net_home *h = list_entry(hook, struct net_home, flush);
+	struct list now, *node;
+	list_init(&now);
+	while ((node = list_pop(&h->pending)) != NULL)
+		list_push_back(&now, node);
+	while ((node = list_pop(&now)) != NULL)
+		end_of_turn(list_entry(node, struct conn, pending));
+}
+
+/* Closing */
+
+void conn_close(struct conn *c, enum err why)
+{
+	loop_must_own(loop_of(c));
+	if (c->phase >= PHASE_CLOSING)
+		return;
+	if (c->phase != PHASE_OPEN)
+		c->eof = true; /* nothing was said yet that the peer should read to its end */
+	conn_move(c, PHASE_CLOSING);
+	c->why = (uint8_t)why;
+	event_del(&c->readable);
+	loop_timer_set(&c->timer, c->home->conf->linger_ms);
+	conn_pend(c);
+}
+
+void conn_abort(struct conn *c, enum err why)
+{
+	conn_close(c, why);
+	c->eof = true;
+	conn_output_drop(c);
+	conn_await_writable(c, false);
+	conn_pend(c);
+}
+
+static void on_timer(struct loop_timer *t)
+{
+	struct conn *c = list_entry(t, struct conn, timer);
+	switch ((enum conn_phase)c->phase) {
+	case PHASE_PROXY:
+	case PHASE_HANDSHAKE:
+		LOG(LOG_INFO, AREA_NET, "conn_too_slow", "door=%s peer=%s phase=%s", c->door->name,
+			c->peer, phases[c->phase].name);
+		conn_abort(c, ERR_TIMEOUT);
+		break;
+	case PHASE_OPEN:
+		if (c->kind->timeout != NULL)
+			c->kind->timeout(c);
+		else
+			conn_close(c, ERR_TIMEOUT);
+		break;
+	case PHASE_CLOSING: conn_abort(c, ERR_TIMEOUT); break;
+	case PHASE_LINGER: finish(c); break;
+	case PHASE_GONE:
+	case PHASE_COUNT: break;
+	}
+}
+
+void conn_deadline(struct conn *c, int64_t ms)
+{
+	loop_must_own(loop_of(c));
+	if (c->phase != PHASE_OPEN)
+		return;
+	if (ms > 0)
+		loop_timer_set(&c->timer, ms);
+	else
+		loop_timer_cancel(&c->timer);
+}
+
+void conn_ref(struct conn *c)
+{
+	loop_must_own(loop_of(c));
+	c->refs++;
+}
+
+static void *inline_state(struct conn *c)
+{
+	return c + 1;
+}
+
+void conn_unref(struct conn *c)
+{
+	must(c->refs > 0);
+	if (--c->refs > 0)
+		return;
+	if (c->state != inline_state(c))
+		mem_free(c->state);
+	conn_output_drop(c);
+	mem_free(c->peer);
+	mem_free(c);
+}
+
+/* Opening */
+
+void conn_open_now(struct conn *c)
+{
+	conn_move(c, PHASE_OPEN);
+	end_beginning(c);
+	loop_timer_cancel(&c->timer);
+	c->opened = true;
+	enum err e = c->kind->opened(c);
+	if (e != OK)
+		conn_close(c, e);
+}
+
+enum err conn_switch(struct conn *c, const struct conn_kind *kind)
+{
+	loop_must_own(loop_of(c));
+	must(c->phase == PHASE_OPEN);
+	/* The first state lies behind the struct and stays until the end; only a later one is
+	 * freed here. So the adapter which calls this may still look at its own. */
+	void *state = mem_new(kind->state_bytes > 0 ? kind->state_bytes : 1);
+	if (c->state != inline_state(c))
+		mem_free(c->state);
+	c->state = state;
+	c->kind = kind;
+	c->need = 0;
+	loop_timer_cancel(&c->timer);
+	return kind->opened(c);
+}
+
+void conn_start(struct net_home *h, const struct door *d, int fd, const struct sockaddr *peer)
+{
+	char text[ADDRESS_TEXT_BYTES];
+	const struct conn_kind *kind = d->spec->kind;
+	struct conn *c = mem_try(sizeof *c + kind->state_bytes);
+	struct tls *tls = NULL;
+	if (h->draining || c == NULL ||
+		(d->tls && tls_new(h->tls, fd, d->spec->alpn, &tls) != OK)) {
+		mem_free(c);
+		close(fd);
+		net_count(h, d, M_REFUSED, 1);
+		atomic_fetch_sub_explicit(&h->load, 1, memory_order_relaxed);
+		limit_total_give(&h->net->limit);
+		return;
+	}
+	memset(c, 0, sizeof *c + kind->state_bytes);
+	address_text(peer, text, sizeof text);
+	c->home = h;
+	c->kind = kind;
+	c->door = d;
+	c->tls = tls;
+	c->fd = fd;
+	c->refs = 1;
+	c->state = inline_state(c);
+	c->peer = mem_text(text, strlen(text));
+	c->id = h->conn_count++ * (uint64_t)h->net->home_count + (uint64_t)loop_index(h->loop) + 1;
+	list_init(&c->pending);
+	list_push_back(&h->conns, &c->all);
+	buf_init(&c->out, (size_t)h->conf->out_max);
+	loop_timer_init(&c->timer, h->loop, on_timer);
+	must(event_assign(&c->readable, loop_event_base(h->loop), fd, EV_READ | EV_PERSIST,
+		     conn_on_readable, c) == 0);
+	net_count(h, d, M_OPEN, 1);
+	c->phase = d->tls && !d->proxy ? PHASE_HANDSHAKE : PHASE_PROXY;
+	if (event_add(&c->readable, NULL) != 0) {
+		conn_abort(c, ERR_NOMEM);
+	} else if (d->tls || d->proxy) {
+		c->begun = true;
+		limit_gate_begin(&h->gate);
+		loop_timer_set(&c->timer, h->conf->handshake_ms);
+	} else {
+		conn_open_now(c);
+	}
+}
+
+/* The home */
+
+void conn_home_init(struct net_home *h)
+{
+	list_init(&h->conns);
+	list_init(&h->pending);
+	loop_hook_init(&h->flush, on_flush);
+	h->scratch = mem_new(SCRATCH_BYTES);
+	h->cipher = mem_new(CIPHER_BYTES);
+}
+
+void conn_close_all(struct net_home *h, bool at_once)
+{
+	struct list *node, *next;
+	for (node = h->conns.next; node != &h->conns; node = next) {
+		struct conn *c = list_entry(node, struct conn, all);
+		next = node->next;
+		if (c->phase == PHASE_OPEN && c->kind->stopping != NULL && !at_once)
+			c->kind->stopping(c);
+		if (c->phase == PHASE_LINGER) {
+			finish(c);
+		} else if (at_once) {
+			conn_abort(c, ERR_UNAVAILABLE);
+		} else {
+			conn_close(c, ERR_UNAVAILABLE);
+		}
+	}
+}
+
+void conn_home_fini(struct net_home *h)
+{
+	struct list *node;
+	while ((node = list_pop(&h->conns)) != NULL) {
+		struct conn *c = list_entry(node, struct conn, all);
+		c->phase = PHASE_CLOSING;
+		finish(c);
+	}
+	loop_hook_cancel(&h->flush);
+	while (h->spare_count > 0)
+		chunk_unref(h->spares[--h->spare_count]);
+	mem_free(h->scratch);
+	mem_free(h->cipher);
+}

@@ -1,0 +1,143 @@
+/* What the files of this folder share: the configuration as read, the doors as opened, and what
+ * each loop has of them (a home). A home belongs to its loop; struct net is immutable between
+ * net_open and net_free but for the counters in it. */
+#ifndef NET_PRIV_H
+#define NET_PRIV_H
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include "server/base/mem.h"
+#include "server/net/address.h"
+#include "server/net/limit.h"
+#include "server/net/net.h"
+#include "server/net/tls.h"
+
+/* X(name, protocol, tls): one for each listen.* key. */
+#define NET_DOORS(X)                                                                               \
+	X(mqtt, "mqtt", false)                                                                     \
+	X(mqtts, "mqtt", true)                                                                     \
+	X(amqp, "amqp", false)                                                                     \
+	X(amqps, "amqp", true)                                                                     \
+	X(http, "http", false)                                                                     \
+	X(https, "http", true)                                                                     \
+	X(kafka, "kafka", false)                                                                   \
+	X(kafkas, "kafka", true)                                                                   \
+	X(peer, "peer", false)                                                                     \
+	X(geo, "geo", false)
+
+enum net_door_index {
+#define X(name, protocol, tls) DOOR_##name,
+	NET_DOORS(X)
+#undef X
+		DOOR_COUNT
+};
+
+struct net_conf { /* filled by net_rows */
+	const char *listen[DOOR_COUNT];
+	const char *advertise[DOOR_COUNT];
+	bool proxy[DOOR_COUNT];
+	const char *tls_cert, *tls_key, *tls_ca, *tls_crl;
+	int tls_client;      /* enum tls_client */
+	int tls_version_min; /* enum tls_version */
+	int64_t conn_max;
+	int64_t accept_rate;
+	int64_t handshakes_max;
+	int64_t out_high, out_low, out_max;
+	int64_t input_max;
+	int64_t linger_ms, handshake_ms;
+};
+
+enum net_metric { /* each has a row per door: row = metric * DOOR_COUNT + door */
+	M_OPEN,
+	M_ACCEPTED,
+	M_REFUSED,
+	M_BYTES_IN,
+	M_BYTES_OUT,
+	M_HANDSHAKES,
+	M_HANDSHAKES_FAILED,
+	M_COUNT
+};
+
+struct door {                 /* one listen.* key with addresses */
+	const char *name;     /* "mqtts" */
+	const char *protocol; /* "mqtt" */
+	enum net_door_index index;
+	bool tls;
+	bool proxy;
+	const struct net_door *spec; /* the caller's; NULL kind = not built */
+	struct address_list bound;   /* ports resolved */
+	char *addresses;             /* text of bound, "" when off */
+	char *advertised;
+};
+
+struct listener { /* one socket: a door, an address, a loop */
+	struct event event;
+	struct net_home *home;
+	const struct door *door;
+	int fd;
+	bool accepting;
+};
+
+enum {
+	SCRATCH_BYTES = 256 * 1024, /* what sockets are read into */
+	CIPHER_BYTES = 64 * 1024,   /* encrypted input, and plain output on its way to TLS */
+	OUT_CHUNK_BYTES = 4080,     /* with its head and malloc's a round 4 KiB */
+	SPARES_MAX = 64
+};
+
+struct net_home { /* what one loop has of the net */
+	struct net *net;
+	struct loop *loop;
+	const struct net_conf *conf;
+	struct tls_context *tls;          /* for new connections; NULL without TLS doors */
+	struct list conns;                /* all of this loop */
+	struct list pending;              /* with work for the end of the turn */
+	struct loop_hook flush;           /* wanted while pending holds any */
+	struct conn *current;             /* whose input an adapter is looking at, if any */
+	uint8_t *scratch, *cipher;        /* SCRATCH_BYTES, CIPHER_BYTES; good within one event */
+	struct chunk *spares[SPARES_MAX]; /* empty output chunks */
+	int spare_count;
+	struct listener *listeners;
+	int listener_count;
+	struct loop_timer accept_again; /* set while accepting is paused */
+	struct limit_gate gate;
+	_Atomic int64_t load; /* connections assigned here; others read it to balance */
+	uint64_t conn_count;  /* connections ever made here, for their ids */
+	bool draining;
+};
+
+struct net {
+	struct loops *loops;
+	const struct net_conf *conf;
+	struct limit_total limit;
+	int64_t files; /* open files allowed */
+	int home_count;
+	struct net_home *homes;
+	struct door doors[DOOR_COUNT];
+	bool has_tls;
+};
+
+static inline void net_count(
+	const struct net_home *h, const struct door *d, enum net_metric m, int64_t n)
+{
+	metric_add(loop_cells(h->loop), &net_metrics, (int)m * DOOR_COUNT + (int)d->index, n);
+}
+
+/* conn.c */
+void conn_home_init(struct net_home *h);
+void conn_home_fini(struct net_home *h); /* the loops have ended; frees what is left */
+/* Takes fd, which has been counted in the limit and the load; h's thread. */
+void conn_start(struct net_home *h, const struct door *d, int fd, const struct sockaddr *peer);
+/* Says goodbye on all connections; at_once: without waiting for their output. */
+void conn_close_all(struct net_home *h, bool at_once);
+
+/* listen.c */
+/* Binds the door's addresses, a socket per loop, adding to each home's listeners. ERR_EXISTS
+ * (in use), ERR_INVALID. */
+enum err listen_bind(struct net *n, struct door *d, struct address_list *wanted, char *why,
+	size_t why_size) MUST_USE;
+enum err listen_all(struct net *n) MUST_USE; /* the kernel queues clients from here on */
+void listen_start(struct net_home *h);       /* h's thread: accepts */
+void listen_stop(struct net_home *h);        /* h's thread: never again */
+void listen_home_fini(struct net_home *h);
+
+#endif

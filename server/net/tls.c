@@ -1,0 +1,365 @@
+/* wolfSSL with its input and output replaced. Input comes from memory, because wolfSSL would read
+ * a record's head and body with a call each. Output that the socket does not take is kept here,
+ * encrypted, and wolfSSL never sees a full socket: its rules for repeating a write (same bytes,
+ * same size, what of a key update in between) need not be followed. No more than one record and
+ * one flight of a handshake wait that way, since tls_write takes nothing while something waits.
+ *
+ * After the handshake everything that only it needed is given back; what a connection keeps is
+ * the ciphers' state and two record buffers. */
+#include "server/net/tls.h"
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <wolfssl/options.h>
+#include <wolfssl/ssl.h>
+#include "server/base/buf.h"
+#include "server/base/mem.h"
+
+enum { OWED_BYTES_MAX = 1 << 20, SUBJECT_BYTES_MAX = 1024, ALPN_BYTES_MAX = 256 };
+
+/* By speed on machines where this library's AES is plain C (README.md has the figures). Without
+ * forward secrecy or authenticated encryption nothing is offered. */
+static const char ciphers[] = "TLS13-CHACHA20-POLY1305-SHA256:TLS13-AES128-GCM-SHA256:"
+			      "TLS13-AES256-GCM-SHA384:"
+			      "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
+			      "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+			      "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384";
+
+struct tls_context {
+	WOLFSSL_CTX *ctx;
+	_Atomic uint32_t refs;
+};
+
+struct tls {
+	WOLFSSL *ssl;
+	struct tls_context *context;
+	int fd;
+	int failure;     /* wolfSSL's code */
+	struct bytes in; /* lent: encrypted, not read yet */
+	struct buf owed; /* encrypted, waits for the socket */
+	char *alpn;
+	char *subject;
+};
+
+/* The context */
+
+static enum err refuse(char *why, size_t size, const char *key, const char *file, int code)
+{
+	char text[80] = "";
+	wolfSSL_ERR_error_string_n((unsigned long)(code < 0 ? -code : code), text, sizeof text);
+	snprintf(why, size, "%s: %s: %s", key, file, text);
+	return ERR_INVALID;
+}
+
+static enum err load_files(WOLFSSL_CTX *ctx, const struct tls_files *f, char *why, size_t size)
+{
+	int rc = wolfSSL_CTX_use_certificate_chain_file(ctx, f->cert);
+	if (rc != WOLFSSL_SUCCESS)
+		return refuse(why, size, "tls.cert", f->cert, rc);
+	rc = wolfSSL_CTX_use_PrivateKey_file(ctx, f->key, WOLFSSL_FILETYPE_PEM);
+	if (rc != WOLFSSL_SUCCESS)
+		return refuse(why, size, "tls.key", f->key, rc);
+	if (wolfSSL_CTX_check_private_key(ctx) != WOLFSSL_SUCCESS) {
+		snprintf(why, size, "tls.key: %s: not the key of the certificate %s", f->key,
+			f->cert);
+		return ERR_INVALID;
+	}
+	if (*f->ca != 0) {
+		rc = wolfSSL_CTX_load_verify_locations(ctx, f->ca, NULL);
+		if (rc != WOLFSSL_SUCCESS)
+			return refuse(why, size, "tls.ca", f->ca, rc);
+	}
+	if (*f->crl == 0)
+		return OK;
+	rc = wolfSSL_CTX_EnableCRL(ctx, 0);
+	if (rc == WOLFSSL_SUCCESS)
+		rc = wolfSSL_CTX_LoadCRLFile(ctx, f->crl, WOLFSSL_FILETYPE_PEM);
+	return rc == WOLFSSL_SUCCESS ? OK : refuse(why, size, "tls.crl", f->crl, rc);
+}
+
+static int on_recv(WOLFSSL *ssl, char *at, int size, void *arg)
+{
+	struct tls *t = arg;
+	(void)ssl;
+	size_t n = t->in.len < (size_t)size ? t->in.len : (size_t)size;
+	if (n == 0)
+		return WOLFSSL_CBIO_ERR_WANT_READ;
+	memcpy(at, t->in.at, n);
+	t->in = bytes_of(t->in.at + n, t->in.len - n);
+	return (int)n;
+}
+
+static int on_send(WOLFSSL *ssl, char *at, int size, void *arg)
+{
+	struct tls *t = arg;
+	ssize_t n = 0;
+	(void)ssl;
+	if (buf_len(&t->owed) == 0) {
+		n = send(t->fd, at, (size_t)size, MSG_NOSIGNAL);
+		if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+			return WOLFSSL_CBIO_ERR_GENERAL;
+		if (n < 0)
+			n = 0;
+	}
+	if (n < size)
+		buf_add(&t->owed, bytes_of(at + n, (size_t)(size - n)));
+	return t->owed.err == OK ? size : WOLFSSL_CBIO_ERR_GENERAL;
+}
+
+/* Certificates without a known authority, chain or date fail the handshake by the library's own
+ * verification; here it is only switched on. */
+static void set_client(WOLFSSL_CTX *ctx, enum tls_client client)
+{
+	switch (client) {
+	case TLS_CLIENT_NONE: wolfSSL_CTX_set_verify(ctx, WOLFSSL_VERIFY_NONE, NULL); break;
+	case TLS_CLIENT_OPTIONAL: wolfSSL_CTX_set_verify(ctx, WOLFSSL_VERIFY_PEER, NULL); break;
+	case TLS_CLIENT_REQUIRED:
+		wolfSSL_CTX_set_verify(
+			ctx, WOLFSSL_VERIFY_PEER | WOLFSSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+		break;
+	}
+}
+
+static enum err check_files(const struct tls_files *f, char *why, size_t size)
+{
+	const char *missing = NULL;
+	if (*f->cert == 0)
+		missing = "tls.cert: not set, but a TLS door is";
+	else if (*f->key == 0)
+		missing = "tls.key: not set, but tls.cert is";
+	else if (*f->ca == 0 && f->client != TLS_CLIENT_NONE)
+		missing = "tls.ca: not set, but tls.client asks for certificates";
+	if (missing == NULL)
+		return OK;
+	snprintf(why, size, "%s", missing);
+	return ERR_INVALID;
+}
+
+enum err tls_context_new(
+	const struct tls_files *f, struct tls_context **out, char *why, size_t why_size)
+{
+	enum err e = check_files(f, why, why_size);
+	if (e != OK)
+		return e;
+	wolfSSL_Init(); /* counted, safe to repeat */
+	WOLFSSL_CTX *ctx = wolfSSL_CTX_new(wolfSSLv23_server_method());
+	if (ctx == NULL) {
+		snprintf(why, why_size, "tls.cert: out of memory");
+		return ERR_INVALID;
+	}
+	int version = f->version_min == TLS_1_3 ? WOLFSSL_TLSV1_3 : WOLFSSL_TLSV1_2;
+	must(wolfSSL_CTX_SetMinVersion(ctx, version) == WOLFSSL_SUCCESS);
+	must(wolfSSL_CTX_set_cipher_list(ctx, ciphers) == WOLFSSL_SUCCESS);
+	wolfSSL_CTX_SetIORecv(ctx, on_recv);
+	wolfSSL_CTX_SetIOSend(ctx, on_send);
+	set_client(ctx, f->client);
+	e = load_files(ctx, f, why, why_size);
+	if (e != OK) {
+		wolfSSL_CTX_free(ctx);
+		return e;
+	}
+	struct tls_context *x = mem_new(sizeof *x);
+	x->ctx = ctx;
+	atomic_init(&x->refs, 1);
+	*out = x;
+	return OK;
+}
+
+struct tls_context *tls_context_ref(struct tls_context *x)
+{
+	atomic_fetch_add_explicit(&x->refs, 1, memory_order_relaxed);
+	return x;
+}
+
+void tls_context_unref(struct tls_context *x)
+{
+	if (x == NULL || atomic_fetch_sub_explicit(&x->refs, 1, memory_order_acq_rel) > 1)
+		return;
+	wolfSSL_CTX_free(x->ctx);
+	mem_free(x);
+}
+
+/* The connection */
+
+static bool offer_alpn(WOLFSSL *ssl, const char *list)
+{
+	char copy[ALPN_BYTES_MAX];
+	size_t len = list == NULL ? 0 : strlen(list);
+	if (len == 0)
+		return true;
+	must(len < sizeof copy);
+	memcpy(copy, list, len + 1); /* the library cuts it in place */
+	return wolfSSL_UseALPN(ssl, copy, (unsigned)len, WOLFSSL_ALPN_CONTINUE_ON_MISMATCH) ==
+		WOLFSSL_SUCCESS;
+}
+
+enum err tls_new(struct tls_context *x, int fd, const char *alpn, struct tls **out)
+{
+	struct tls *t = mem_try(sizeof *t);
+	WOLFSSL *ssl = t == NULL ? NULL : wolfSSL_new(x->ctx);
+	if (ssl == NULL || !offer_alpn(ssl, alpn)) {
+		wolfSSL_free(ssl);
+		mem_free(t);
+		return ERR_NOMEM;
+	}
+	*t = (struct tls){.ssl = ssl, .context = tls_context_ref(x), .fd = fd};
+	buf_init(&t->owed, OWED_BYTES_MAX);
+	wolfSSL_SetIOReadCtx(ssl, t);
+	wolfSSL_SetIOWriteCtx(ssl, t);
+	*out = t;
+	return OK;
+}
+
+void tls_free(struct tls *t)
+{
+	if (t == NULL)
+		return;
+	wolfSSL_free(t->ssl);
+	tls_context_unref(t->context);
+	buf_fini(&t->owed);
+	mem_free(t->alpn);
+	mem_free(t->subject);
+	mem_free(t);
+}
+
+void tls_feed(struct tls *t, struct bytes cipher)
+{
+	t->in = cipher;
+}
+bool tls_is_blocked(const struct tls *t)
+{
+	return buf_len(&t->owed) > 0;
+}
+const char *tls_alpn(const struct tls *t)
+{
+	return t->alpn ? t->alpn : "";
+}
+const char *tls_cert_subject(const struct tls *t)
+{
+	return t->subject;
+}
+
+const char *tls_failure(const struct tls *t)
+{
+	return t->failure == 0 ? "closed by the peer"
+			       : wolfSSL_ERR_reason_error_string((unsigned long)t->failure);
+}
+
+/* Gives the socket what is owed to it. */
+static enum err push(struct tls *t)
+{
+	while (buf_len(&t->owed) > 0) {
+		struct bytes b = buf_bytes(&t->owed);
+		ssize_t n = send(t->fd, b.at, b.len, MSG_NOSIGNAL);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == EAGAIN || errno == EWOULDBLOCK ? ERR_MORE : ERR_IO;
+		buf_consume(&t->owed, (size_t)n);
+	}
+	return OK;
+}
+
+/* RFC 4514 §2.4: what must be escaped in a value. */
+static void add_escaped(struct buf *out, const uint8_t *at, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		bool edge = (at[i] == ' ' && (i == 0 || i == len - 1)) || (at[i] == '#' && i == 0);
+		if (at[i] < 0x20 || at[i] == 0x7f) {
+			buf_addf(out, "\\%02X", at[i]);
+			continue;
+		}
+		if (edge || memchr("\"+,;<>\\", at[i], 7) != NULL)
+			buf_add_u8(out, '\\');
+		buf_add_u8(out, at[i]);
+	}
+}
+
+/* The subject's parts, last first, as RFC 4514 §2.1 has it. */
+static void add_subject(struct buf *out, WOLFSSL_X509_NAME *name)
+{
+	for (int i = wolfSSL_X509_NAME_entry_count(name) - 1; i >= 0; i--) {
+		WOLFSSL_X509_NAME_ENTRY *part = wolfSSL_X509_NAME_get_entry(name, i);
+		WOLFSSL_ASN1_STRING *value = wolfSSL_X509_NAME_ENTRY_get_data(part);
+		WOLFSSL_ASN1_OBJECT *kind = wolfSSL_X509_NAME_ENTRY_get_object(part);
+		const char *word = kind == NULL ? NULL
+						: wolfSSL_OBJ_nid2sn(wolfSSL_OBJ_obj2nid(kind));
+		if (value == NULL)
+			continue;
+		if (buf_len(out) > 0)
+			buf_add_u8(out, ',');
+		buf_add_text(out, word == NULL ? "UNKNOWN" : word);
+		buf_add_u8(out, '=');
+		add_escaped(out, wolfSSL_ASN1_STRING_data(value),
+			(size_t)wolfSSL_ASN1_STRING_length(value));
+	}
+}
+
+static void keep_subject(struct tls *t)
+{
+	WOLFSSL_X509 *cert = wolfSSL_get_peer_certificate(t->ssl);
+	struct buf text;
+	if (cert == NULL)
+		return;
+	buf_init(&text, SUBJECT_BYTES_MAX);
+	add_subject(&text, wolfSSL_X509_get_subject_name(cert));
+	/* A name that was cut could be taken for somebody else's. */
+	if (text.err == OK)
+		t->subject = mem_text(buf_bytes(&text).at, buf_len(&text));
+	buf_fini(&text);
+	wolfSSL_X509_free(cert);
+}
+
+static void keep_alpn(struct tls *t)
+{
+	char *name = NULL;
+	unsigned short len = 0;
+	if (wolfSSL_ALPN_GetProtocol(t->ssl, &name, &len) == WOLFSSL_SUCCESS && len > 0)
+		t->alpn = mem_text(name, len);
+}
+
+enum err tls_handshake(struct tls *t)
+{
+	enum err e = push(t);
+	if (e != OK && e != ERR_MORE)
+		return e;
+	if (wolfSSL_accept(t->ssl) == WOLFSSL_SUCCESS) {
+		keep_alpn(t);
+		keep_subject(t);
+		wolfSSL_FreeHandshakeResources(t->ssl);
+		wolfSSL_UnloadCertsKeys(t->ssl);
+		return OK;
+	}
+	t->failure = wolfSSL_get_error(t->ssl, 0);
+	return t->failure == WOLFSSL_ERROR_WANT_READ ? ERR_MORE : ERR_PROTOCOL;
+}
+
+enum err tls_read(struct tls *t, void *at, size_t size, size_t *got)
+{
+	int n = wolfSSL_read(t->ssl, at, size > INT32_MAX ? INT32_MAX : (int)size);
+	if (n > 0) {
+		*got = (size_t)n;
+		return OK;
+	}
+	t->failure = wolfSSL_get_error(t->ssl, n);
+	if (t->failure == WOLFSSL_ERROR_WANT_READ)
+		return ERR_MORE;
+	return t->failure == WOLFSSL_ERROR_ZERO_RETURN ? ERR_CLOSED : ERR_PROTOCOL;
+}
+
+enum err tls_write(struct tls *t, struct bytes plain)
+{
+	enum err e = push(t);
+	if (e != OK || plain.len == 0)
+		return e;
+	int n = wolfSSL_write(t->ssl, plain.at, (int)plain.len);
+	return n == (int)plain.len ? OK : ERR_IO;
+}
+
+void tls_end(struct tls *t)
+{
+	/* One direction only; the socket's end follows, so the peer's answer is not awaited. */
+	if (!tls_is_blocked(t))
+		(void)wolfSSL_shutdown(t->ssl);
+}
