@@ -63,6 +63,7 @@ class Client:
                                  "properties": props})
 
     def _on_disconnect(self, _c, _u, code, props=None):
+        self.paho.loop_stop()  # this thread ends, and does not connect again by itself
         self._answer("gone", getattr(code, "value", code))
 
     def _wait(self, key, within=WAIT_S):
@@ -85,10 +86,8 @@ class Client:
         return self.connack
 
     def wait_gone(self, within=WAIT_S):
-        """The reason given with DISCONNECT, or paho's code for a connection that broke."""
-        code = self._wait("gone", within)
-        self.paho.loop_stop()
-        return code
+        """Waits until the server has closed. paho hides most reasons: use Raw to see them."""
+        return self._wait("gone", within)
 
     def subscribe(self, topic, qos=0, expect_ok=True, subscription_id=None, **options):
         if self.version == V5:
