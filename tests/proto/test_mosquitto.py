@@ -1,0 +1,40 @@
+"""mosquitto_pub and mosquitto_sub, as a person at a terminal uses them."""
+import subprocess
+
+import pytest
+
+
+def run(node, tool, *words, data=None, within=15):
+    return subprocess.run([tool, "-h", "127.0.0.1", "-p", str(node.mqtt), *words], input=data,
+                          capture_output=True, text=True, timeout=within, check=False)
+
+
+@pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
+def test_publish_and_subscribe(node, name, version):
+    for qos in "012":
+        done = run(node, "mosquitto_pub", "-V", version, "-t", name + "/" + qos, "-m", "v" + qos,
+                   "-q", qos, "-r")
+        assert done.returncode == 0, done.stderr
+    done = run(node, "mosquitto_sub", "-V", version, "-t", name + "/#", "-q", "2", "-v", "-C", "3",
+               "-W", "10")
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["%s/%s v%s" % (name, q, q) for q in "012"]
+
+
+def test_many_lines(node, name):
+    run(node, "mosquitto_sub", "-i", name, "-c", "-q", "1", "-t", name, "-E")
+    lines = "".join("line %d\n" % i for i in range(2000))
+    assert run(node, "mosquitto_pub", "-t", name, "-q", "1", "-l", data=lines).returncode == 0
+    done = run(node, "mosquitto_sub", "-i", name, "-c", "-q", "1", "-t", name, "-C", "2000",
+               "-W", "12", within=20)
+    assert done.stdout == lines
+
+
+def test_a_refused_client_is_told(make_node, name):
+    node = make_node({"auth.anonymous": "off", "auth.bootstrap": "root:secret"})
+    assert run(node, "mosquitto_pub", "-t", name, "-m", "x").returncode != 0
+    assert run(node, "mosquitto_pub", "-t", name, "-m", "x", "-u", "root", "-P",
+               "wrong").returncode != 0
+    done = run(node, "mosquitto_pub", "-t", name, "-m", "x", "-q", "1", "-u", "root", "-P",
+               "secret")
+    assert done.returncode == 0, done.stderr
