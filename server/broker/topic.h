@@ -9,5 +9,8 @@ bool topic_filter_literal(struct bytes filter); /* holds no wildcard */
 bool topic_matches(struct bytes filter, struct bytes topic); /* $-topics by the book */
 /* Whether some topic matches both. */
 bool topic_filters_overlap(struct bytes a, struct bytes b);
+/* Steps over one level: *rest starts as the whole text, *more as true; false at the end. "a/" has
+ * two levels, the last one empty. */
+bool topic_level_next(struct bytes *rest, bool *more, struct bytes *level);
 
 #endif
