@@ -1,0 +1,227 @@
+#include "tests/unit/server/net/fixture.h"
+
+#define PLAIN "listen.mqtt=127.0.0.1:0"
+
+START_TEST(echoes_on_both_loops)
+{
+	enum { CLIENTS = 200 };
+	int fds[CLIENTS];
+	START(PLAIN);
+	for (int i = 0; i < CLIENTS; i++)
+		fds[i] = dial();
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < CLIENTS; i++)
+			put_frame(fds[i], i & 1 ? 'e' : 's', "hello", 5);
+		for (int i = 0; i < CLIENTS; i++)
+			expect_frame(fds[i], i & 1 ? "ehello" : "shello");
+	}
+	ck_assert_int_eq(net_conn_count(fix.net), CLIENTS);
+	ck_assert_int_eq(fix.loop_seen, 3);
+	for (int i = 0; i < CLIENTS; i++)
+		close(fds[i]);
+	ck_assert(reaches(&fix.closed, CLIENTS));
+	ck_assert_int_eq(fix.why, ERR_CLOSED);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(names_the_peer)
+{
+	char text[64];
+	struct sockaddr_in sa;
+	socklen_t len = sizeof sa;
+	START(PLAIN);
+	int fd = dial();
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
+	snprintf(text, sizeof text, "127.0.0.1:%d", ntohs(sa.sin_port));
+	put_frame(fd, 'n', "", 0);
+	expect_frame(fd, text);
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(close_delivers_what_is_queued)
+{
+	char text[] = "c.", big[70000];
+	memset(big, 'x', sizeof big);
+	text[1] = 0;
+	START(PLAIN);
+	int fd = dial();
+	put_frame(fd, 'c', "", 0);
+	put(fd, big, sizeof big); /* unread input must not turn the close into a reset */
+	expect_frame(fd, text);
+	expect_end(fd);
+	ck_assert(reaches(&fix.closed, 1));
+	ck_assert_int_eq(fix.why, ERR_DENIED);
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(close_waits_for_a_slow_reader)
+{
+	uint8_t size[4];
+	START(PLAIN, "conn.out_high=64MiB", "conn.linger_ms=5s");
+	int fd = dial();
+	put_u32be(size, 20000000);
+	put_frame(fd, 'b', size, 4);
+	put_frame(fd, 'c', "end", 3);
+	nap(50);
+	char *all = malloc(20000000);
+	ck_assert(get(fd, all, 20000000));
+	ck_assert_int_eq(all[0], 2000 & 127);
+	free(all);
+	expect_frame(fd, "cend");
+	expect_end(fd);
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(close_gives_up_on_a_stuck_reader)
+{
+	uint8_t size[4];
+	START(PLAIN, "conn.out_high=64MiB", "conn.linger_ms=100");
+	int fd = dial();
+	put_u32be(size, 20000000);
+	put_frame(fd, 'b', size, 4);
+	put_frame(fd, 'c', "", 0);
+	ck_assert(reaches(&fix.closed, 1));
+	for (int i = 0; i < 1000 && net_conn_count(fix.net) > 0; i++)
+		nap(1);
+	ck_assert_int_eq(net_conn_count(fix.net), 0);
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(error_of_input_closes_after_its_answer)
+{
+	START(PLAIN);
+	int fd = dial();
+	put_frame(fd, 'r', "no", 2);
+	expect_frame(fd, "rno");
+	expect_end(fd);
+	ck_assert(reaches(&fix.closed, 1));
+	ck_assert_int_eq(fix.why, ERR_PROTOCOL);
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(half_close_gets_its_answers)
+{
+	START(PLAIN);
+	int fd = dial();
+	put_frame(fd, 'e', "last", 4);
+	shutdown(fd, SHUT_WR);
+	expect_frame(fd, "elast");
+	expect_end(fd);
+	close(fd);
+	ck_assert(reaches(&fix.closed, 1));
+	ck_assert_int_eq(fix.why, ERR_CLOSED);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(reset_is_not_an_orderly_end)
+{
+	struct linger hard = {.l_onoff = 1};
+	START(PLAIN);
+	int fd = dial();
+	put_frame(fd, 'e', "x", 1);
+	expect_frame(fd, "ex");
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+	close(fd);
+	ck_assert(reaches(&fix.closed, 1));
+	ck_assert_int_eq(fix.why, ERR_IO);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(deadline_fires_once)
+{
+	START(PLAIN);
+	int fd = dial();
+	put_frame(fd, 'd', "", 0);
+	expect_frame(fd, "late");
+	expect_end(fd);
+	ck_assert_int_eq(fix.timeouts, 1);
+	ck_assert(reaches(&fix.closed, 1));
+	ck_assert_int_eq(fix.why, ERR_TIMEOUT);
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(switches_its_adapter)
+{
+	char text[7] = "";
+	START(PLAIN);
+	int fd = dial();
+	/* The new adapter gets what came in one piece with the request. */
+	put(fd, "\0\0\0\1uabc", 8);
+	expect_frame(fd, "u");
+	put(fd, "def", 3);
+	ck_assert(get(fd, text, 6));
+	ck_assert_str_eq(text, "ABCDEF");
+	close(fd);
+	ck_assert(reaches(&fix.closed, 1));
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(drain_says_goodbye)
+{
+	START(PLAIN);
+	int a = dial(), b = dial();
+	put_frame(a, 'e', "x", 1);
+	put_frame(b, 'e', "x", 1);
+	expect_frame(a, "ex");
+	expect_frame(b, "ex");
+	net_drain(fix.net, 2000);
+	expect_frame(a, "bye");
+	expect_frame(b, "bye");
+	expect_end(a);
+	expect_end(b);
+	ck_assert_int_eq(fix.stopped, 2);
+	ck_assert_int_eq(fix.why, ERR_UNAVAILABLE);
+	close(a);
+	close(b);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(drain_cuts_those_who_do_not_read)
+{
+	uint8_t size[4];
+	START(PLAIN, "conn.out_high=64MiB", "conn.linger_ms=60s");
+	int fd = dial();
+	put_u32be(size, 20000000);
+	put_frame(fd, 'b', size, 4);
+	nap(30);
+	net_drain(fix.net, 50);
+	ck_assert_int_eq(net_conn_count(fix.net), 0);
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("conn");
+	tcase_add_test(tc, echoes_on_both_loops);
+	tcase_add_test(tc, names_the_peer);
+	tcase_add_test(tc, close_delivers_what_is_queued);
+	tcase_add_test(tc, close_waits_for_a_slow_reader);
+	tcase_add_test(tc, close_gives_up_on_a_stuck_reader);
+	tcase_add_test(tc, error_of_input_closes_after_its_answer);
+	tcase_add_test(tc, half_close_gets_its_answers);
+	tcase_add_test(tc, reset_is_not_an_orderly_end);
+	tcase_add_test(tc, deadline_fires_once);
+	tcase_add_test(tc, switches_its_adapter);
+	tcase_add_test(tc, drain_says_goodbye);
+	tcase_add_test(tc, drain_cuts_those_who_do_not_read);
+	return run_tests(tc);
+}
