@@ -17,7 +17,12 @@ static char *next_value(struct report *r, const char *name, bool quoted)
 
 void report_word(struct report *r, const char *name, const char *value)
 {
-	snprintf(next_value(r, name, true), REPORT_VALUE_BYTES, "%s", value);
+	char *at = next_value(r, name, true);
+
+	snprintf(at, REPORT_VALUE_BYTES, "%s", value);
+	for (; *at; at++) /* names we were given; what JSON would have to escape is masked */
+		if ((unsigned char)*at < ' ' || *at == '"' || *at == '\\')
+			*at = '?';
 }
 
 void report_int(struct report *r, const char *name, uint64_t value)

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include "tools/bench/hist.h"
 
-enum { REPORT_FIELDS_MAX = 48, REPORT_VALUE_BYTES = 32 };
+enum { REPORT_FIELDS_MAX = 48, REPORT_VALUE_BYTES = 256 };
 
 struct report {
 	const char *names[REPORT_FIELDS_MAX]; /* static strings */
