@@ -8,20 +8,20 @@
 enum { BATCH_HEADER_BYTES = 61, BATCH_COUNT_MAX = 1000000 };
 enum batch_codec { CODEC_NONE, CODEC_GZIP, CODEC_SNAPPY, CODEC_LZ4, CODEC_ZSTD, CODEC_COUNT };
 
-struct batch { /* a decoded header over borrowed bytes */
-	struct bytes all;        /* header and records, exactly this batch */
-	struct bytes records;    /* the record section, compressed if codec says so */
+struct batch {                /* a decoded header over borrowed bytes */
+	struct bytes all;     /* header and records, exactly this batch */
+	struct bytes records; /* the record section, compressed if codec says so */
 	int64_t base_offset;
 	int32_t leader_epoch;
 	uint32_t crc;
 	enum batch_codec codec;
-	bool append_time;        /* timestamps are the server's (LogAppendTime) */
+	bool append_time; /* timestamps are the server's (LogAppendTime) */
 	bool transactional, control;
 	int32_t last_offset_delta;
 	int64_t base_ms, max_ms; /* timestamps */
 	int64_t producer_id;     /* -1: none */
 	int16_t producer_epoch;
-	int32_t base_sequence;   /* -1: none */
+	int32_t base_sequence; /* -1: none */
 	int32_t count;
 };
 
@@ -36,23 +36,27 @@ void batch_set_offset(uint8_t *batch, int64_t base_offset, int32_t leader_epoch)
 /* Sets LogAppendTime and the time, and computes the CRC anew. */
 void batch_set_append_time(uint8_t *batch, size_t len, int64_t ms);
 
-struct record_header { struct bytes name, value; bool null_value; };
+struct record_header {
+	struct bytes name, value;
+	bool null_value;
+};
 struct record {
 	int32_t offset_delta;
 	int64_t timestamp_ms;    /* absolute */
 	struct bytes key, value; /* borrowed from the batch (or the walk's inflated copy) */
 	bool null_key, null_value;
 	int32_t header_count;
-	struct bytes headers;    /* the encoded headers; walk them with record_header_next */
+	struct bytes headers; /* the encoded headers; walk them with record_header_next */
 };
 /* Steps over one header; *rest starts as record.headers, steps record.header_count times. */
 enum err record_header_next(struct bytes *rest, struct record_header *out) MUST_USE;
 /* Finds the first header of that name. ERR_NOTFOUND. */
-enum err record_header_find(const struct record *r, const char *name, struct record_header *out) MUST_USE;
+enum err record_header_find(
+	const struct record *r, const char *name, struct record_header *out) MUST_USE;
 
 struct batch_walk { /* iterates the records of one batch */
 	struct rd rd;
-	struct chunk *inflated;  /* owned; NULL when not compressed */
+	struct chunk *inflated; /* owned; NULL when not compressed */
 	int64_t base_ms, base_offset;
 	bool append_time;
 	int64_t max_ms;
@@ -69,22 +73,28 @@ struct batch_builder {
 	struct buf buf;
 	int64_t base_ms, max_ms;
 	int32_t count;
-	size_t record_at;        /* while a record is open: where it starts */
+	size_t record_at; /* where the newest record starts in buf */
 };
 void batch_builder_init(struct batch_builder *b, size_t bytes_max);
 void batch_builder_fini(struct batch_builder *b);
 /* Adds a record with headers given as an array. ERR_TOOBIG (the builder stays as it was),
  * ERR_NOMEM. */
 enum err batch_builder_add(struct batch_builder *b, int64_t timestamp_ms, const struct bytes *key,
-	const struct bytes *value, const struct record_header *headers, int32_t header_count) MUST_USE;
-static inline size_t batch_builder_len(const struct batch_builder *b) { return buf_len(&b->buf); }
+	const struct bytes *value, const struct record_header *headers,
+	int32_t header_count) MUST_USE;
+static inline size_t batch_builder_len(const struct batch_builder *b)
+{
+	return buf_len(&b->buf);
+}
 /* Finishes header and CRC and gives the bytes; the builder is empty again and reusable.
  * producer_id -1 for none. */
 struct slice batch_builder_seal(struct batch_builder *b);
 
 /* Inflates or deflates one block; gives a new chunk (len in *len). ERR_TOOBIG, ERR_MALFORMED,
  * ERR_NOMEM. Snappy is read in both the raw and Java's framed form, written in Java's. */
-enum err codec_inflate(enum batch_codec c, struct bytes in, size_t max, struct chunk **out, size_t *len) MUST_USE;
-enum err codec_deflate(enum batch_codec c, struct bytes in, struct chunk **out, size_t *len) MUST_USE;
+enum err codec_inflate(
+	enum batch_codec c, struct bytes in, size_t max, struct chunk **out, size_t *len) MUST_USE;
+enum err codec_deflate(
+	enum batch_codec c, struct bytes in, struct chunk **out, size_t *len) MUST_USE;
 
 #endif

@@ -182,7 +182,8 @@ static const struct refusal {
 	{"2.2.2.2 unknown property", V5, 0x30, "0001'a' 02 7f00", 0x81},
 	{"2.2.2.2 property of another packet", V5, 0x30, "0001'a' 05 11 00000001", 0x81},
 	{"2.2.2.2 will delay in CONNECT", V5, 0x10, C5 "02 0000 05 18 00000001 0000", 0x81},
-	{"2.2.2.2 session expiry in will", V5, 0x10, C5 "06 0000 00 0000 05 11 00000001 0001'w' 0000",
+	{"2.2.2.2 session expiry in will", V5, 0x10,
+		C5 "06 0000 00 0000 05 11 00000001 0001'w' 0000",
 		0x81},
 	{"2.2.2.2 property cut short", V5, 0x30, "0001'a' 03 02 0000", 0x81},
 	{"2.2.2.2 property twice", V5, 0x30, "0001'a' 04 01 00 01 00", 0x82},
@@ -207,7 +208,8 @@ static const struct refusal {
 	{"3.1.2.11.10 data without method", V5, 0x10, C5 "02 0000 03 16 0000 0000", 0x82},
 	{"MQTT-3.1.3-3 client id missing", V5, 0x10, C5 "02 0000 00", 0x81},
 	{"3.1.1 MQTT-3.1.3-8 empty id, session kept", V3, 0x10, C3 "00 0000 0000", 0x85},
-	{"MQTT-3.1.3-11 will topic not UTF-8", V5, 0x10, C5 "06 0000 00 0000 00 0001 ff 0000", 0x81},
+	{"MQTT-3.1.3-11 will topic not UTF-8", V5, 0x10,
+		C5 "06 0000 00 0000 00 0001 ff 0000", 0x81},
 	{"will topic with wildcard", V5, 0x10, C5 "06 0000 00 0000 00 0001'#' 0000", 0x90},
 	{"will topic empty", V3, 0x10, C3 "06 0000 0001'a' 0000 0000", 0x90},
 	{"MQTT-3.1.3-12 user name not UTF-8", V5, 0x10, C5 "82 0000 00 0000 0001 ff", 0x81},
@@ -289,7 +291,8 @@ static const struct admitted {
 	{"retain handling 2, all options", V5, 0x82, "0007 00 0001'a' 2e"},
 	{"property length in two bytes", V5, 0x30,
 		"0001'a' 8001 26 0001'k' 007a '0123456789012345678901234567890123456789"
-		"01234567890123456789012345678901234567890123456789012345678901234567890123456789ab'"},
+		"0123456789012345678901234567890123456789"
+		"0123456789012345678901234567890123456789ab'"},
 };
 /* clang-format on */
 
