@@ -11,8 +11,8 @@ static char *pattern(size_t len)
 }
 
 /* The loop index picks the size: around the scratch memory's, the short frame's, and beyond. */
-static const size_t sizes[] = {0, 1, 100, 16380, 16384, 16400, 40000, 262100, 262144, 262150,
-	1000000, 9000000};
+static const size_t sizes[] = {
+	0, 1, 100, 16380, 16384, 16400, 40000, 262100, 262144, 262150, 1000000, 9000000};
 
 START_TEST(frames_of_all_sizes)
 {
@@ -98,7 +98,7 @@ START_TEST(pause_holds_input_back)
 	expect_frame(fd, "elate");
 	clock_gettime(CLOCK_MONOTONIC, &after);
 	int64_t ms = (after.tv_sec - before.tv_sec) * 1000 +
-		     (after.tv_nsec - before.tv_nsec) / 1000000;
+		(after.tv_nsec - before.tv_nsec) / 1000000;
 	ck_assert_int_ge(ms, 40);
 	/* Reading goes on after. */
 	put_frame(fd, 'e', "more", 4);

@@ -222,8 +222,8 @@ static const struct net_door fix_doors[] = {
 /* Reads the settings ("key=value", ended by NULL) and opens; everything else is off. */
 static inline enum err fixture_open(const char *const *settings)
 {
-	static const char *const off[] = {"listen.mqtt", "listen.amqp", "listen.http",
-		"listen.kafka", "listen.peer", NULL};
+	static const char *const off[] = {
+		"listen.mqtt", "listen.amqp", "listen.http", "listen.kafka", "listen.peer", NULL};
 	memset(&fix, 0, sizeof fix);
 	fix.conf = conf_new();
 	fix.values = mem_new(net_conf_bytes());
@@ -239,8 +239,7 @@ static inline enum err fixture_open(const char *const *settings)
 	conf_apply(fix.conf, true);
 	metric_register(&net_metrics);
 	fix.loops = loops_new(2);
-	return net_open(
-		fix.loops, fix.values, fix_doors, 1, &fix.net, fix_why, sizeof fix_why);
+	return net_open(fix.loops, fix.values, fix_doors, 1, &fix.net, fix_why, sizeof fix_why);
 }
 
 static inline void fixture_start(const char *const *settings)

@@ -1,0 +1,186 @@
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include "tests/unit/server/net/fixture.h"
+
+START_TEST(refuses_a_port_in_use)
+{
+	char setting[64];
+	START("listen.mqtt=127.0.0.1:0");
+	struct fixture first = fix;
+	snprintf(setting, sizeof setting, "listen.mqtt=127.0.0.1:%d", fixture_port(false));
+	ck_assert_int_eq(fixture_open((const char *const[]){setting, NULL}), ERR_EXISTS);
+	ck_assert_ptr_nonnull(strstr(fix_why, "listen.mqtt"));
+	ck_assert_ptr_nonnull(strstr(fix_why, strchr(setting, '=') + 1));
+	fixture_free();
+	fix = first;
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(listens_on_several_addresses)
+{
+	int port[2];
+	START("listen.mqtt=127.0.0.1:0,127.0.0.2:0", "advertise.mqtt=broker.example:1883");
+	const char *text = net_addresses(fix.net, "mqtt", false, false);
+	ck_assert_int_eq(sscanf(text, "127.0.0.1:%d,127.0.0.2:%d", &port[0], &port[1]), 2);
+	ck_assert_int_ne(port[0], port[1]);
+	ck_assert_str_eq(net_addresses(fix.net, "mqtt", false, true), "broker.example:1883");
+	ck_assert_str_eq(net_addresses(fix.net, "mqtt", true, false), "");
+	ck_assert_str_eq(net_addresses(fix.net, "nothing", false, false), "");
+	for (int i = 0; i < 2; i++) {
+		struct sockaddr_in sa = {.sin_family = AF_INET,
+			.sin_port = htons((uint16_t)port[i]),
+			.sin_addr.s_addr = htonl(0x7f000001u + (unsigned)i)};
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		ck_assert_int_eq(connect(fd, (const struct sockaddr *)&sa, sizeof sa), 0);
+		put_frame(fd, 'e', "x", 1);
+		expect_frame(fd, "ex");
+		close(fd);
+	}
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(listens_on_ipv6)
+{
+	struct sockaddr_in6 sa = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	char own[80], text[64];
+	socklen_t len = sizeof sa;
+	int fd = socket(AF_INET6, SOCK_STREAM, 0);
+	if (fd < 0 || bind(fd, (const struct sockaddr *)&sa, sizeof sa) != 0) {
+		close(fd);
+		return; /* this machine has no IPv6 */
+	}
+	close(fd);
+	START("listen.mqtt=[::1]:0");
+	sa.sin6_port = htons((uint16_t)fixture_port(false));
+	fd = socket(AF_INET6, SOCK_STREAM, 0);
+	ck_assert_int_eq(connect(fd, (const struct sockaddr *)&sa, sizeof sa), 0);
+	put_frame(fd, 'n', "", 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
+	inet_ntop(AF_INET6, &sa.sin6_addr, text, sizeof text);
+	snprintf(own, sizeof own, "[%s]:%d", text, ntohs(sa.sin6_port));
+	expect_frame(fd, own);
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
+/* The kernel spreads by hash; the handing over makes it even. */
+START_TEST(loops_get_even_shares)
+{
+	int fds[20];
+	START("listen.mqtt=127.0.0.1:0");
+	for (int round = 0; round < 10; round++) {
+		atomic_store(&fix.loop_seen, 0);
+		for (int i = 0; i < 2; i++) {
+			fds[round * 2 + i] = dial();
+			put_frame(fds[round * 2 + i], 'e', "", 0);
+			expect_frame(fds[round * 2 + i], "e");
+		}
+		ck_assert_int_eq(fix.loop_seen, 3);
+	}
+	for (int i = 0; i < 20; i++)
+		close(fds[i]);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(refuses_over_the_limit)
+{
+	START("listen.mqtt=127.0.0.1:0", "conn.max=3");
+	int fds[4];
+	char byte;
+	for (int i = 0; i < 3; i++) {
+		fds[i] = dial();
+		put_frame(fds[i], 'e', "", 0);
+		expect_frame(fds[i], "e");
+	}
+	fds[3] = dial();
+	ck_assert_int_le(recv(fds[3], &byte, 1, 0), 0);
+	ck_assert_int_eq(net_conn_count(fix.net), 3);
+	close(fds[0]);
+	ck_assert(reaches(&fix.closed, 1));
+	nap(20);
+	close(fds[3]);
+	fds[3] = dial();
+	put_frame(fds[3], 'e', "", 0);
+	expect_frame(fds[3], "e");
+	for (int i = 1; i < 4; i++)
+		close(fds[i]);
+	fixture_stop();
+}
+END_TEST
+
+START_TEST(accept_rate_makes_wait_but_not_fail)
+{
+	enum { CLIENTS = 60 };
+	int fds[CLIENTS];
+	struct timespec before, after;
+	START("listen.mqtt=127.0.0.1:0", "conn.accept_rate=20");
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	for (int i = 0; i < CLIENTS; i++) {
+		fds[i] = dial();
+		put_frame(fds[i], 'e', "", 0);
+	}
+	for (int i = 0; i < CLIENTS; i++)
+		expect_frame(fds[i], "e");
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	/* 20 on each loop are saved up, the other 20 wait half a second or more. */
+	ck_assert_int_ge(
+		(after.tv_sec - before.tv_sec) * 1000 + (after.tv_nsec - before.tv_nsec) / 1000000,
+		400);
+	for (int i = 0; i < CLIENTS; i++)
+		close(fds[i]);
+	fixture_stop();
+}
+END_TEST
+
+/* Without a free descriptor accepting pauses and goes on by itself. */
+START_TEST(survives_out_of_files)
+{
+	int spare[4096], count = 0;
+	START("listen.mqtt=127.0.0.1:0");
+	int fd = dial();
+	put_frame(fd, 'e', "", 0);
+	expect_frame(fd, "e");
+	int client = socket(AF_INET, SOCK_STREAM, 0);
+	struct sockaddr_in sa = {.sin_family = AF_INET,
+		.sin_port = htons((uint16_t)fixture_port(false)),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	/* net_open raised the limit; a lower one makes running out quick. */
+	struct rlimit few = {200, 0}, all;
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &all), 0);
+	few.rlim_max = all.rlim_max;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	while (count < 4096 && (spare[count] = fcntl(fd, F_DUPFD, 0)) >= 0)
+		count++;
+	ck_assert_int_lt(count, 200);
+	ck_assert_int_eq(connect(client, (const struct sockaddr *)&sa, sizeof sa), 0);
+	nap(80);
+	ck_assert_int_eq(fix.opened, 1);
+	put_frame(fd, 'e', "", 0);
+	expect_frame(fd, "e");
+	while (count > 0)
+		close(spare[--count]);
+	put_frame(client, 'e', "", 0);
+	expect_frame(client, "e");
+	close(client);
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("listen");
+	tcase_add_test(tc, refuses_a_port_in_use);
+	tcase_add_test(tc, listens_on_several_addresses);
+	tcase_add_test(tc, listens_on_ipv6);
+	tcase_add_test(tc, loops_get_even_shares);
+	tcase_add_test(tc, refuses_over_the_limit);
+	tcase_add_test(tc, accept_rate_makes_wait_but_not_fail);
+	tcase_add_test(tc, survives_out_of_files);
+	return run_tests(tc);
+}
