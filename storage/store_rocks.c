@@ -378,9 +378,9 @@ enum { KEYS_AT_ONCE = 64 };
 static enum err multi_get_some(struct store_rocks *r, rocksdb_readoptions_t *o, enum store_family f,
 	int count, const struct bytes *keys, struct slice *out)
 {
-	const char *at[KEYS_AT_ONCE];
-	size_t len[KEYS_AT_ONCE];
-	rocksdb_pinnableslice_t *pinned[KEYS_AT_ONCE];
+	const char *at[KEYS_AT_ONCE] = {NULL};
+	size_t len[KEYS_AT_ONCE] = {0};
+	rocksdb_pinnableslice_t *pinned[KEYS_AT_ONCE] = {NULL};
 	char *errors[KEYS_AT_ONCE] = {NULL};
 	bool sorted = true;
 	enum err e = OK;

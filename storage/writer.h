@@ -16,6 +16,10 @@ struct lane;
 struct writer *writer_new(struct store *s, struct loops *loops);
 /* Ends both threads after what was submitted is written and synced. Loops must stand. */
 void writer_free(struct writer *w);
+/* The same without freeing, for a clean end: loops_stop, writer_stop, loops_free, writer_free.
+ * Loops that ended hold messages of the lanes they never ran, and look at them in loops_free;
+ * writer_free before it leaves the lanes' memory to the process's end if there are any. */
+void writer_stop(struct writer *w);
 struct lane *writer_lane(struct writer *w, const struct loop *l);
 struct store *writer_store(const struct writer *w);
 
@@ -27,7 +31,10 @@ void lane_delete_range(struct lane *l, enum store_family f, struct bytes from, s
 struct durable { /* embed; done runs on the lane's loop, in order of asking, never inside the call */
 	struct list node;
 	void (*done)(struct durable *d);
+	uint64_t at; /* private: the lane's position that must be synced */
 };
+/* Nobody is told: for who goes away while waiting. Not waiting is fine if d was zeroed. */
+void durable_cancel(struct durable *d);
 /* done runs once all that was put into the lane so far is synced. */
 void lane_when_durable(struct lane *l, struct durable *d);
 /* Whether a set of this lane is being written: proposals that can wait should. */
@@ -39,5 +46,8 @@ size_t lane_pending_bytes(const struct lane *l);
 
 /* A write or sync under way for longer than this many ms, 0 if none is. Any thread. */
 int64_t writer_stalled_ms(const struct writer *w);
+
+/* The store's sequence number up to which all is synced. Any thread. */
+uint64_t writer_synced_sequence(const struct writer *w);
 
 #endif

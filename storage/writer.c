@@ -1,0 +1,380 @@
+/* A lane is a position that grows with every put. A write set ends at some position; the writer
+ * publishes for each lane how far it has written, the syncer how far it has synced, and whoever
+ * waits waits for a position: no list of sets in flight, however many a slow sync lets pile up.
+ *
+ * A lane has two sets: one gathers while the other is with the writer, so the batches' memory is
+ * reused and a lane under load sends larger sets, not more. Sets reach the writer by a stack any
+ * loop pushes to; the writer takes it whole, turns it around, and writes those with terms and
+ * votes first. Each write kicks the syncer, which looks how far the lanes were written, syncs
+ * once and tells every loop that has moved, with one message.
+ *
+ * A write or sync that fails stops the process: what is on the disk is not known then, and only
+ * a restart reads it. */
+#include "storage/writer.h"
+#include <stdatomic.h>
+#include <stdlib.h>
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "storage/keys.h"
+#include "storage/pulse.h"
+#include "storage/storage_metrics.h"
+
+enum { BATCH_KEEP_BYTES = 8 << 20 }; /* a batch that grew larger is not kept */
+
+struct set {
+	struct loop_msg written; /* home again, from the writer */
+	struct lane *lane;
+	struct set *next; /* on the writer's stack */
+	struct store_batch *batch;
+	uint64_t end; /* the lane's position behind it */
+	bool urgent;  /* holds a term or vote */
+};
+
+struct lane {
+	struct writer *writer;
+	struct loop *loop;
+	struct loop_hook submit; /* wanted at STAGE_WRITE while something gathers */
+	struct set sets[2];
+	int gathering;       /* which of the two */
+	bool busy;           /* the other one is with the writer */
+	bool urgent;         /* of what gathers */
+	uint64_t put;        /* position behind all that was put */
+	uint64_t sent;       /* position behind what left for the writer */
+	struct list waiting; /* durables, by position */
+	struct list idlers;  /* hooks */
+	struct loop_msg synced_msg;
+	_Atomic bool synced_posted; /* synced_msg is under way */
+	_Atomic uint64_t written;   /* by the writer thread */
+	_Atomic uint64_t synced;    /* by the syncer thread */
+};
+
+struct writer {
+	struct store *store;
+	struct pulse *write_pulse, *sync_pulse;
+	struct metric_cells *write_cells, *sync_cells; /* of each thread */
+	_Atomic(struct set *) stack;                   /* newest first */
+	_Atomic int64_t write_since_us, sync_since_us; /* 0: none under way */
+	_Atomic uint64_t synced_sequence;
+	bool stopped;
+	int lane_count;
+	struct lane lanes[];
+};
+
+/* A fault of the disk or a full one: stops here, see above. */
+static void must_succeed(enum err e, const char *what)
+{
+	if (e == OK)
+		return;
+	LOG(LOG_ERROR, AREA_STORAGE, "store_failed", "call=%s err=\"%s\"", what, err_text(e));
+	abort();
+}
+
+static void write_batch(struct writer *w, struct store_batch **batch)
+{
+	size_t bytes = store_batch_bytes(*batch);
+
+	atomic_store(&w->write_since_us, clock_us());
+	must_succeed(store_write(w->store, *batch), "write");
+	atomic_store(&w->write_since_us, 0);
+	storage_count(w->write_cells, M_WRITES, 1);
+	storage_count(w->write_cells, M_WRITE_BYTES, (int64_t)bytes);
+	if (bytes > BATCH_KEEP_BYTES) {
+		store_batch_free(*batch);
+		*batch = store_batch_new(w->store);
+	} else {
+		store_batch_clear(*batch);
+	}
+}
+
+static void write_set(struct writer *w, struct set *s)
+{
+	struct lane *l = s->lane;
+
+	write_batch(w, &s->batch);
+	atomic_store(&l->written, s->end);
+	loop_post(l->loop, &s->written);
+	pulse_kick(w->sync_pulse);
+}
+
+/* The writer thread. */
+static void writer_run(void *arg)
+{
+	struct writer *w = arg;
+	struct set *stack = atomic_exchange(&w->stack, NULL), *next, *first = NULL;
+
+	for (; stack != NULL; stack = next) {
+		next = stack->next;
+		stack->next = first;
+		first = stack;
+	}
+	for (int urgent = 1; urgent >= 0; urgent--) {
+		for (struct set **at = &first; *at != NULL;) {
+			struct set *s = *at;
+
+			if (s->urgent != (urgent == 1)) {
+				at = &s->next;
+				continue;
+			}
+			*at = s->next;
+			write_set(w, s);
+		}
+	}
+}
+
+/* Tells the lane's loop, unless it will look anyway. */
+static void tell_synced(struct lane *l)
+{
+	if (!atomic_exchange(&l->synced_posted, true))
+		loop_post(l->loop, &l->synced_msg);
+}
+
+static void sync_store(struct writer *w)
+{
+	uint64_t sequence = store_sequence(w->store);
+	int64_t start = clock_us();
+
+	atomic_store(&w->sync_since_us, start);
+	must_succeed(store_sync(w->store), "sync");
+	atomic_store(&w->sync_since_us, 0);
+	atomic_store(&w->synced_sequence, sequence);
+	storage_count(w->sync_cells, M_SYNCS, 1);
+	storage_count(w->sync_cells, M_SYNC_US, clock_us() - start);
+}
+
+/* The syncer thread. What was written before the sync began is synced after it; a write that ends
+ * meanwhile has kicked again. */
+static void syncer_run(void *arg)
+{
+	struct writer *w = arg;
+	uint64_t *written = mem_new((size_t)w->lane_count * sizeof *written);
+	bool news = false;
+
+	for (int i = 0; i < w->lane_count; i++) {
+		written[i] = atomic_load(&w->lanes[i].written);
+		news = news || written[i] != atomic_load(&w->lanes[i].synced);
+	}
+	if (news)
+		sync_store(w);
+	for (int i = 0; i < w->lane_count && news; i++) {
+		if (written[i] == atomic_load(&w->lanes[i].synced))
+			continue;
+		atomic_store(&w->lanes[i].synced, written[i]);
+		tell_synced(&w->lanes[i]);
+	}
+	mem_free(written);
+}
+
+static void on_synced(struct loop_msg *m)
+{
+	struct lane *l = list_entry(m, struct lane, synced_msg);
+	uint64_t synced;
+
+	atomic_store(&l->synced_posted, false);
+	synced = atomic_load(&l->synced);
+	while (!list_empty(&l->waiting)) {
+		struct durable *d = list_entry(l->waiting.next, struct durable, node);
+
+		if (d->at > synced)
+			break;
+		list_remove(&d->node);
+		d->done(d);
+	}
+}
+
+static void submit(struct loop_hook *h)
+{
+	struct lane *l = list_entry(h, struct lane, submit);
+	struct set *s = &l->sets[l->gathering];
+
+	if (l->busy || l->put == l->sent)
+		return; /* on_written comes back here */
+	s->end = l->put;
+	s->urgent = l->urgent;
+	l->urgent = false;
+	l->sent = l->put;
+	l->busy = true;
+	l->gathering ^= 1;
+	s->next = atomic_load(&l->writer->stack);
+	while (!atomic_compare_exchange_weak(&l->writer->stack, &s->next, s))
+		;
+	pulse_kick(l->writer->write_pulse);
+}
+
+static void on_written(struct loop_msg *m)
+{
+	struct lane *l = list_entry(m, struct set, written)->lane;
+	struct list *n;
+
+	l->busy = false;
+	while ((n = list_pop(&l->idlers)) != NULL)
+		loop_hook_want(l->loop, STAGE_PROPOSE, list_entry(n, struct loop_hook, node));
+	if (l->put != l->sent)
+		loop_hook_want(l->loop, STAGE_WRITE, &l->submit);
+}
+
+static void lane_init(struct lane *l, struct writer *w, struct loop *loop)
+{
+	l->writer = w;
+	l->loop = loop;
+	loop_hook_init(&l->submit, submit);
+	list_init(&l->waiting);
+	list_init(&l->idlers);
+	l->synced_msg.run = on_synced;
+	for (int i = 0; i < 2; i++) {
+		l->sets[i].lane = l;
+		l->sets[i].written.run = on_written;
+		l->sets[i].batch = store_batch_new(w->store);
+	}
+}
+
+struct writer *writer_new(struct store *s, struct loops *loops)
+{
+	int count = loops_count(loops);
+	struct writer *w = mem_new(sizeof *w + (size_t)count * sizeof w->lanes[0]);
+
+	w->store = s;
+	w->lane_count = count;
+	w->write_cells = storage_cells_new();
+	w->sync_cells = storage_cells_new();
+	atomic_store(&w->synced_sequence, store_sequence(s));
+	for (int i = 0; i < count; i++)
+		lane_init(&w->lanes[i], w, loops_at(loops, i));
+	w->sync_pulse = pulse_new("syncer", syncer_run, w, 0);
+	w->write_pulse = pulse_new("writer", writer_run, w, 0);
+	return w;
+}
+
+void writer_stop(struct writer *w)
+{
+	if (w->stopped)
+		return;
+	w->stopped = true;
+	pulse_free(w->write_pulse);
+	/* The loops stand: what still gathers is written here, behind what they sent. */
+	for (int i = 0; i < w->lane_count; i++) {
+		struct lane *l = &w->lanes[i];
+
+		if (l->put != l->sent)
+			write_batch(w, &l->sets[l->gathering].batch);
+		atomic_store(&l->written, l->put);
+		l->sent = l->put;
+		loop_hook_cancel(&l->submit);
+	}
+	pulse_kick(w->sync_pulse);
+	pulse_free(w->sync_pulse);
+}
+
+void writer_free(struct writer *w)
+{
+	bool posted = false;
+
+	if (w == NULL)
+		return;
+	for (int i = 0; !w->stopped && i < w->lane_count; i++)
+		posted = posted || w->lanes[i].busy || atomic_load(&w->lanes[i].synced_posted);
+	if (!w->stopped) {
+		writer_stop(w);
+		for (int i = 0; i < w->lane_count; i++)
+			posted = posted || atomic_load(&w->lanes[i].synced_posted);
+	}
+	for (int i = 0; i < w->lane_count; i++) {
+		store_batch_free(w->lanes[i].sets[0].batch);
+		store_batch_free(w->lanes[i].sets[1].batch);
+	}
+	if (!posted)
+		mem_free(w);
+}
+
+struct lane *writer_lane(struct writer *w, const struct loop *l)
+{
+	must(loop_index(l) < w->lane_count);
+	return &w->lanes[loop_index(l)];
+}
+
+struct store *writer_store(const struct writer *w)
+{
+	return w->store;
+}
+
+/* Every put moves the position, by what it costs. */
+static struct store_batch *gather(struct lane *l, size_t bytes)
+{
+	loop_must_own(l->loop);
+	l->put += bytes + 1;
+	loop_hook_want(l->loop, STAGE_WRITE, &l->submit);
+	return l->sets[l->gathering].batch;
+}
+
+void lane_put(struct lane *l, enum store_family f, struct bytes key, const struct bytes *parts,
+	int part_count)
+{
+	size_t bytes = key.len;
+
+	for (int i = 0; i < part_count; i++)
+		bytes += parts[i].len;
+	if (f == FAMILY_META && key.len == META_KEY_BYTES && key.at[8] == META_TERM_VOTE)
+		l->urgent = true;
+	store_put(gather(l, bytes), f, key, parts, part_count);
+}
+
+void lane_delete(struct lane *l, enum store_family f, struct bytes key)
+{
+	store_delete(gather(l, key.len), f, key);
+}
+
+void lane_delete_range(struct lane *l, enum store_family f, struct bytes from, struct bytes to)
+{
+	store_delete_range(gather(l, from.len + to.len), f, from, to);
+}
+
+void lane_when_durable(struct lane *l, struct durable *d)
+{
+	loop_must_own(l->loop);
+	d->at = l->put;
+	list_push_back(&l->waiting, &d->node);
+	if (d->at <= atomic_load(&l->synced))
+		tell_synced(l);
+}
+
+void durable_cancel(struct durable *d)
+{
+	if (d->node.next != NULL)
+		list_remove(&d->node);
+}
+
+bool lane_busy(const struct lane *l)
+{
+	return l->busy;
+}
+
+void lane_when_idle(struct lane *l, struct loop_hook *h)
+{
+	loop_must_own(l->loop);
+	if (!l->busy)
+		loop_hook_want(l->loop, STAGE_PROPOSE, h);
+	else if (list_empty(&h->node))
+		list_push_back(&l->idlers, &h->node);
+}
+
+size_t lane_pending_bytes(const struct lane *l)
+{
+	return (size_t)(l->put - atomic_load(&l->synced));
+}
+
+int64_t writer_stalled_ms(const struct writer *w)
+{
+	int64_t since[2] = {atomic_load(&w->write_since_us), atomic_load(&w->sync_since_us)};
+	int64_t now = clock_us(), worst = 0;
+
+	for (int i = 0; i < 2; i++) {
+		if (since[i] != 0 && now - since[i] > worst)
+			worst = now - since[i];
+	}
+	return worst / 1000;
+}
+
+uint64_t writer_synced_sequence(const struct writer *w)
+{
+	return atomic_load(&w->synced_sequence);
+}
