@@ -67,10 +67,10 @@ START_TEST(many_frames_in_one_read)
 	int fd = dial();
 	char *sent = malloc(FRAMES * 9);
 	for (int i = 0; i < FRAMES; i++) {
-		put_u32be((uint8_t *)sent + i * 9, 5);
-		snprintf(sent + i * 9 + 4, 6, "%c%04d", i % 3 ? 'e' : 's', i);
-		if (i + 1 < FRAMES)
-			sent[i * 9 + 9] = 0;
+		uint8_t *at = (uint8_t *)sent + i * 9;
+		put_u32be(at, 5);
+		at[4] = i % 3 ? 'e' : 's';
+		put_u32be(at + 5, (uint32_t)i);
 	}
 	put(fd, sent, FRAMES * 9);
 	char *got = malloc(FRAMES * 9);
