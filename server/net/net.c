@@ -129,42 +129,41 @@ size_t net_conf_bytes(void)
 
 /* Metrics: rows of one name stand together, as the text format wants it. */
 
-#define PROTOCOL_LABELS(protocol, tls) "protocol=\"" protocol "\",tls=\"" #tls "\""
-#define ROW(metric_name, metric_kind, text, protocol, tls)                                         \
-	{metric_name, PROTOCOL_LABELS(protocol, tls), metric_kind, text},
+#define ROW(metric_name, metric_kind, text, protocol, door)                                        \
+	{metric_name, "protocol=\"" protocol "\",door=\"" door "\"", metric_kind, text},
 
 static const struct metric_row metric_rows[M_COUNT * DOOR_COUNT] = {
 #define X(name, protocol, tls)                                                                     \
-	ROW("sluice_connections_open", METRIC_GAUGE, "Connections open now.", protocol, tls)
+	ROW("sluice_connections_open", METRIC_GAUGE, "Connections open now.", protocol, #name)
 	NET_DOORS(X)
 #undef X
 #define X(name, protocol, tls)                                                                     \
 	ROW("sluice_connections_accepted_total", METRIC_COUNTER, "Connections accepted.",          \
-		protocol, tls)
+		protocol, #name)
 		NET_DOORS(X)
 #undef X
 #define X(name, protocol, tls)                                                                     \
 	ROW("sluice_connections_refused_total", METRIC_COUNTER,                                    \
-		"Connections closed at once, over a limit.", protocol, tls)
+		"Connections closed at once, over a limit.", protocol, #name)
 			NET_DOORS(X)
 #undef X
 #define X(name, protocol, tls)                                                                     \
 	ROW("sluice_net_received_bytes_total", METRIC_COUNTER, "Bytes received (TLS: inside).",    \
-		protocol, tls)
+		protocol, #name)
 				NET_DOORS(X)
 #undef X
 #define X(name, protocol, tls)                                                                     \
 	ROW("sluice_net_sent_bytes_total", METRIC_COUNTER, "Bytes sent (TLS: inside).", protocol,  \
-		tls)
+		#name)
 					NET_DOORS(X)
 #undef X
 #define X(name, protocol, tls)                                                                     \
-	ROW("sluice_tls_handshakes_total", METRIC_COUNTER, "TLS handshakes done.", protocol, tls)
+	ROW("sluice_tls_handshakes_total", METRIC_COUNTER, "TLS handshakes done.", protocol, #name)
 						NET_DOORS(X)
 #undef X
 #define X(name, protocol, tls)                                                                     \
 	ROW("sluice_tls_handshakes_failed_total", METRIC_COUNTER, "TLS handshakes failed.",        \
-		protocol, tls)
+		protocol, #name)
 							NET_DOORS(X)
 #undef X
 };
