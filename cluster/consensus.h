@@ -10,15 +10,15 @@ struct consensus;
 
 enum consensus_role { ROLE_FOLLOWER, ROLE_CANDIDATE, ROLE_LEADER, ROLE_DOWN };
 
-struct consensus_install { /* a point in the leader's log to be fetched up to */
+struct consensus_install {          /* a point in the leader's log to be fetched up to */
 	uint64_t from, index, term; /* replica that leads; last entry of the snapshot */
 	int64_t next_offset;        /* of the log after that entry */
 };
 
 struct consensus_fsm { /* what the owner supplies; called from turns and completions */
 	/* e is committed: entries come in order of index, each once in the life of the consensus
-	 * (after a start: those above the durable applied mark again). Borrows e. Must not fail, read
-	 * the store or look at a clock. Barriers and configurations are passed, too. */
+	 * (after a start: those above the durable applied mark again). Borrows e. Must not fail,
+	 * read the store or look at a clock. Barriers and configurations are passed, too. */
 	void (*apply)(void *arg, struct entry *e);
 	/* Stage in the lane whatever has been applied and is not in the store yet, with
 	 * plog_mark_applied: Raft is about to forget entries up to the last applied. */
@@ -32,21 +32,25 @@ struct consensus_fsm { /* what the owner supplies; called from turns and complet
 };
 
 struct consensus_net { /* how messages leave; NULL for groups that will never have a peer */
-	/* Gives a message (parts, in order: to be sent as one frame) for a replica. Takes the parts.
-	 * May drop it. */
+	/* Gives a message (parts, in order: to be sent as one frame) for a replica. Takes the
+	 * parts. May drop it. */
 	void (*send)(void *arg, uint64_t to, const char *address, struct slice *parts, int count);
 };
 
 struct consensus_options {
-	int64_t heartbeat_ms, election_ms; /* 150, 600 */
+	int64_t heartbeat_ms, election_ms;         /* 150, 600 */
 	int snapshot_threshold, snapshot_trailing; /* 256, 128 */
-	size_t inflight_bytes_max; /* proposed and not committed, per group */
-	const struct plog_env *env; /* the log's: loop, lane, store; must be set; borrowed for good */
-	bool guard_off[16];        /* tests: rule Gn is off; [0]: the gate */
+	size_t inflight_bytes_max;                 /* proposed and not committed, per group */
+	const struct plog_env
+		*env;       /* the log's: loop, lane, store; must be set; borrowed for good */
+	bool guard_off[16]; /* tests: rule Gn is off; [0]: the gate */
 };
 
 /* A founding configuration: the first entry (index 1, term 1) of every first replica. */
-struct consensus_member { uint64_t replica; const char *address; };
+struct consensus_member {
+	uint64_t replica;
+	const char *address;
+};
 
 /* Raft's heap is set once per process, before any group. */
 void consensus_process_init(void);
@@ -55,9 +59,10 @@ void consensus_process_init(void);
  * only in a group of one voter. ERR_CORRUPT. Takes nothing; log outlives it. */
 enum err consensus_open(struct plog *log, uint64_t replica, const char *address,
 	const struct consensus_member *members, int member_count, const struct consensus_options *o,
-	const struct consensus_fsm *fsm, void *fsm_arg, const struct consensus_net *net, void *net_arg,
-	struct consensus **out) MUST_USE;
-/* done runs from the loop when nothing of it is under way any more. Proposals end with ERR_CLOSED. */
+	const struct consensus_fsm *fsm, void *fsm_arg, const struct consensus_net *net,
+	void *net_arg, struct consensus **out) MUST_USE;
+/* done runs from the loop when nothing of it is under way any more. Proposals end with ERR_CLOSED.
+ */
 void consensus_close(struct consensus *c, void (*done)(void *arg), void *arg);
 
 /* Every tick_ms (50): timers of elections and heartbeats. */
@@ -77,9 +82,10 @@ uint64_t consensus_applied(const struct consensus *c);
 size_t consensus_inflight(const struct consensus *c);
 
 struct consensus_proposal { /* embed */
-	struct list node;        /* private */
-	struct entry *entry;     /* share taken by consensus_propose if it gives OK, let go after done */
-	int64_t batch_max_ms;    /* greatest record timestamp in it, -1 without records */
+	struct list node;   /* private */
+	struct entry
+		*entry; /* share taken by consensus_propose if it gives OK, let go after done */
+	int64_t batch_max_ms; /* greatest record timestamp in it, -1 without records */
 	/* OK: committed and applied. ERR_UNKNOWN: leadership was lost, it may or may not commit.
 	 * ERR_CLOSED. */
 	void (*done)(struct consensus_proposal *p, enum err e);
@@ -97,7 +103,13 @@ struct consensus_barrier {
 void consensus_barrier(struct consensus *c, struct consensus_barrier *b);
 
 /* Membership, one change at a time; leader only. Roles as in Raft: spare, standby, voter. */
-enum consensus_change_kind { CHANGE_ADD_SPARE, CHANGE_TO_STANDBY, CHANGE_TO_VOTER, CHANGE_TO_SPARE, CHANGE_REMOVE };
+enum consensus_change_kind {
+	CHANGE_ADD_SPARE,
+	CHANGE_TO_STANDBY,
+	CHANGE_TO_VOTER,
+	CHANGE_TO_SPARE,
+	CHANGE_REMOVE
+};
 struct consensus_change {
 	enum consensus_change_kind kind;
 	uint64_t replica;

@@ -1,0 +1,195 @@
+/* The insides of a consensus, shared by consensus.c (what callers see), raft_io.c (what the core
+ * calls), raft_log.c (how an instance of the core begins and ends) and raft_send.c (how messages
+ * leave). All of it is the home loop's. */
+#ifndef CLUSTER_CONSENSUS_PRIV_H
+#define CLUSTER_CONSENSUS_PRIV_H
+#include "cluster/consensus.h"
+#include "cluster/guard.h"
+#include "server/base/mem.h"
+
+enum consensus_phase {
+	PHASE_RUNNING,    /* there is an instance of the core */
+	PHASE_REBUILDING, /* the last one is gone, the next starts when all staged is durable */
+	PHASE_INSTALLING, /* the same, after the owner has fetched a snapshot */
+	PHASE_DOWN        /* quarantined, or closed */
+};
+
+/* What raft's memory holds of an entry: enough to apply it by its header and to find its payload.
+ * Copied in and out of raft's buffers with memcpy. */
+struct raft_stub {
+	uint32_t magic;
+	uint8_t kind, flags;
+	uint16_t unused;
+	uint32_t count, payload_bytes, payload_crc, unused_too;
+	int64_t base_offset, hlc, max_ms;
+};
+enum { RAFT_STUB_MAGIC = 0x534c4331 };
+
+struct append_op { /* entries handed to io->append */
+	struct durable durable;
+	struct list node; /* consensus.appends, in order, or spare_appends */
+	struct consensus *c;
+	struct raft_io_append *request; /* NULL: its instance is gone */
+	uint64_t first, last, term;
+	bool stored;
+};
+
+struct snapshot_meta { /* what a snapshot is here: no data, that is log and rows themselves */
+	uint64_t index, term, config_index;
+	int64_t next_offset;
+	struct raft_configuration config;
+};
+
+struct put_op {
+	struct durable durable;
+	struct consensus *c;
+	struct raft_io_snapshot_put *request; /* NULL: its instance is gone */
+	raft_io_snapshot_put_cb cb;
+	struct snapshot_meta meta;
+	bool stored;
+};
+
+struct get_op {
+	struct list node;
+	struct raft_io_snapshot_get *request;
+	raft_io_snapshot_get_cb cb;
+};
+
+struct sent {
+	struct raft_io_send *request;
+	raft_io_send_cb cb;
+};
+
+struct apply_request {
+	struct raft_apply raft;
+	struct list node; /* consensus.finished or spare_requests */
+	struct consensus *c;
+	struct consensus_proposal *proposal;
+	size_t bytes;
+	enum err err;
+};
+
+struct read_point { /* consensus_barrier calls of one turn */
+	struct raft_barrier raft;
+	struct list node;    /* consensus.reads */
+	struct list waiting; /* struct consensus_barrier */
+	uint64_t target;     /* with one voter: done when this is applied */
+	bool in_raft, finished;
+	enum err err;
+};
+
+struct held { /* a message the guard wants later */
+	struct list node;
+	struct raft_wire message;
+};
+
+struct consensus {
+	struct plog *log;
+	const struct plog_env *env;
+	uint64_t replica;
+	char *address;
+	struct consensus_options o;
+	struct consensus_fsm fsm;
+	void *fsm_arg;
+	const struct consensus_net *net; /* NULL: no peers */
+	void *net_arg;
+
+	enum consensus_phase phase;
+	struct raft *raft; /* PHASE_RUNNING, else NULL */
+	struct raft_io io;
+	struct raft_fsm raft_fsm;
+	raft_io_tick_cb tick;
+	raft_io_recv_cb recv;
+	raft_io_close_cb closed;
+	struct guard guard;
+	bool starting; /* within raft_start */
+	bool settling;
+	bool muted;
+	bool closing;
+	const char *fault; /* why the core was made to give up; NULL: it did so by itself */
+	uint32_t unavailable, rebuilds;
+	uint32_t under_way; /* completions of others that will still touch this struct */
+
+	struct list appends, spare_appends, spare_requests;
+	struct put_op *put;
+	struct list gets;
+	struct sent *sent;
+	uint32_t sent_count, sent_room;
+	struct entry **staged; /* of the message being received */
+	uint32_t staged_count;
+	struct consensus_proposal *proposing;
+	struct raft_barrier lead_barrier;
+	bool swallow_results;
+
+	struct list held; /* inbound */
+	uint32_t held_count;
+	uint32_t marks_pending; /* terms and votes staged and not durable */
+	uint32_t hold_count;    /* outbound, waiting for the disk */
+	size_t hold_bytes;
+	uint32_t cold_count; /* outbound, waiting for payloads */
+
+	uint64_t applied, applied_term;
+	int64_t applied_next_offset;
+	struct snapshot_meta snapshot; /* index 0: none */
+	struct consensus_install install;
+	struct raft_configuration install_config;
+	uint64_t install_config_index, install_leader_term;
+	char *install_address;
+
+	size_t inflight;
+	struct list finished; /* apply_request */
+	struct list barriers; /* consensus_barrier, not issued */
+	struct list reads;    /* read_point */
+	struct raft_change change_request;
+	struct consensus_change *change;
+	enum err change_err;
+	bool change_done;
+	struct raft_transfer transfer;
+	bool transfer_in_raft;
+	uint64_t transfer_to; /* 0: none */
+	int64_t transfer_until_ms;
+
+	struct loop_hook hook;
+	struct { /* what fsm.changed was called for last */
+		enum consensus_role role;
+		uint64_t term, leader;
+		bool ready;
+	} told;
+	void (*close_done)(void *arg);
+	void *close_arg;
+};
+
+/* consensus.c */
+void consensus_settle(struct consensus *c);
+void consensus_let_go(struct consensus *c); /* one less under way */
+void consensus_want_turn(struct consensus *c);
+
+/* raft_io.c */
+void raft_io_setup(struct consensus *c);
+bool raft_io_complete(struct consensus *c); /* tells what has finished; whether anything had */
+void raft_io_abandon(struct consensus *c);  /* ends everything of an instance that is closed */
+void consensus_deliver(struct consensus *c, uint64_t upto); /* hands committed entries to the fsm */
+void raft_io_wait_durable(struct consensus *c, void (*done)(struct consensus *c));
+
+/* raft_log.c */
+enum err instance_start(struct consensus *c, uint64_t base);
+void instance_drop(struct consensus *c);
+/* Makes the instance anew from the log, once what is staged is durable. */
+void instance_rebuild(struct consensus *c);
+void instance_quarantine(struct consensus *c, const char *why);
+int raft_log_load(struct consensus *c, struct raft_snapshot **snapshot, raft_index *start_index,
+	struct raft_entry **entries, size_t *n);
+void snapshot_meta_fini(struct snapshot_meta *m);
+struct raft_stub stub_of(const struct entry_header *h);
+bool stub_read(const struct raft_buffer *b, struct raft_stub *out);
+void stub_head(const struct raft_entry *re, struct entry_header *out);
+struct slice entry_join(const struct entry *e); /* the payload in one piece */
+
+/* raft_receive.c */
+bool raft_receive_held(struct consensus *c);
+void raft_receive_drop_held(struct consensus *c);
+
+/* raft_send.c */
+void raft_send(struct consensus *c, const struct raft_message *m);
+
+#endif

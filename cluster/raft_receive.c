@@ -1,0 +1,290 @@
+/* How messages come in: decoded, judged by the guard, handed to the core, or kept for later. The
+ * core gets stubs, the payloads wait in c->staged for the append that it makes within.
+ *
+ * A snapshot never reaches the core. Installing one is where the library is at its weakest (a
+ * follower counts, votes and cuts while its log is half replaced), and there is no need: the
+ * message is turned into an empty AppendEntries at the snapshot's end, which makes the core take
+ * over term and leader; if our log does not hold that point, the instance ends, the owner fetches
+ * log and rows, and a new instance starts from them. */
+#include "cluster/consensus_priv.h"
+#include "server/base/log.h"
+
+enum { HELD_MAX = 256 };
+
+struct address {
+	char text[RAFT_WIRE_ADDRESS_MAX + 1];
+};
+
+static struct address address_of(struct bytes b)
+{
+	struct address a;
+	must(b.len < sizeof a.text);
+	memcpy(a.text, b.at, b.len);
+	a.text[b.len] = 0;
+	return a;
+}
+
+static struct entry *entry_staged(
+	const struct consensus *c, uint64_t index, const struct raft_wire_entry *w)
+{
+	struct slice payload = slice_ref(w->payload);
+	return entry_of(
+		plog_group(c->log), index, &w->head, w->head.payload_bytes ? &payload : NULL);
+}
+
+static size_t stub_bytes(const struct entry_header *h)
+{
+	return h->kind == ENTRY_CONFIG ? h->payload_bytes : sizeof(struct raft_stub);
+}
+
+static void raft_entry_fill(
+	struct raft_entry *re, const struct raft_wire_entry *w, uint8_t *at, void *batch)
+{
+	re->term = w->head.term;
+	re->batch = batch;
+	re->buf.base = at;
+	re->buf.len = stub_bytes(&w->head);
+	if (w->head.kind == ENTRY_CONFIG) {
+		re->type = RAFT_CHANGE;
+		memcpy(at, w->payload.bytes.at, w->payload.bytes.len);
+		return;
+	}
+	struct raft_stub s = stub_of(&w->head);
+	re->type = w->head.kind == ENTRY_BARRIER ? RAFT_BARRIER : RAFT_COMMAND;
+	memcpy(at, &s, sizeof s);
+}
+
+/* Makes what the core takes over (one array, one batch) and stages the plog's entries. */
+static void stage(struct consensus *c, const struct raft_wire *m, uint32_t skip, uint64_t first,
+	struct raft_append_entries *a)
+{
+	uint32_t n = m->message.append_entries.n_entries - skip;
+	const struct raft_wire_entry *w = m->entries + skip;
+	size_t size = 0;
+	a->entries = NULL;
+	a->n_entries = n;
+	if (n == 0)
+		return;
+	for (uint32_t i = 0; i < n; i++)
+		size += (stub_bytes(&w[i].head) + 7) & ~(size_t)7;
+	uint8_t *batch = raft_malloc(size), *at = batch;
+	a->entries = raft_malloc(n * sizeof *a->entries);
+	c->staged = mem_new(n * sizeof(struct entry *));
+	c->staged_count = n;
+	for (uint32_t i = 0; i < n; i++) {
+		raft_entry_fill(&a->entries[i], &w[i], at, batch);
+		at += (stub_bytes(&w[i].head) + 7) & ~(size_t)7;
+		c->staged[i] = entry_staged(c, first + i, &w[i]);
+	}
+}
+
+static void unstage(struct consensus *c)
+{
+	for (uint32_t i = 0; i < c->staged_count; i++)
+		entry_unref(c->staged[i]);
+	mem_free(c->staged);
+	c->staged = NULL;
+	c->staged_count = 0;
+}
+
+static void receive_append(
+	struct consensus *c, const struct raft_wire *m, const struct guard_plan *plan)
+{
+	struct address from = address_of(m->address);
+	struct raft_message copy = m->message;
+	struct raft_append_entries *a = &copy.append_entries;
+	uint64_t end = a->prev_log_index + a->n_entries;
+	copy.server_id = m->from;
+	copy.server_address = from.text;
+	a->prev_log_index = plan->prev_index;
+	a->prev_log_term = plan->prev_term;
+	/* The core would commit up to its own last entry, which this message need not vouch for. */
+	if (a->leader_commit > end && !c->o.guard_off[2])
+		a->leader_commit = end;
+	stage(c, m, plan->skip, plan->prev_index + 1, a);
+	c->guard.receiving = true;
+	c->guard.receiving_end = end;
+	c->recv(&c->io, &copy);
+	c->guard.receiving = false;
+	unstage(c);
+}
+
+/* --- snapshots --- */
+
+static bool holds_point(const struct consensus *c, const struct raft_install_snapshot *s)
+{
+	return s->last_index <= c->raft->commit_index ||
+		guard_term(c->raft, s->last_index) == s->last_term;
+}
+
+static void install_begin(struct consensus *c, const struct raft_wire *m)
+{
+	const struct raft_install_snapshot *s = &m->message.install_snapshot;
+	if (!c->fsm.install) {
+		instance_quarantine(c, "behind");
+		return;
+	}
+	raft_config_copy(&s->conf, &c->install_config);
+	c->install_config_index = s->conf_index;
+	c->install_leader_term = s->term;
+	c->install_address = mem_text(m->address.at, m->address.len);
+	c->install = (struct consensus_install){
+		.from = m->from,
+		.index = s->last_index,
+		.term = s->last_term,
+		.next_offset = (int64_t)get_u64be(s->data.base),
+	};
+	instance_drop(c);
+	raft_receive_drop_held(c);
+	c->phase = PHASE_INSTALLING;
+	c->under_way++;
+	c->fsm.install(c->fsm_arg, &c->install);
+}
+
+static void receive_install(struct consensus *c, const struct raft_wire *m)
+{
+	const struct raft_install_snapshot *s = &m->message.install_snapshot;
+	struct raft *r = c->raft;
+	struct address from = address_of(m->address);
+	bool have = holds_point(c, s);
+	struct raft_message copy = {.type = RAFT_IO_APPEND_ENTRIES};
+	struct raft_append_entries *a = &copy.append_entries;
+	copy.server_id = m->from;
+	copy.server_address = from.text;
+	a->term = s->term;
+	a->prev_log_index = s->last_index > r->commit_index ? s->last_index : r->commit_index;
+	a->prev_log_term = have ? guard_term(r, a->prev_log_index) : s->last_term;
+	c->guard.receiving = true;
+	c->guard.receiving_end = s->last_index;
+	c->swallow_results = !have && s->term >= r->current_term;
+	c->recv(&c->io, &copy);
+	c->guard.receiving = c->swallow_results = false;
+	if (!have && r->state == RAFT_FOLLOWER && r->current_term == s->term)
+		install_begin(c, m);
+}
+
+static void installed(struct consensus *c)
+{
+	if (c->phase != PHASE_INSTALLING || c->closing)
+		return;
+	if (instance_start(c, plog_marks(c->log)->applied_index) != OK) {
+		instance_quarantine(c, "installed");
+		return;
+	}
+	struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES_RESULT,
+		.server_id = c->install.from,
+		.server_address = c->install_address};
+	m.append_entries_result.term = c->raft->current_term;
+	m.append_entries_result.last_log_index = c->install.index;
+	if (c->raft->current_term == c->install_leader_term)
+		raft_send(c, &m);
+	mem_free(c->install_address);
+	c->install_address = NULL;
+}
+
+void consensus_installed(struct consensus *c, enum err e)
+{
+	must(c->phase == PHASE_INSTALLING || c->closing);
+	struct raft_buffer config = {NULL, 0};
+	must(raft_configuration_encode(&c->install_config, &config) == 0);
+	raft_configuration_close(&c->install_config);
+	if (e == OK && !c->closing) {
+		plog_mark_config(
+			c->log, c->install_config_index, bytes_of(config.base, config.len));
+		c->applied_term = 0; /* taken from the marks */
+		raft_io_wait_durable(c, installed);
+	} else if (!c->closing) {
+		instance_quarantine(c, "install");
+	}
+	raft_free(config.base);
+	consensus_let_go(c);
+}
+
+/* --- in --- */
+
+static void hold(struct consensus *c, struct raft_wire *m)
+{
+	if (c->held_count >= HELD_MAX) {
+		raft_wire_fini(m);
+		return;
+	}
+	struct held *h = mem_new(sizeof *h);
+	h->message = *m;
+	c->held_count++;
+	list_push_back(&c->held, &h->node);
+}
+
+/* Takes m if it gives true: handed over, dropped, or the instance is not there any more. */
+static bool deliver(struct consensus *c, struct raft_wire *m)
+{
+	struct guard_plan plan;
+	struct raft_message copy = m->message;
+	struct address from = address_of(m->address);
+	switch (guard_receive(&c->guard, m, &plan)) {
+	case GUARD_HOLD: return false;
+	case GUARD_DROP: break;
+	case GUARD_DIVERGED: instance_quarantine(c, "diverged"); break;
+	case GUARD_REBUILD:
+		plog_truncate(c->log, plan.cut);
+		instance_rebuild(c);
+		hold(c, m);
+		return true;
+	case GUARD_PASS:
+		if (m->message.type == RAFT_IO_APPEND_ENTRIES) {
+			receive_append(c, m, &plan);
+		} else if (m->message.type == RAFT_IO_INSTALL_SNAPSHOT) {
+			receive_install(c, m);
+		} else {
+			copy.server_id = m->from;
+			copy.server_address = from.text;
+			c->recv(&c->io, &copy);
+		}
+		break;
+	}
+	raft_wire_fini(m);
+	return true;
+}
+
+enum err consensus_receive(struct consensus *c, struct slice frame)
+{
+	struct raft_wire m;
+	enum err e = raft_wire_decode(frame, &m);
+	if (e != OK)
+		return e;
+	/* A replica that was wiped comes back under another id: what is for the old one is void. */
+	if (!c->raft || c->closing || m.group != plog_group(c->log) || m.to != c->replica) {
+		raft_wire_fini(&m);
+		return OK;
+	}
+	if (!deliver(c, &m))
+		hold(c, &m);
+	consensus_settle(c);
+	return OK;
+}
+
+bool raft_receive_held(struct consensus *c)
+{
+	for (struct list *n = c->held.next, *next; n != &c->held && c->raft; n = next) {
+		struct held *h = list_entry(n, struct held, node);
+		next = n->next;
+		if (!deliver(c, &h->message))
+			continue;
+		/* A rebuild holds it again, at the end. */
+		list_remove(&h->node);
+		mem_free(h);
+		c->held_count--;
+		return true;
+	}
+	return false;
+}
+
+void raft_receive_drop_held(struct consensus *c)
+{
+	struct list *n;
+	while ((n = list_pop(&c->held)) != NULL) {
+		struct held *h = list_entry(n, struct held, node);
+		raft_wire_fini(&h->message);
+		mem_free(h);
+		c->held_count--;
+	}
+}
