@@ -21,7 +21,17 @@ struct plog_env { /* what logs of one loop and store share */
 	struct lane *lane;
 	struct tail_cache *cache;
 	struct workers *workers;
+	struct disk *disk; /* where space and positions are watched (disk.h); NULL: nowhere */
 };
+
+/* Writes the row that says the group exists, with some bytes of the caller's. An empty log needs no
+ * more: plog_open finds nothing and starts it. */
+void plog_create(const struct plog_env *env, uint64_t group, enum store_family log_family,
+	struct bytes info);
+struct plog_group_row { uint64_t group; enum store_family log_family; struct bytes info; };
+/* Calls each for every group of the store, in order of number, until it returns false. Boot. */
+enum err plog_groups(struct store *s, bool (*each)(const struct plog_group_row *row, void *arg),
+	void *arg) MUST_USE;
 
 struct plog_marks { /* FAMILY_META of one group, as recovered by plog_open and changed by plog_mark_* */
 	uint64_t term, vote;
@@ -67,12 +77,17 @@ void plog_destroy(struct plog *p);
 
 /* The entry at index if its payload is in memory (borrowed), else NULL. */
 struct entry *plog_cached(const struct plog *p, uint64_t index);
+/* The header of the entry at index if it is in memory (borrowed), else NULL. After plog_open those
+ * above applied_index are, whole only where it says there. */
+const struct entry_header *plog_header(const struct plog *p, uint64_t index);
 /* The entry that holds offset, or the next after it, if in memory; NULL otherwise. */
 struct entry *plog_cached_at(const struct plog *p, int64_t offset);
 
 /* Term of an entry still indexed in memory or marks; 0: not known without reading. */
 uint64_t plog_term_cached(const struct plog *p, uint64_t index);
 
+/* An offset below 0 reads by index instead, from hint_index on, and gives every entry. By offset
+ * only entries with records are given. A read gives at most 8 MiB, or one larger entry. */
 struct plog_read { /* embed; one read under way each */
 	struct job job;                 /* private */
 	/* asked: */
@@ -86,11 +101,14 @@ struct plog_read { /* embed; one read under way each */
 	struct entry **entries;         /* caller unrefs each and mem_frees the array */
 	int count;
 	void (*done)(struct plog_read *r); /* on the log's home loop */
+	uint64_t low, high;             /* private: the indices to look at in the store */
 };
 /* Reads entries from the store by a worker, or from memory; done never runs inside the call. A log
  * that is closed or trimmed meanwhile ends the read with ERR_CLOSED or ERR_RANGE. Takes r until done. */
 void plog_read(struct plog_read *r);
 
+/* At the trimmed start of a log the entry may hold only older records: then what was asked for
+ * starts behind it. */
 struct plog_seek { /* embed; find by time: the first entry with a record at or after time_ms */
 	struct job job;
 	struct plog *log;
@@ -99,6 +117,7 @@ struct plog_seek { /* embed; find by time: the first entry with a record at or a
 	enum err err;                   /* ERR_NOTFOUND: all are older */
 	struct entry *entry;            /* shared: caller unrefs; the record itself is found by walking */
 	void (*done)(struct plog_seek *s);
+	uint64_t low, high;             /* private */
 };
 void plog_seek(struct plog_seek *s);
 
@@ -112,6 +131,7 @@ struct plog_epoch {
 	uint64_t found_term;            /* greatest term <= the one asked, 0: none */
 	int64_t end_offset;
 	void (*done)(struct plog_epoch *q);
+	uint64_t low, high;             /* private */
 };
 void plog_epoch(struct plog_epoch *q);
 
@@ -126,6 +146,8 @@ struct plog_retain {
 	int64_t keep_offset;
 	int64_t bytes;                  /* payload bytes held now */
 	void (*done)(struct plog_retain *q);
+	uint64_t low, high, edge;       /* private, as is what the ring alone says */
+	int64_t ring_age, ring_bytes;
 };
 void plog_retain(struct plog_retain *q);
 int64_t plog_bytes(const struct plog *p); /* payload bytes held, an estimate after a restart */
