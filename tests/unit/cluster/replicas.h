@@ -21,7 +21,6 @@ struct rep {
 	struct plog *log;
 	struct consensus *c;
 	uint64_t applied, hash; /* the table in memory */
-	uint64_t hashes[64];    /* of the last applied, for rows that are written back */
 	int acked, lost, changed_calls;
 	uint64_t install_index;
 	struct consensus_change change;
@@ -81,7 +80,6 @@ static void rep_apply(void *arg, struct entry *e)
 		what += ((uint64_t)e->head.payload_crc << 20) + (uint64_t)e->head.base_offset +
 			e->head.count;
 	r->hash = (r->hash ^ what) * 0x9E3779B97F4A7C15u + 1;
-	r->hashes[e->index % 64] = r->hash;
 	if (e->index >= WORLD_INDEX_MAX)
 		return;
 	if (W.committed[e->index] != 0 && W.committed[e->index] != r->hash)
@@ -135,13 +133,12 @@ static void rep_install(void *arg, const struct consensus_install *i)
 {
 	struct rep *r = arg, *from = rep_of(i->from);
 	r->install_index = i->index;
-	if (!from->alive || !from->c || from->applied < i->index ||
-		from->applied - i->index >= 64) {
+	if (!from->alive || W.committed[i->index] == 0) {
 		r->down_ok = true;
 		consensus_installed(r->c, ERR_UNAVAILABLE);
 		return;
 	}
-	r->hash = from->hashes[i->index % 64];
+	r->hash = W.committed[i->index];
 	r->applied = i->index;
 	plog_reset(r->log, i->index, i->term, i->next_offset);
 	r->lane.rows = r->hash;
