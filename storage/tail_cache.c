@@ -3,6 +3,7 @@
  * and the oldest leaves first. Readers of old entries put nothing in here. */
 #include "server/base/mem.h"
 #include "storage/plog_priv.h"
+#include "storage/storage_metrics.h"
 
 enum { RING_FIRST = 8 };
 
@@ -134,4 +135,5 @@ void plog_may_leave(struct plog *p)
 		list_push_back(&p->env.cache->may_leave, &s->node);
 	}
 	evict(p->env.cache);
+	storage_gauge(loop_cells(p->env.loop), M_TAIL_BYTES, (int64_t)p->env.cache->bytes);
 }

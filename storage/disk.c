@@ -1,0 +1,389 @@
+/* Three threads look after a folder, so that a hanging disk blocks none but those that touch it:
+ * the watch touches only clocks and words (stall flag, the end of the process), the keeper looks
+ * at free space, ballast and side file, and the space thread reclaims.
+ *
+ * Admission is one subtraction: each look at the file system sets what may be admitted until the
+ * next one, free space minus reserve minus what was admitted since the look before, which may
+ * not have reached the file system yet. Every byte counts twice, for the log of writes and for
+ * the file it ends in. */
+#include "storage/disk.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "storage/pulse.h"
+#include "storage/space.h"
+#include "storage/storage_metrics.h"
+
+enum {
+	WATCH_MS = 50,
+	KEEP_MS = 250,
+	SIDE_MS = 1000,
+	SPACE_MS = 10000,
+	WRITE_AMPLIFICATION = 2,
+	BALLAST_PART = 4, /* of the reserve */
+	FORMAT = 1
+};
+
+struct disk {
+	char *dir, *store_path, *ballast_path;
+	struct disk_options options;
+	int lock_fd;
+	struct store *store;
+	struct writer *writer;
+	struct side *side;
+	struct space *space;
+	struct pulse *watch, *keep, *reclaim;
+	struct metric_cells *keep_cells, *space_cells;
+	_Atomic int64_t room;       /* bytes that may still be admitted; below 0: none */
+	_Atomic int64_t free_bytes; /* as last seen */
+	_Atomic bool stalled, pressure, stopping;
+	int64_t room_set; /* at the last look; the keeper's own, as what follows */
+	int64_t side_ms;
+	bool ballast, stopped;
+};
+
+static char *path_of(const char *dir, const char *name)
+{
+	size_t len = strlen(dir) + strlen(name) + 2;
+	char *path = mem_new(len);
+
+	snprintf(path, len, "%s/%s", dir, name);
+	return path;
+}
+
+/* ---- the folder */
+
+static enum err make_folder(const char *dir, char *why, size_t why_size)
+{
+	char *path = mem_text(dir, strlen(dir));
+	int failed = 0;
+
+	for (char *at = path + 1; !failed && at[-1] != 0; at++) {
+		char was = *at;
+
+		if (was != '/' && was != 0)
+			continue;
+		*at = 0;
+		failed = mkdir(path, 0750) != 0 && errno != EEXIST;
+		*at = was;
+	}
+	mem_free(path);
+	if (!failed)
+		return OK;
+	snprintf(why, why_size, "data.dir %s: %s", dir, strerror(errno));
+	return ERR_IO;
+}
+
+static enum err lock_folder(struct disk *d, char *why, size_t why_size)
+{
+	char *path = path_of(d->dir, "LOCK");
+
+	d->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	mem_free(path);
+	if (d->lock_fd < 0) {
+		snprintf(why, why_size, "data.dir %s: %s", d->dir, strerror(errno));
+		return ERR_IO;
+	}
+	if (flock(d->lock_fd, LOCK_EX | LOCK_NB) == 0)
+		return OK;
+	snprintf(why, why_size, "data.dir %s is locked: another sluiced uses it", d->dir);
+	return ERR_BUSY;
+}
+
+/* The number of the layout: written once, never guessed. */
+static enum err check_format(const struct disk *d, char *why, size_t why_size)
+{
+	char *path = path_of(d->dir, "FORMAT"), text[16] = "";
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
+	ssize_t len = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	enum err e = ERR_IO;
+	long format;
+
+	if (len == 0 && dprintf(fd, "%d\n", FORMAT) > 0 && fsync(fd) == 0)
+		e = OK;
+	if (len > 0) {
+		format = strtol(text, NULL, 10);
+		e = format == FORMAT ? OK : ERR_UNSUPPORTED;
+	}
+	if (e == ERR_UNSUPPORTED)
+		snprintf(why, why_size, "data.dir %s has format %.*s, this version reads %d",
+			d->dir, (int)strcspn(text, "\n"), text, FORMAT);
+	else if (e != OK)
+		snprintf(why, why_size, "%s: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	mem_free(path);
+	return e;
+}
+
+static enum err open_store(struct disk *d, char *why, size_t why_size)
+{
+	enum err e = side_open(d->dir, &d->side);
+	struct store_options o = d->options.store;
+
+	if (e != OK) {
+		snprintf(why, why_size, "%s/side: %s", d->dir, err_text(e));
+		return e;
+	}
+	e = store_open_rocks(d->store_path, &o, &d->store, why, why_size);
+	if (e != OK)
+		return e;
+	if (store_sequence(d->store) >= side_sequence(d->side))
+		return OK;
+	snprintf(why, why_size,
+		"%s lacks synced writes (at %llu, the side file says %llu): it counts as wiped; "
+		"remove the folder to let its replicas be filled anew",
+		d->dir, (unsigned long long)store_sequence(d->store),
+		(unsigned long long)side_sequence(d->side));
+	LOG(LOG_ERROR, AREA_STORAGE, "store_behind", "dir=%s sequence=%llu side=%llu", d->dir,
+		(unsigned long long)store_sequence(d->store),
+		(unsigned long long)side_sequence(d->side));
+	return ERR_CORRUPT;
+}
+
+/* ---- the watch: touches no disk */
+
+static void watch_run(void *arg)
+{
+	struct disk *d = arg;
+	int64_t ms = writer_stalled_ms(d->writer);
+	bool stalled = ms > d->options.stall_ms;
+
+	if (atomic_exchange(&d->stalled, stalled) != stalled)
+		LOG(LOG_WARN, AREA_STORAGE, stalled ? "disk_stalled" : "disk_recovered",
+			"dir=%s ms=%lld", d->dir, (long long)ms);
+	if (d->options.abort_ms > 0 && ms > d->options.abort_ms) {
+		LOG(LOG_ERROR, AREA_STORAGE, "disk_hangs", "dir=%s ms=%lld", d->dir, (long long)ms);
+		abort();
+	}
+}
+
+/* ---- the keeper: free space, ballast, side file */
+
+static void ballast_set(struct disk *d, bool want)
+{
+	int64_t bytes = d->options.reserve_bytes / BALLAST_PART;
+	int fd;
+
+	if (want == d->ballast || bytes == 0)
+		return;
+	if (!want) {
+		d->ballast = unlink(d->ballast_path) != 0 && errno != ENOENT;
+		return;
+	}
+	fd = open(d->ballast_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
+	if (fd < 0)
+		return;
+	d->ballast = posix_fallocate(fd, 0, bytes) == 0;
+	close(fd);
+	if (!d->ballast)
+		unlink(d->ballast_path);
+}
+
+static void look_at_space(struct disk *d)
+{
+	int64_t reserve = d->options.reserve_bytes, free_bytes, admitted, room;
+	struct statvfs st;
+	bool pressure;
+
+	if (statvfs(d->dir, &st) != 0)
+		return;
+	free_bytes = (int64_t)((uint64_t)st.f_bavail * st.f_frsize);
+	admitted = d->room_set - atomic_load(&d->room);
+	room = free_bytes - reserve - admitted;
+	/* Once short it must be clearly better before writes are taken again. */
+	pressure = free_bytes < reserve + (atomic_load(&d->pressure) ? reserve / 8 : 0);
+	if (pressure && room > 0)
+		room = 0;
+	d->room_set = room;
+	atomic_store(&d->room, room);
+	atomic_store(&d->free_bytes, free_bytes);
+	if (atomic_exchange(&d->pressure, pressure) != pressure) {
+		LOG(LOG_WARN, AREA_STORAGE, pressure ? "disk_full" : "disk_has_room",
+			"dir=%s free=%lld reserve=%lld", d->dir, (long long)free_bytes,
+			(long long)reserve);
+		if (d->reclaim != NULL)
+			pulse_kick(d->reclaim);
+	}
+	if (pressure)
+		ballast_set(d, false);
+	else if (free_bytes > reserve * 2)
+		ballast_set(d, true);
+	storage_gauge(d->keep_cells, M_DISK_FREE, free_bytes);
+}
+
+static void write_side(struct disk *d)
+{
+	enum err e = side_write(d->side, writer_synced_sequence(d->writer));
+
+	if (e != OK)
+		LOG(LOG_WARN, AREA_STORAGE, "side_failed", "dir=%s err=\"%s\"", d->dir,
+			err_text(e));
+}
+
+static void keep_run(void *arg)
+{
+	struct disk *d = arg;
+	int64_t now = clock_ms();
+
+	look_at_space(d);
+	if (now - d->side_ms < SIDE_MS)
+		return;
+	d->side_ms = now;
+	write_side(d);
+}
+
+/* ---- the space thread */
+
+static void reclaim_run(void *arg)
+{
+	struct disk *d = arg;
+	struct store_stats stats;
+	int64_t blobs = 0, garbage = 0;
+	int done;
+
+	if (atomic_load(&d->stopping))
+		return;
+	done = space_run(d->space, atomic_load(&d->pressure), &d->stopping);
+	store_stats(d->store, &stats);
+	for (int f = 0; f < FAMILY_COUNT; f++) {
+		blobs += stats.blob_bytes[f];
+		garbage += stats.blob_garbage_bytes[f];
+	}
+	storage_count(d->space_cells, M_RECLAIMS, done);
+	storage_gauge(d->space_cells, M_DISK_USED, stats.disk_bytes);
+	storage_gauge(d->space_cells, M_BLOB_BYTES, blobs);
+	storage_gauge(d->space_cells, M_BLOB_GARBAGE, garbage);
+	storage_gauge(d->space_cells, M_WAL_BYTES, stats.wal_bytes);
+	storage_gauge(d->space_cells, M_MEMTABLE_BYTES, stats.memtable_bytes);
+}
+
+/* ---- opening and closing */
+
+static void disk_close_parts(struct disk *d)
+{
+	space_free(d->space);
+	store_close(d->store);
+	side_close(d->side);
+	if (d->lock_fd >= 0)
+		close(d->lock_fd);
+	mem_free(d->ballast_path);
+	mem_free(d->store_path);
+	mem_free(d->dir);
+	mem_free(d);
+}
+
+enum err disk_open(const char *dir, const struct disk_options *o, struct loops *loops,
+	struct disk **out, char *why, size_t why_size)
+{
+	struct disk *d = mem_new(sizeof *d);
+	enum err e;
+
+	d->dir = mem_text(dir, strlen(dir));
+	d->store_path = path_of(dir, "store");
+	d->ballast_path = path_of(dir, "ballast");
+	d->options = *o;
+	d->lock_fd = -1;
+	e = make_folder(dir, why, why_size);
+	if (e == OK)
+		e = lock_folder(d, why, why_size);
+	if (e == OK)
+		e = check_format(d, why, why_size);
+	if (e == OK)
+		e = open_store(d, why, why_size);
+	if (e != OK) {
+		disk_close_parts(d);
+		return e;
+	}
+	d->space = space_new(d->store);
+	d->keep_cells = storage_cells_new();
+	d->space_cells = storage_cells_new();
+	d->ballast = access(d->ballast_path, F_OK) == 0;
+	look_at_space(d);
+	d->writer = writer_new(d->store, loops);
+	d->watch = pulse_new("disk-watch", watch_run, d, WATCH_MS);
+	d->reclaim = pulse_new("disk-space", reclaim_run, d, SPACE_MS);
+	d->keep = pulse_new("disk-keep", keep_run, d, KEEP_MS);
+	*out = d;
+	return OK;
+}
+
+void disk_stop(struct disk *d)
+{
+	if (d->stopped)
+		return;
+	d->stopped = true;
+	atomic_store(&d->stopping, true);
+	writer_stop(d->writer);
+	pulse_free(d->keep);
+	pulse_free(d->reclaim);
+	pulse_free(d->watch);
+	write_side(d);
+}
+
+void disk_free(struct disk *d)
+{
+	if (d == NULL)
+		return;
+	disk_stop(d);
+	writer_free(d->writer);
+	disk_close_parts(d);
+}
+
+struct store *disk_store(const struct disk *d)
+{
+	return d->store;
+}
+struct writer *disk_writer(const struct disk *d)
+{
+	return d->writer;
+}
+struct side *disk_side(const struct disk *d)
+{
+	return d->side;
+}
+const char *disk_dir(const struct disk *d)
+{
+	return d->dir;
+}
+
+bool disk_writable(const struct disk *d)
+{
+	return atomic_load_explicit(&d->room, memory_order_relaxed) > 0;
+}
+
+bool disk_admit(struct disk *d, size_t bytes)
+{
+	if (!disk_writable(d))
+		return false;
+	atomic_fetch_sub_explicit(
+		&d->room, (int64_t)bytes * WRITE_AMPLIFICATION, memory_order_relaxed);
+	return true;
+}
+
+int64_t disk_free_bytes(const struct disk *d)
+{
+	return atomic_load_explicit(&d->free_bytes, memory_order_relaxed);
+}
+
+bool disk_stalled(const struct disk *d)
+{
+	return atomic_load_explicit(&d->stalled, memory_order_relaxed);
+}
+
+void disk_trimmed(
+	struct disk *d, uint64_t group, enum store_family f, uint64_t index, uint64_t bytes)
+{
+	space_note(d->space, group, f, index, bytes);
+	if (bytes > 0)
+		pulse_kick(d->reclaim);
+}
