@@ -5,7 +5,13 @@
 #include "server/broker/broker.h"
 #include "server/broker/message.h"
 
-struct qos2_claim; /* session.h: duplicates of durable sessions' QoS 2 */
+/* Duplicates of a durable session's QoS 2: the partition remembers {client, packet id -> epoch,
+ * offset} in rows KEYSPACE_QOS2 written with the record. */
+struct qos2_claim {
+	struct bytes client_id; /* borrowed until shard_publish_claimed returns */
+	uint64_t epoch;         /* of the session's claim */
+	uint16_t packet_id;
+};
 
 struct publish { /* embed; one outcome awaited; belongs to the shard until done runs */
 	struct list node;             /* private */
@@ -18,6 +24,20 @@ struct publish { /* embed; one outcome awaited; belongs to the shard until done 
  * ERR_TOOBIG (message.bytes_max), ERR_INVALID (topic), ERR_DENIED, ERR_UNAVAILABLE, ERR_BUSY (too
  * much in flight on this loop: pause reading, await shard_when_room; nothing was taken). */
 enum err shard_publish(struct shard *s, const struct message *m, struct publish *p) MUST_USE;
+
+/* The same for a message that must be stored once: a repeat of a packet id that is still remembered
+ * ends with OK and the offset of the first; an epoch below the client's greatest with ERR_FENCED.
+ * On a memory route the claim is ignored. p is not NULL. */
+enum err shard_publish_claimed(struct shard *s, const struct message *m,
+	const struct qos2_claim *claim, struct publish *p) MUST_USE;
+/* The row's key for client and packet id; out holds client_id.len + QOS2_KEY_EXTRA bytes. All keys
+ * of a client start with the first client_id.len + 1 bytes; the one of just these is its epoch. To
+ * forget a packet id (PUBREL), delete its row in the partition that was published to. */
+enum { QOS2_KEY_EXTRA = 3 };
+size_t qos2_key(struct bytes client_id, uint16_t packet_id, uint8_t *out);
+/* Reads a row. ERR_NOTFOUND: it is the client's epoch row; ERR_CORRUPT. */
+enum err qos2_row_decode(struct bytes key, struct bytes value, uint16_t *packet_id,
+	uint64_t *epoch, int64_t *offset) MUST_USE;
 
 struct room_wait { struct list node; void (*room)(struct room_wait *w); };
 /* room runs once when there is room again (then ask anew); list_remove(&w->node) cancels. */
