@@ -12,7 +12,7 @@
 #define STORAGE_PLOG_PRIV_H
 #include "storage/plog.h"
 
-enum { RUNS_MAX = 32, READ_BYTES_MAX = 8 << 20 };
+enum { RUNS_MAX = 16, READ_BYTES_MAX = 8 << 20 };
 
 /* The log up to and with one entry. */
 struct plog_state {
