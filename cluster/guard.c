@@ -3,8 +3,6 @@
 #include "cluster/guard.h"
 #include "server/base/mem.h"
 
-enum { PEER_INSTALLING = 2 }; /* raft_progress.state: a snapshot is on its way to the peer */
-
 static size_t log_count(const struct raft_log *l)
 {
 	return l->front <= l->back ? l->back - l->front : l->size - l->front + l->back;
@@ -229,7 +227,7 @@ bool guard_may_snapshot(const struct guard *g)
 	if (g->change_count > 0 && g->changes[g->change_count - 1] > r->last_applied)
 		return false;
 	for (unsigned i = 0; r->state == RAFT_LEADER && i < r->configuration.n; i++)
-		if (r->leader_state.progress[i].state == PEER_INSTALLING)
+		if (r->leader_state.progress[i].state == GUARD_PEER_INSTALLING)
 			return false;
 	return true;
 }

@@ -22,6 +22,8 @@ struct guard {                  /* what the rules need to know of one replica */
 	uint32_t change_count, change_room;
 };
 
+enum { GUARD_PEER_INSTALLING = 2 }; /* raft_progress.state: a snapshot is on its way to the peer */
+
 enum guard_verdict {
 	GUARD_PASS,
 	GUARD_DROP,

@@ -101,6 +101,11 @@ static enum err head_read(
 			*config = entry_join(cached);
 		return OK;
 	}
+	const struct entry_header *known = plog_header(c->log, index);
+	if (known) {
+		*h = *known;
+		return h->kind == ENTRY_CONFIG ? config_read(c, index, config) : OK;
+	}
 	struct entry_key k = key_entry(plog_group(c->log), index);
 	struct slice row;
 	enum err e = store_get(c->env->store, NULL, FAMILY_IDX, KEY_BYTES(k), &row);

@@ -214,6 +214,24 @@ static void hold(struct consensus *c, struct raft_wire *m)
 	list_push_back(&c->held, &h->node);
 }
 
+/* A peer that installs answers nothing, so one that refuses a heartbeat does not install: the
+ * snapshot was lost on the way. The core would wait for its time-out, a minute; told so it sends it
+ * again. */
+static void notice_lost_snapshot(const struct consensus *c, uint64_t from, struct raft_message *m)
+{
+	const struct raft *r = c->raft;
+	if (m->type != RAFT_IO_APPEND_ENTRIES_RESULT || r->state != RAFT_LEADER ||
+		m->append_entries_result.rejected == 0)
+		return;
+	for (unsigned i = 0; i < r->configuration.n; i++) {
+		const struct raft_progress *p = &r->leader_state.progress[i];
+		int64_t since = loop_now_ms(c->env->loop) - (int64_t)p->snapshot_last_send;
+		if (r->configuration.servers[i].id == from && p->state == GUARD_PEER_INSTALLING &&
+			since >= c->o.election_ms)
+			m->append_entries_result.rejected = p->snapshot_index;
+	}
+}
+
 /* Takes m if it gives true: handed over, dropped, or the instance is not there any more. */
 static bool deliver(struct consensus *c, struct raft_wire *m)
 {
@@ -237,6 +255,7 @@ static bool deliver(struct consensus *c, struct raft_wire *m)
 		} else {
 			copy.server_id = m->from;
 			copy.server_address = from.text;
+			notice_lost_snapshot(c, m->from, &copy);
 			c->recv(&c->io, &copy);
 		}
 		break;

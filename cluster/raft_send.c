@@ -139,17 +139,6 @@ static void cold_done(struct plog_read *r)
 	consensus_let_go(c);
 }
 
-/* Entries without records have the base offset of the next one that may have some. */
-static int64_t base_near(struct consensus *c, uint64_t index)
-{
-	const struct raft_entry *re;
-	struct raft_stub s;
-	for (; (re = guard_entry(c->raft, index)) != NULL; index++)
-		if (re->type == RAFT_COMMAND && stub_read(&re->buf, &s))
-			return s.base_offset;
-	return plog_next_offset(c->log);
-}
-
 /* Takes m->entries. */
 static void cold_send(struct consensus *c, const struct raft_wire *m, const char *address)
 {
@@ -165,7 +154,7 @@ static void cold_send(struct consensus *c, const struct raft_wire *m, const char
 	k->first = a->prev_log_index + 1;
 	k->read.log = c->log;
 	k->read.hint_index = k->first;
-	k->read.offset = base_near(c, k->first);
+	k->read.offset = -1; /* by index */
 	k->read.end_offset = INT64_MAX;
 	k->read.bytes_max = RAFT_WIRE_PAYLOAD_MAX;
 	k->read.done = cold_done;

@@ -7,7 +7,13 @@
 #include "tests/unit/cluster/replicas.h"
 
 enum event_kind { EV_TICK, EV_DISK, EV_READ, EV_CLIENT, EV_NEMESIS, EV_RESTART };
-struct event { int64_t at_ms; uint64_t order; enum event_kind kind; int rep; uint32_t life; };
+struct event {
+	int64_t at_ms;
+	uint64_t order;
+	enum event_kind kind;
+	int rep;
+	uint32_t life;
+};
 
 static struct {
 	struct event heap[65536];
@@ -20,8 +26,14 @@ static struct {
 	bool trace;
 } R;
 
-static int pick(int low, int high) { return low + (int)(random_u64() % (uint64_t)(high - low + 1)); }
-static bool chance(int permille) { return pick(1, 1000) <= permille; }
+static int pick(int low, int high)
+{
+	return low + (int)(random_u64() % (uint64_t)(high - low + 1));
+}
+static bool chance(int permille)
+{
+	return pick(1, 1000) <= permille;
+}
 
 static bool sooner(const struct event *a, const struct event *b)
 {
@@ -108,7 +120,8 @@ static void member(void)
 		voters += m->servers[i].role == RAFT_VOTER;
 	}
 	struct consensus_change *q = &lead->change;
-	*q = (struct consensus_change){.replica = target->id, .address = target->address, .done = member_done};
+	*q = (struct consensus_change){
+		.replica = target->id, .address = target->address, .done = member_done};
 	if (role == -1)
 		q->kind = CHANGE_ADD_SPARE;
 	else if (role == RAFT_SPARE)
@@ -116,7 +129,9 @@ static void member(void)
 	else if (role == RAFT_STANDBY)
 		q->kind = chance(800) ? CHANGE_TO_VOTER : CHANGE_TO_SPARE;
 	else if (voters > 3)
-		q->kind = chance(300) ? CHANGE_REMOVE : chance(500) ? CHANGE_TO_STANDBY : CHANGE_TO_SPARE;
+		q->kind = chance(300) ? CHANGE_REMOVE
+			: chance(500) ? CHANGE_TO_STANDBY
+				      : CHANGE_TO_SPARE;
 	else
 		return;
 	lead->changing = consensus_change(lead->c, q) == OK;
@@ -210,8 +225,11 @@ static void event_do(const struct event *e)
 		break;
 	case EV_RESTART:
 		if (!r->alive)
-			start(e->rep, r->disk.count == 0 && r->disk.marks.applied_index == 0 && e->rep <= R.voters ?
-				R.voters : 0);
+			start(e->rep,
+				r->disk.count == 0 && r->disk.marks.applied_index == 0 &&
+						e->rep <= R.voters
+					? R.voters
+					: 0);
 		break;
 	}
 }
@@ -230,7 +248,9 @@ static void heal(void)
 static void run_until(int64_t end_ms)
 {
 	while (!W.broken[0]) {
-		struct frame *f = list_empty(&W.frames) ? NULL : list_entry(W.frames.next, struct frame, node);
+		struct frame *f = list_empty(&W.frames)
+			? NULL
+			: list_entry(W.frames.next, struct frame, node);
 		if (f && f->at_ms <= R.heap[0].at_ms) {
 			W.now_ms = f->at_ms;
 			if (W.cut[f->from][f->to])
@@ -265,7 +285,8 @@ static void check_converged(void)
 	}
 	for (int i = 1; i <= W.n; i++) {
 		struct rep *r = &W.rep[i];
-		if (belongs(lead, r->id) && !r->down_ok && (!r->alive || r->applied + 1 < lead->applied))
+		if (belongs(lead, r->id) && !r->down_ok &&
+			(!r->alive || r->applied + 1 < lead->applied))
 			broken("not converged", r->id);
 	}
 }
@@ -320,7 +341,8 @@ START_TEST(keeps_every_promise)
 {
 	quiet();
 	int acked = 0;
-	for (uint64_t seed = (uint64_t)_i * SEEDS_EACH + 1; seed <= (uint64_t)(_i + 1) * SEEDS_EACH; seed++) {
+	for (uint64_t seed = (uint64_t)_i * SEEDS_EACH + 1; seed <= (uint64_t)(_i + 1) * SEEDS_EACH;
+		seed++) {
 		run_seed(seed, NULL);
 		ck_assert_msg(!W.broken[0], "seed %llu: %s", (unsigned long long)seed, W.broken);
 		for (int i = 1; i <= W.n; i++)
@@ -330,10 +352,33 @@ START_TEST(keeps_every_promise)
 }
 END_TEST
 
+static void print_replica(const struct rep *r)
+{
+	const struct consensus *c = r->c;
+	if (!c) {
+		printf("  %s dead\n", r->address);
+		return;
+	}
+	printf("  %s phase=%d state=%d term=%llu applied=%llu last=%llu appends=%u held=%u\n",
+		r->address, c->phase, c->raft ? c->raft->state : -1,
+		(unsigned long long)consensus_term(c), (unsigned long long)r->applied,
+		(unsigned long long)plog_last_index(r->log), c->guard.appends, c->held_count);
+	for (unsigned i = 0; c->raft && i < c->raft->configuration.n; i++) {
+		const struct raft_progress *p = c->raft->state == RAFT_LEADER
+			? &c->raft->leader_state.progress[i]
+			: NULL;
+		printf("    %s role=%d progress=%d match=%llu next=%llu\n",
+			c->raft->configuration.servers[i].address,
+			c->raft->configuration.servers[i].role, p ? p->state : -1,
+			p ? p->match_index : 0, p ? p->next_index : 0);
+	}
+}
+
 static int by_hand(const char *range)
 {
 	char *end;
-	uint64_t first = strtoull(range, &end, 10), last = *end == '.' ? strtoull(end + 2, NULL, 10) : first;
+	uint64_t first = strtoull(range, &end, 10),
+		 last = *end == '.' ? strtoull(end + 2, NULL, 10) : first;
 	int failed = 0;
 	consensus_process_init();
 	log_setup(first == last ? LOG_DEBUG : LOG_ERROR + 1, false);
@@ -346,11 +391,15 @@ static int by_hand(const char *range)
 			acked += W.rep[i].acked;
 		}
 		if (W.broken[0] || first == last)
-			printf("seed %llu: %s acked=%d of %d rebuilds=%llu\n", (unsigned long long)seed,
-				W.broken[0] ? W.broken : "ok", acked, R.proposals, (unsigned long long)rebuilds);
+			printf("seed %llu: %s acked=%d of %d rebuilds=%llu\n",
+				(unsigned long long)seed, W.broken[0] ? W.broken : "ok", acked,
+				R.proposals, (unsigned long long)rebuilds);
 		failed += W.broken[0] != 0;
+		for (int i = 1; first == last && i <= W.n; i++)
+			print_replica(&W.rep[i]);
 	}
-	printf("chaos %llu..%llu: %d failed\n", (unsigned long long)first, (unsigned long long)last, failed);
+	printf("chaos %llu..%llu: %d failed\n", (unsigned long long)first, (unsigned long long)last,
+		failed);
 	return failed != 0;
 }
 
@@ -372,4 +421,7 @@ int main(void)
 
 /* A crash of a replica forgets its memory, as a process would. */
 const char *__asan_default_options(void);
-const char *__asan_default_options(void) { return "detect_leaks=0"; }
+const char *__asan_default_options(void)
+{
+	return "detect_leaks=0";
+}

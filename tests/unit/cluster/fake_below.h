@@ -341,6 +341,13 @@ struct entry *plog_cached(const struct plog *p, uint64_t index)
 	return e && !p->hidden[index - p->first] ? e : NULL;
 }
 
+/* Not in memory for every other entry that was loaded: the store has to be read. */
+const struct entry_header *plog_header(const struct plog *p, uint64_t index)
+{
+	struct entry *e = plog_any(p, index);
+	return e && (!p->hidden[index - p->first] || index % 2) ? &e->head : NULL;
+}
+
 void plog_applied(struct plog *p, uint64_t index)
 {
 	uint64_t below = (uint64_t)p->hide_below;
