@@ -17,18 +17,27 @@ struct row_change {
 };
 
 /* Collects rows; the bytes become the first part of an entry. */
-void change_begin(struct buf *b);                     /* writes the header */
+void change_begin(struct buf *b); /* writes the header */
 void change_add_row(struct buf *b, const struct row_change *row);
-struct slice change_end(struct buf *b);               /* fills the header, shares the bytes, clears b */
+struct slice change_end(struct buf *b); /* fills the header, shares the bytes, clears b */
 
 /* Walks. Both check everything: entries come from disk and peers. */
-struct change_rows { struct rd rd; };
+struct change_rows {
+	struct rd rd;
+};
 enum err change_rows_init(struct change_rows *w, const struct entry *e) MUST_USE;
-enum err change_rows_next(struct change_rows *w, struct row_change *out) MUST_USE; /* ERR_NOTFOUND: end */
+enum err change_rows_next(
+	struct change_rows *w, struct row_change *out) MUST_USE; /* ERR_NOTFOUND: end */
 
-struct change_batches { const struct entry *entry; uint32_t part; size_t at; };
+struct change_batches {
+	const struct entry *entry;
+	uint32_t part;
+	size_t at;
+};
 void change_batches_init(struct change_batches *w, const struct entry *e);
-/* Gives the next batch; ERR_NOTFOUND: end, ERR_MALFORMED. *holder: the slice whose chunk backs it. */
-enum err change_batches_next(struct change_batches *w, struct batch *out, const struct slice **holder) MUST_USE;
+/* Gives the next batch; ERR_NOTFOUND: end, ERR_MALFORMED. *holder: the slice whose chunk backs it.
+ */
+enum err change_batches_next(
+	struct change_batches *w, struct batch *out, const struct slice **holder) MUST_USE;
 
 #endif

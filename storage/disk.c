@@ -27,7 +27,8 @@ enum {
 	WATCH_MS = 50,
 	KEEP_MS = 250,
 	SIDE_MS = 1000,
-	SPACE_MS = 10000,
+	SPACE_MS = 3000,
+	SETTLE_MS = 1000, /* from a delete's staging to its being written */
 	WRITE_AMPLIFICATION = 2,
 	BALLAST_PART = 4, /* of the reserve */
 	FORMAT = 1
@@ -298,17 +299,19 @@ enum err disk_open(const char *dir, const struct disk_options *o, struct loops *
 		e = lock_folder(d, why, why_size);
 	if (e == OK)
 		e = check_format(d, why, why_size);
+	/* Before the store: replaying its log of writes may need the ballast's space. */
+	d->ballast = access(d->ballast_path, F_OK) == 0;
+	if (e == OK)
+		look_at_space(d);
 	if (e == OK)
 		e = open_store(d, why, why_size);
 	if (e != OK) {
 		disk_close_parts(d);
 		return e;
 	}
-	d->space = space_new(d->store);
+	d->space = space_new(d->store, SETTLE_MS);
 	d->keep_cells = storage_cells_new();
 	d->space_cells = storage_cells_new();
-	d->ballast = access(d->ballast_path, F_OK) == 0;
-	look_at_space(d);
 	d->writer = writer_new(d->store, loops);
 	d->watch = pulse_new("disk-watch", watch_run, d, WATCH_MS);
 	d->reclaim = pulse_new("disk-space", reclaim_run, d, SPACE_MS);
@@ -384,6 +387,4 @@ void disk_trimmed(
 	struct disk *d, uint64_t group, enum store_family f, uint64_t index, uint64_t bytes)
 {
 	space_note(d->space, group, f, index, bytes);
-	if (bytes > 0)
-		pulse_kick(d->reclaim);
 }

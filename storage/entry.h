@@ -6,12 +6,16 @@
 
 enum entry_kind { ENTRY_DATA = 1, ENTRY_BARRIER = 2, ENTRY_CONFIG = 3 };
 enum entry_flag {
-	ENTRY_HAS_ROWS = 1,    /* the change puts or deletes rows: recovery applies it again */
-	ENTRY_HAS_ORIGIN = 2,  /* born in another cluster */
-	ENTRY_TRIMMED = 4      /* payload is gone, header stands in for it */
+	ENTRY_HAS_ROWS = 1,   /* the change puts or deletes rows: recovery applies it again */
+	ENTRY_HAS_ORIGIN = 2, /* born in another cluster */
+	ENTRY_TRIMMED = 4     /* payload is gone, header stands in for it */
 };
 
-struct entry_origin { uint64_t cluster; uint32_t partition; int64_t offset; };
+struct entry_origin {
+	uint64_t cluster;
+	uint32_t partition;
+	int64_t offset;
+};
 
 /* The idx row, fixed size (see entry.c for the layout), ENTRY_HEADER_BYTES. */
 enum { ENTRY_HEADER_BYTES = 56, ENTRY_ORIGIN_BYTES = 20 };
@@ -19,13 +23,13 @@ struct entry_header {
 	uint64_t term;
 	enum entry_kind kind;
 	uint8_t flags;
-	int64_t base_offset;    /* offset of the first record; with count 0 the next one's */
-	uint32_t count;         /* records */
-	int64_t hlc;            /* hybrid clock at append: wall ms << 16 | counter */
-	int64_t max_ms;         /* greatest record timestamp of the log up to and with this entry */
+	int64_t base_offset; /* offset of the first record; with count 0 the next one's */
+	uint32_t count;      /* records */
+	int64_t hlc;         /* hybrid clock at append: wall ms << 16 | counter */
+	int64_t max_ms;      /* greatest record timestamp of the log up to and with this entry */
 	uint32_t payload_bytes;
-	uint32_t payload_crc;   /* CRC-32C of the payload; 0 bytes: 0 */
-	uint64_t log_bytes;     /* payload bytes of this replica's log up to and with this entry */
+	uint32_t payload_crc; /* CRC-32C of the payload; 0 bytes: 0 */
+	uint64_t log_bytes;   /* payload bytes of this replica's log up to and with this entry */
 	struct entry_origin origin;
 };
 
@@ -34,7 +38,8 @@ struct entry {
 	uint32_t part_count;
 	uint64_t group, index;
 	struct entry_header head;
-	struct slice parts[];   /* the payload, in order; the first holds the change's header and rows */
+	struct slice
+		parts[]; /* the payload, in order; the first holds the change's header and rows */
 };
 
 /* Makes an entry with one share from parts (takes their shares); computes size and crc. */
@@ -43,8 +48,8 @@ struct entry *entry_ref(struct entry *e);
 void entry_unref(struct entry *e); /* NULL is fine */
 /* An entry as read back: one part, or none when payload is NULL (the header alone, for entries
  * without or with a trimmed payload, or not read). Takes payload. Does not check the CRC. */
-struct entry *entry_of(uint64_t group, uint64_t index, const struct entry_header *head,
-	struct slice *payload);
+struct entry *entry_of(
+	uint64_t group, uint64_t index, const struct entry_header *head, struct slice *payload);
 /* Whether the payload is here: false only for a header read without it. */
 bool entry_whole(const struct entry *e);
 /* What it costs to keep in memory, in bytes. */

@@ -3,9 +3,9 @@
  * crash leaves is the log as it was at some moment. The next offset is the tail's, which is the
  * last entry's: whatever is cut off takes its offsets with it. */
 #include "server/base/mem.h"
+#include "storage/disk.h"
 #include "storage/keys.h"
 #include "storage/plog_priv.h"
-#include "storage/side.h"
 
 enum {
 	DELETES_ONE_BY_ONE = 32, /* more than these are a range */
@@ -249,9 +249,18 @@ void plog_truncate(struct plog *p, uint64_t index)
 	p->applied_index = least(p->applied_index, state.index);
 }
 
+/* All that the log holds goes. */
+static void note_space(struct plog *p)
+{
+	if (p->env.disk != NULL)
+		disk_trimmed(p->env.disk, p->group, p->family, p->tail.index + 1,
+			(uint64_t)plog_bytes(p));
+}
+
 void plog_reset(struct plog *p, uint64_t index, uint64_t term, int64_t next_offset)
 {
 	loop_must_own(p->env.loop);
+	note_space(p);
 	stage_deletes(p, FAMILY_IDX, 0, UINT64_MAX);
 	stage_deletes(p, p->family, 0, UINT64_MAX);
 	plog_ring_cut(p, 0);
@@ -277,6 +286,7 @@ void plog_destroy(struct plog *p)
 	must(p->group < UINT64_MAX);
 	for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
 		lane_delete_range(p->env.lane, families[i], KEY_BYTES(from), KEY_BYTES(to));
+	note_space(p);
 	plog_close(p);
 }
 

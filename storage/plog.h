@@ -28,18 +28,23 @@ struct plog_env { /* what logs of one loop and store share */
  * more: plog_open finds nothing and starts it. */
 void plog_create(const struct plog_env *env, uint64_t group, enum store_family log_family,
 	struct bytes info);
-struct plog_group_row { uint64_t group; enum store_family log_family; struct bytes info; };
+struct plog_group_row {
+	uint64_t group;
+	enum store_family log_family;
+	struct bytes info;
+};
 /* Calls each for every group of the store, in order of number, until it returns false. Boot. */
 enum err plog_groups(struct store *s, bool (*each)(const struct plog_group_row *row, void *arg),
 	void *arg) MUST_USE;
 
-struct plog_marks { /* FAMILY_META of one group, as recovered by plog_open and changed by plog_mark_* */
+struct plog_marks { /* FAMILY_META of one group, as recovered by plog_open and changed by
+		       plog_mark_* */
 	uint64_t term, vote;
-	uint64_t applied_index, applied_term;   /* rows in the store are those after this entry */
-	uint64_t config_index;                  /* of the last committed configuration */
-	struct slice config;                    /* encoded by raft_configuration_encode */
-	uint64_t first_index;                   /* entries below are trimmed */
-	int64_t first_offset;                   /* records below are trimmed */
+	uint64_t applied_index, applied_term; /* rows in the store are those after this entry */
+	uint64_t config_index;                /* of the last committed configuration */
+	struct slice config;                  /* encoded by raft_configuration_encode */
+	uint64_t first_index;                 /* entries below are trimmed */
+	int64_t first_offset;                 /* records below are trimmed */
 };
 
 /* Reads marks, the index tail and headers above applied_index; never payloads, except those with
@@ -61,7 +66,8 @@ int64_t plog_max_ms(const struct plog *p);
 void plog_append(struct plog *p, struct entry *e, int64_t batch_max_ms);
 /* Removes entries >= index; the tail's state is that after index - 1 again. */
 void plog_truncate(struct plog *p, uint64_t index);
-/* The log is replaced by nothing, to start after a snapshot at index/term whose next offset is given. */
+/* The log is replaced by nothing, to start after a snapshot at index/term whose next offset is
+ * given. */
 void plog_reset(struct plog *p, uint64_t index, uint64_t term, int64_t next_offset);
 /* Entries at or below are applied: their payload may leave memory (when synced, too). */
 void plog_applied(struct plog *p, uint64_t index);
@@ -88,23 +94,24 @@ uint64_t plog_term_cached(const struct plog *p, uint64_t index);
 
 /* An offset below 0 reads by index instead, from hint_index on, and gives every entry. By offset
  * only entries with records are given. A read gives at most 8 MiB, or one larger entry. */
-struct plog_read { /* embed; one read under way each */
-	struct job job;                 /* private */
+struct plog_read {      /* embed; one read under way each */
+	struct job job; /* private */
 	/* asked: */
 	struct plog *log;
-	int64_t offset;                 /* first record wanted */
-	int64_t end_offset;             /* entries that start at or above are not given */
-	size_t bytes_max;               /* at least one entry is given, if there is one */
-	uint64_t hint_index;            /* index of the entry wanted if known, else 0 */
+	int64_t offset;      /* first record wanted */
+	int64_t end_offset;  /* entries that start at or above are not given */
+	size_t bytes_max;    /* at least one entry is given, if there is one */
+	uint64_t hint_index; /* index of the entry wanted if known, else 0 */
 	/* given: */
-	enum err err;                   /* ERR_RANGE: trimmed meanwhile; ERR_IO, ERR_CORRUPT */
-	struct entry **entries;         /* caller unrefs each and mem_frees the array */
+	enum err err;           /* ERR_RANGE: trimmed meanwhile; ERR_IO, ERR_CORRUPT */
+	struct entry **entries; /* caller unrefs each and mem_frees the array */
 	int count;
 	void (*done)(struct plog_read *r); /* on the log's home loop */
-	uint64_t low, high;             /* private: the indices to look at in the store */
+	uint64_t low, high;                /* private: the indices to look at in the store */
 };
 /* Reads entries from the store by a worker, or from memory; done never runs inside the call. A log
- * that is closed or trimmed meanwhile ends the read with ERR_CLOSED or ERR_RANGE. Takes r until done. */
+ * that is closed or trimmed meanwhile ends the read with ERR_CLOSED or ERR_RANGE. Takes r until
+ * done. */
 void plog_read(struct plog_read *r);
 
 /* At the trimmed start of a log the entry may hold only older records: then what was asked for
@@ -114,10 +121,10 @@ struct plog_seek { /* embed; find by time: the first entry with a record at or a
 	struct plog *log;
 	int64_t time_ms;
 	int64_t end_offset;
-	enum err err;                   /* ERR_NOTFOUND: all are older */
-	struct entry *entry;            /* shared: caller unrefs; the record itself is found by walking */
+	enum err err;        /* ERR_NOTFOUND: all are older */
+	struct entry *entry; /* shared: caller unrefs; the record itself is found by walking */
 	void (*done)(struct plog_seek *s);
-	uint64_t low, high;             /* private */
+	uint64_t low, high; /* private */
 };
 void plog_seek(struct plog_seek *s);
 
@@ -128,10 +135,10 @@ struct plog_epoch {
 	struct plog *log;
 	uint64_t term;
 	enum err err;
-	uint64_t found_term;            /* greatest term <= the one asked, 0: none */
+	uint64_t found_term; /* greatest term <= the one asked, 0: none */
 	int64_t end_offset;
 	void (*done)(struct plog_epoch *q);
-	uint64_t low, high;             /* private */
+	uint64_t low, high; /* private */
 };
 void plog_epoch(struct plog_epoch *q);
 
@@ -141,12 +148,12 @@ struct plog_retain {
 	struct job job;
 	struct plog *log;
 	int64_t before_ms, bytes_max;
-	int64_t end_offset;             /* never above */
+	int64_t end_offset; /* never above */
 	enum err err;
 	int64_t keep_offset;
-	int64_t bytes;                  /* payload bytes held now */
+	int64_t bytes; /* payload bytes held now */
 	void (*done)(struct plog_retain *q);
-	uint64_t low, high, edge;       /* private, as is what the ring alone says */
+	uint64_t low, high, edge; /* private, as is what the ring alone says */
 	int64_t ring_age, ring_bytes;
 };
 void plog_retain(struct plog_retain *q);

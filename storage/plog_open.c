@@ -178,8 +178,11 @@ enum err plog_open(
 		plog_unref(p);
 		return e;
 	}
-	if (env->disk != NULL)
+	if (env->disk != NULL) {
 		p->side = side_slot_new(disk_side(env->disk), group);
+		if (p->marks.first_index > 1) /* maybe not reclaimed before the last end */
+			disk_trimmed(env->disk, group, log_family, p->marks.first_index, 0);
+	}
 	*out = p;
 	return OK;
 }

@@ -5,6 +5,7 @@
  * touches, and between two the keeper looks whether it should end. */
 #include "storage/space.h"
 #include <stdatomic.h>
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/base/map.h"
 #include "server/base/mem.h"
@@ -15,21 +16,24 @@ enum { WORTH_BYTES = 64 << 20, WORTH_PART = 10, GARBAGE_PERCENT = 30 };
 struct note {
 	struct note *next;
 	uint64_t group, index, bytes;
+	int64_t at_ms;
 	enum store_family family;
 };
 
 struct space {
 	struct store *store;
+	int64_t settle_ms;
 	_Atomic(struct note *) notes;
 	struct map groups[FAMILY_COUNT]; /* -> struct note, merged; the keeper's own */
 	uint64_t bytes[FAMILY_COUNT];    /* of those */
 };
 
-struct space *space_new(struct store *s)
+struct space *space_new(struct store *s, int64_t settle_ms)
 {
 	struct space *sp = mem_new(sizeof *sp);
 
 	sp->store = s;
+	sp->settle_ms = settle_ms;
 	return sp;
 }
 
@@ -59,6 +63,13 @@ void space_free(struct space *sp)
 	mem_free(sp);
 }
 
+static void push(struct space *sp, struct note *n)
+{
+	n->next = atomic_load(&sp->notes);
+	while (!atomic_compare_exchange_weak(&sp->notes, &n->next, n))
+		;
+}
+
 void space_note(
 	struct space *sp, uint64_t group, enum store_family f, uint64_t index, uint64_t bytes)
 {
@@ -69,9 +80,8 @@ void space_note(
 	n->family = f;
 	n->index = index;
 	n->bytes = bytes;
-	n->next = atomic_load(&sp->notes);
-	while (!atomic_compare_exchange_weak(&sp->notes, &n->next, n))
-		;
+	n->at_ms = clock_ms();
+	push(sp, n);
 }
 
 static void merge(struct space *sp, struct note *n)
@@ -142,7 +152,10 @@ int space_run(struct space *sp, bool pressure, const _Atomic bool *stop)
 
 	for (; n != NULL; n = next) {
 		next = n->next;
-		merge(sp, n);
+		if (clock_ms() - n->at_ms < sp->settle_ms)
+			push(sp, n);
+		else
+			merge(sp, n);
 	}
 	store_stats(sp->store, &stats);
 	for (int f = 0; f < FAMILY_COUNT; f++) {

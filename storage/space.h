@@ -8,7 +8,8 @@
 
 struct space;
 
-struct space *space_new(struct store *s);
+/* settle_ms: how old a note must be, so that the deletes it tells of have been written. */
+struct space *space_new(struct store *s, int64_t settle_ms);
 void space_free(struct space *sp);
 /* Entries of the group below index are deleted; bytes: what they held, 0 if not known. */
 void space_note(

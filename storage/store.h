@@ -10,8 +10,11 @@ enum store_family {
 	FAMILY_IDX,  /* group:8 index:8 -> entry header (entry.h), no blobs */
 	FAMILY_ROWS, /* group:8 keyspace:1 key -> row value */
 	FAMILY_META, /* group:8 what:1 -> terms, votes, marks */
-	FAMILY_LOG_HOURS, FAMILY_LOG_DAYS, FAMILY_LOG_LONG, FAMILY_LOG_COMPACTED,
-	             /* group:8 index:8 -> payload, one family per class of retention */
+	FAMILY_LOG_HOURS,
+	FAMILY_LOG_DAYS,
+	FAMILY_LOG_LONG,
+	FAMILY_LOG_COMPACTED,
+	/* group:8 index:8 -> payload, one family per class of retention */
 	FAMILY_COUNT
 };
 
@@ -24,7 +27,7 @@ struct store_options {
 	int64_t wal_bytes_max;      /* default 160 MiB */
 	int64_t write_buffer_bytes; /* bound over all families */
 	int64_t block_cache_bytes;
-	int open_files_max;         /* far below the process limit */
+	int open_files_max; /* far below the process limit */
 	int background_threads;
 };
 /* 160 MiB of WAL, 192 MiB of write buffers, 64 MiB of blocks, 1024 files, 2 threads. */
@@ -49,7 +52,8 @@ int store_batch_count(const struct store_batch *b);
 void store_put(struct store_batch *b, enum store_family f, struct bytes key,
 	const struct bytes *parts, int part_count);
 void store_delete(struct store_batch *b, enum store_family f, struct bytes key);
-void store_delete_range(struct store_batch *b, enum store_family f, struct bytes from, struct bytes to);
+void store_delete_range(
+	struct store_batch *b, enum store_family f, struct bytes from, struct bytes to);
 enum err store_write(struct store *s, struct store_batch *b) MUST_USE; /* ERR_IO, ERR_NOSPACE */
 enum err store_sync(struct store *s) MUST_USE;
 
@@ -66,15 +70,15 @@ struct store_iter *store_iter_new(struct store *s, struct store_snapshot *snapsh
 	enum store_family f, struct bytes from, struct bytes to, bool forward);
 bool store_iter_valid(const struct store_iter *i);
 void store_iter_step(struct store_iter *i);
-struct bytes store_iter_key(const struct store_iter *i);   /* good until the next step */
+struct bytes store_iter_key(const struct store_iter *i); /* good until the next step */
 struct bytes store_iter_value(const struct store_iter *i);
 enum err store_iter_free(struct store_iter *i); /* ERR_IO, ERR_CORRUPT if the walk broke off */
 
 struct store_stats {
-	int64_t disk_bytes;      /* all files */
+	int64_t disk_bytes; /* all files */
 	int64_t blob_bytes[FAMILY_COUNT], blob_garbage_bytes[FAMILY_COUNT];
 	int64_t wal_bytes, memtable_bytes, block_cache_bytes;
-	uint64_t last_sequence;  /* grows with every write */
+	uint64_t last_sequence; /* grows with every write */
 };
 void store_stats(struct store *s, struct store_stats *out);
 uint64_t store_sequence(struct store *s); /* stats.last_sequence alone, cheap */
@@ -82,7 +86,8 @@ uint64_t store_sequence(struct store *s); /* stats.last_sequence alone, cheap */
  * keys, multi-gets counted by key, and steps of iterators. */
 uint64_t store_reads(const struct store *s, enum store_family f);
 /* Gives the space of deleted keys in [from, to) back to the disk (blob files too). Slow: worker. */
-enum err store_reclaim(struct store *s, enum store_family f, struct bytes from, struct bytes to) MUST_USE;
+enum err store_reclaim(
+	struct store *s, enum store_family f, struct bytes from, struct bytes to) MUST_USE;
 const char *store_dir(const struct store *s); /* "" for the map */
 
 #endif

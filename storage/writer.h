@@ -24,11 +24,13 @@ struct lane *writer_lane(struct writer *w, const struct loop *l);
 struct store *writer_store(const struct writer *w);
 
 /* Into the set being gathered; the calling loop's own lane. */
-void lane_put(struct lane *l, enum store_family f, struct bytes key, const struct bytes *parts, int part_count);
+void lane_put(struct lane *l, enum store_family f, struct bytes key, const struct bytes *parts,
+	int part_count);
 void lane_delete(struct lane *l, enum store_family f, struct bytes key);
 void lane_delete_range(struct lane *l, enum store_family f, struct bytes from, struct bytes to);
 
-struct durable { /* embed; done runs on the lane's loop, in order of asking, never inside the call */
+struct durable { /* embed; done runs on the lane's loop, in order of asking, never inside the call
+		  */
 	struct list node;
 	void (*done)(struct durable *d);
 	uint64_t at; /* private: the lane's position that must be synced */

@@ -367,7 +367,7 @@ START_TEST(space_is_reclaimed_when_worth_it)
 	struct space *sp;
 
 	ck_assert_int_eq(store_open_mem(1, &s), OK);
-	sp = space_new(s);
+	sp = space_new(s, 0);
 	space_note(sp, 1, FAMILY_LOG_DAYS, 10, 1000);
 	space_note(sp, 1, FAMILY_LOG_DAYS, 20, 1000);
 	space_note(sp, 2, FAMILY_LOG_DAYS, 20, 1000);
