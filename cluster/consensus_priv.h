@@ -123,6 +123,7 @@ struct consensus {
 
 	struct list held; /* inbound */
 	uint32_t held_count;
+	size_t held_bytes;
 	uint32_t marks_pending; /* terms and votes staged and not durable */
 	uint32_t hold_count;    /* outbound, waiting for the disk */
 	size_t hold_bytes;

@@ -9,7 +9,7 @@
 #include "cluster/consensus_priv.h"
 #include "server/base/log.h"
 
-enum { HELD_MAX = 256 };
+enum { HELD_MAX = 256, HELD_BYTES_MAX = 32 << 20 };
 
 struct address {
 	char text[RAFT_WIRE_ADDRESS_MAX + 1];
@@ -204,10 +204,11 @@ void consensus_installed(struct consensus *c, enum err e)
 
 static void hold(struct consensus *c, struct raft_wire *m)
 {
-	if (c->held_count >= HELD_MAX) {
+	if (c->held_count >= HELD_MAX || c->held_bytes + m->frame.bytes.len > HELD_BYTES_MAX) {
 		raft_wire_fini(m);
 		return;
 	}
+	c->held_bytes += m->frame.bytes.len;
 	struct held *h = mem_new(sizeof *h);
 	h->message = *m;
 	c->held_count++;
@@ -285,14 +286,19 @@ bool raft_receive_held(struct consensus *c)
 {
 	for (struct list *n = c->held.next, *next; n != &c->held && c->raft; n = next) {
 		struct held *h = list_entry(n, struct held, node);
+		size_t bytes = h->message.frame.bytes.len;
 		next = n->next;
-		if (!deliver(c, &h->message))
-			continue;
-		/* A rebuild holds it again, at the end. */
-		list_remove(&h->node);
-		mem_free(h);
+		/* Out of the list: delivering may end the instance and drop what is held. */
+		list_remove(n);
 		c->held_count--;
-		return true;
+		c->held_bytes -= bytes;
+		if (deliver(c, &h->message)) {
+			mem_free(h);
+			return true;
+		}
+		list_push_back(next, n); /* where it was */
+		c->held_count++;
+		c->held_bytes += bytes;
 	}
 	return false;
 }
@@ -302,6 +308,7 @@ void raft_receive_drop_held(struct consensus *c)
 	struct list *n;
 	while ((n = list_pop(&c->held)) != NULL) {
 		struct held *h = list_entry(n, struct held, node);
+		c->held_bytes -= h->message.frame.bytes.len;
 		raft_wire_fini(&h->message);
 		mem_free(h);
 		c->held_count--;
