@@ -118,10 +118,12 @@ START_TEST(crashes_keep_what_was_acknowledged)
 		rep_crash(r, (int)(random_u64() % (uint64_t)(lane_count(&r->lane) + 1)));
 		/* What was not acknowledged may be gone: its place may be taken by another. */
 		uint64_t last = r->disk.first + r->disk.count - 1;
+		int gone = 0;
 		for (uint64_t i = last + 1; i < WORLD_INDEX_MAX; i++) {
-			ck_assert_uint_eq(W.acked[i], 0);
+			gone += W.acked[i] != 0;
 			W.committed[i] = 0;
 		}
+		ck_assert_int_eq(gone, 0);
 		rep_start(r, r->disk.marks.term == 0 || r->disk.count == 0 ? 1 : 0);
 	}
 	rep_sync(r);
