@@ -517,6 +517,13 @@ START_TEST(gate_commits_what_a_majority_has)
 }
 END_TEST
 
+static int changes;
+static void change_done(struct consensus_change *c, enum err e)
+{
+	(void)c;
+	changes += e == OK;
+}
+
 /* Terms and votes are on the disk before anything that depends on them leaves. */
 START_TEST(votes_wait_for_the_disk)
 {
@@ -564,6 +571,69 @@ START_TEST(offsets_must_continue)
 }
 END_TEST
 
+/* A leader whose disk hangs: it falls silent, and steps down when nobody answers. */
+START_TEST(a_muted_leader_falls_silent)
+{
+	begin(15, ON);
+	go();
+	elect();
+	rep_sync(X);
+	say_result(3, 2, 2);
+	frames_drop();
+	W.now_ms += 200;
+	rep_tick(X);
+	ck_assert_uint_ne(heard(RAFT_IO_APPEND_ENTRIES).type, 0);
+	consensus_mute(X->c, true);
+	W.now_ms += 200;
+	rep_tick(X);
+	ck_assert_uint_eq(heard(RAFT_IO_APPEND_ENTRIES).type, 0);
+	for (int i = 0; i < 3; i++) {
+		W.now_ms += 700;
+		rep_tick(X);
+	}
+	ck_assert_int_eq(consensus_role(X->c), ROLE_FOLLOWER);
+	consensus_mute(X->c, false);
+	for (int i = 0; i < 3; i++) {
+		W.now_ms += 1300;
+		rep_tick(X);
+	}
+	ck_assert_int_eq(consensus_role(X->c), ROLE_CANDIDATE);
+}
+END_TEST
+
+/* A lone voter's entries leave when they are on its disk: nobody else's copy makes them last. */
+START_TEST(a_lone_voters_entries_wait_for_its_disk)
+{
+	begin(15, ON);
+	rep_start(X, 1);
+	rep_turn(X);
+	rep_sync(X);
+	ck_assert(consensus_ready(X->c));
+	static struct consensus_change change;
+	change = (struct consensus_change){
+		CHANGE_ADD_SPARE, W.rep[2].id, W.rep[2].address, change_done};
+	ck_assert_int_eq(consensus_change(X->c, &change), OK);
+	ck_assert_int_eq(consensus_change(X->c, &change), ERR_BUSY);
+	rep_sync(X);
+	ck_assert_int_eq(changes, 1);
+	change.kind = CHANGE_TO_STANDBY;
+	ck_assert_int_eq(consensus_change(X->c, &change), OK);
+	rep_sync(X);
+	rep_sync(X);
+	ck_assert_int_eq(changes, 2);
+	frames_drop();
+	say_result(2, 1, plog_last_index(X->log));
+	frames_drop();
+	ck_assert_int_eq(rep_propose(X), OK);
+	rep_turn(X);
+	ck_assert_uint_eq(heard(RAFT_IO_APPEND_ENTRIES).type, 0);
+	rep_sync(X);
+	rep_sync(X);
+	ck_assert_uint_eq(heard(RAFT_IO_APPEND_ENTRIES).append_entries.n_entries, 1);
+	ck_assert_int_eq(X->acked, 1);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("guard");
@@ -584,6 +654,8 @@ int main(void)
 	tcase_add_loop_test(tc, gate_commits_what_a_majority_has, 0, 2);
 	tcase_add_test(tc, votes_wait_for_the_disk);
 	tcase_add_test(tc, offsets_must_continue);
+	tcase_add_test(tc, a_muted_leader_falls_silent);
+	tcase_add_test(tc, a_lone_voters_entries_wait_for_its_disk);
 	Suite *s = suite_create("guard");
 	suite_add_tcase(s, tc);
 	SRunner *sr = srunner_create(s);
