@@ -213,7 +213,7 @@ START_TEST(the_path_of_an_entry_is_short)
 	int64_t start = clock_us();
 	for (int i = 0; i < N; i++) {
 		struct value *v = null_proposal(r);
-		ck_assert_int_eq(consensus_propose(r->c, &v->p), OK);
+		must(consensus_propose(r->c, &v->p) == OK); /* a check costs more than an entry */
 		if (i % 16 == 15)
 			lane_sync(&r->lane, 1 << 30);
 	}
