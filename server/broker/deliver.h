@@ -37,7 +37,8 @@ struct subscriber;
 struct subscriber_ops {
 	/* Takes the record (true), or refuses it for now (false: output too full, window full): then it
 	 * and all later ones of its partition are offered again after subscriber_ready. Expired messages
-	 * and No Local are the subscriber's business (true = done with it). */
+	 * and No Local are the subscriber's business (true = done with it). On a memory route a refused
+	 * record is dropped. It may subscribe, unsubscribe and even end the subscriber. */
 	bool (*deliver)(struct subscriber *s, const struct delivery *d);
 	/* Records between the subscriber's position and where the log now starts were trimmed. */
 	void (*skipped)(struct subscriber *s, struct partition *p, int64_t from, int64_t to);
@@ -46,7 +47,7 @@ struct subscriber { /* embed in the session; init before use */
 	const struct subscriber_ops *ops;
 	struct shard *shard;
 	struct list subscriptions;
-	struct list private_node;
+	struct list private_node, all_node;
 	struct subscriber_state *state;   /* private: positions of those behind; NULL while all live */
 };
 void subscriber_init(struct subscriber *s, struct shard *shard, const struct subscriber_ops *ops);
@@ -90,7 +91,8 @@ void subscription_set_start(struct subscription *sub, struct partition *p, int64
 int subscriber_stream_count(const struct subscriber *s);
 const struct stream *subscriber_stream_at(const struct subscriber *s, int index);
 
-/* One record again (redelivery after a resume): read from the log and offered once to give. */
+/* One record again (redelivery after a resume): read from the log and offered once to give. r is the
+ * module's until done, even if the subscriber ends: then set give to NULL, before. */
 struct redeliver {
 	struct record_read read;      /* private */
 	struct partition *partition;

@@ -1,0 +1,348 @@
+/* The broker's life and what follows the catalogue: each shard compiles the route table anew when a
+ * catalogue comes into force on its loop, so that publishing looks at nothing but its own shard.
+ * The first shard sees to it that the streams of all routes exist. */
+#include <stdatomic.h>
+#include <stdio.h>
+#include "server/base/log.h"
+#include "server/broker/broker_priv.h"
+
+enum { CREATE_RETRY_MS = 500, RECORD_ROOM = 65536 };
+static const char route_prefix[] = "route.";
+
+#define AT(field) offsetof(struct broker_conf, field)
+const struct conf_row broker_rows[] = {
+	{"message.bytes_max", CONF_BYTES, AT(message_bytes_max), "4MiB", 1024, 64 << 20, NULL,
+		CONF_AT_START, NULL, "Greatest size of one message, the same for every protocol."},
+	{"stream.auto_create", CONF_BOOL, AT(stream_auto_create), "true", 0, 0, NULL,
+		CONF_AT_RELOAD, NULL,
+		"Whether producing to a stream that does not exist creates it."},
+	{"route.*", CONF_NAMED, AT(routes), NULL, 0, 0, NULL, CONF_AT_START, route_check,
+		"Which stream takes a topic: FILTER -> STREAM [durability=sync|memory] "
+		"[key=topic|level(N)|text(WORD)]. Routes are tried in order of name, the one named "
+		"default last; unless set, that one is # -> mqtt."},
+	{"publish.inflight_bytes", CONF_BYTES, AT(publish_inflight_bytes), "8MiB", 65536,
+		(int64_t)1 << 40, NULL, CONF_AT_RELOAD, NULL,
+		"Bytes published through one loop and not yet committed, beyond which its "
+		"publishers are not read from."},
+	{"publish.batch_bytes", CONF_BYTES, AT(batch_bytes_max), "256KiB", 4096, 16 << 20, NULL,
+		CONF_AT_RELOAD, NULL,
+		"Size at which the messages of one turn for one partition are cut into batches."},
+	{"session.expiry_max", CONF_MSEC, AT(session_expiry_ms_max), "30d", 0, INT64_MAX, NULL,
+		CONF_AT_RELOAD, NULL, "Longest time a session outlives its connection."},
+	{"feed.bytes", CONF_BYTES, AT(feed_bytes), "16MiB", 65536, (int64_t)1 << 40, NULL,
+		CONF_AT_RELOAD, NULL,
+		"Bytes of recent records that one loop keeps for readers that fell behind."},
+	{.key = NULL},
+};
+#undef AT
+
+static const struct metric_row rows[] = {
+	[M_MESSAGES_IN] = {"sluice_messages_in_total", NULL, METRIC_COUNTER,
+		"Messages published by topic."},
+	[M_BYTES_IN] = {"sluice_message_bytes_in_total", NULL, METRIC_COUNTER,
+		"Bytes of messages published by topic."},
+	[M_BATCHES_IN] = {"sluice_publish_batches_total", NULL, METRIC_COUNTER,
+		"Batches that published messages were gathered into."},
+	[M_PUBLISH_BUSY] = {"sluice_publish_paused_total", NULL, METRIC_COUNTER,
+		"Times a publisher had to wait because too much was in flight."},
+	[M_PUBLISH_FAILED] = {"sluice_publish_batches_failed_total", NULL, METRIC_COUNTER,
+		"Batches of published messages that were not stored."},
+	[M_INFLIGHT_BYTES] = {"sluice_publish_inflight_bytes", NULL, METRIC_GAUGE,
+		"Bytes published and not yet committed."},
+	[M_RECORDS_MATCHED] = {"sluice_feed_records_total", NULL, METRIC_COUNTER,
+		"Records that loops matched against their subscriptions."},
+	[M_MESSAGES_OUT] = {"sluice_messages_out_total", NULL, METRIC_COUNTER,
+		"Messages taken by subscribers."},
+	[M_BYTES_OUT] = {"sluice_message_bytes_out_total", NULL, METRIC_COUNTER,
+		"Payload bytes of messages taken by subscribers."},
+	[M_FELL_BEHIND] = {"sluice_subscribers_fell_behind_total", NULL, METRIC_COUNTER,
+		"Times a subscriber did not keep up with a partition."},
+	[M_BEHIND] = {"sluice_subscribers_behind", NULL, METRIC_GAUGE,
+		"Subscribers times partitions that read at a position of their own."},
+	[M_CATCHUP_READS] = {"sluice_catchup_reads_total", NULL, METRIC_COUNTER,
+		"Reads of the log for subscribers behind."},
+	[M_CATCHUP_BYTES] = {"sluice_catchup_read_bytes_total", NULL, METRIC_COUNTER,
+		"Bytes read from the log for subscribers behind."},
+	[M_FEED_GAPS] = {"sluice_feed_gaps_total", NULL, METRIC_COUNTER,
+		"Times a loop did not keep up with a partition and read the log instead."},
+	[M_SKIPPED] = {"sluice_records_skipped_total", NULL, METRIC_COUNTER,
+		"Records trimmed before subscribers behind had read them."},
+	[M_MEMORY_DROPPED] = {"sluice_memory_dropped_total", NULL, METRIC_COUNTER,
+		"Messages of memory routes dropped for a subscriber or loop that was full."},
+	[M_RETAINED_SKIPPED] = {"sluice_retained_skipped_total", NULL, METRIC_COUNTER,
+		"Retained values not sent because they had expired or could not be read."},
+	[M_RETAINED_SENT] = {"sluice_retained_sent_total", NULL, METRIC_COUNTER,
+		"Retained messages sent to new subscriptions."},
+	[M_SUBSCRIPTIONS] = {"sluice_subscriptions", NULL, METRIC_GAUGE,
+		"Topic filters subscribed to."},
+	[M_KEPT_BYTES] = {"sluice_feed_kept_bytes", NULL, METRIC_GAUGE,
+		"Memory of entries kept for subscribers behind."},
+	[M_UNREADABLE] = {"sluice_batches_unreadable_total", NULL, METRIC_COUNTER,
+		"Batches passed over because they could not be read."},
+};
+struct metric_table broker_metrics = {rows, sizeof rows / sizeof rows[0], 0};
+
+void *priv_grown(void *array, size_t count, size_t *room, size_t each)
+{
+	if (count < *room)
+		return array;
+	*room = *room > 0 ? *room * 2 : 8;
+	void *bigger = mem_resize(array, *room * each);
+	must(bigger != NULL);
+	return bigger;
+}
+
+void priv_tick(struct shard *s, int64_t after_ms)
+{
+	if (!loop_timer_is_set(&s->tick) || s->tick.at_ms > loop_now_ms(s->loop) + after_ms)
+		loop_timer_set(&s->tick, after_ms);
+}
+
+/* ---- routes and their streams */
+
+static void targets_free(struct shard *s)
+{
+	for (int i = 0; i < s->target_count; i++) {
+		batch_builder_fini(&s->targets[i].memory_batch.builder);
+		mem_free(s->targets[i].slots);
+		mem_free(s->targets[i].name);
+	}
+	mem_free(s->targets);
+	mem_free(s->route_targets);
+	s->targets = NULL;
+	s->route_targets = NULL;
+	s->target_count = 0;
+}
+
+static int target_find(const struct shard *s, const char *stream)
+{
+	for (int i = 0; i < s->target_count; i++)
+		if (strcmp(s->targets[i].name, stream) == 0)
+			return i;
+	return -1;
+}
+
+static void target_init(struct shard *s, struct target *t, const char *stream)
+{
+	const struct broker_conf *conf = &s->broker->conf;
+	t->name = mem_text(stream, strlen(stream));
+	list_init(&t->memory_batch.publishes);
+	/* What is in flight is bounded first, so that a turn's batch is never cut. */
+	batch_builder_init(&t->memory_batch.builder,
+		(size_t)(conf->publish_inflight_bytes + conf->message_bytes_max) + RECORD_ROOM);
+	t->stream = catalog_stream(s->catalog, bytes_text(stream));
+	if (t->stream == NULL || t->stream->partition_count == 0)
+		return;
+	t->slot_count = t->stream->partition_count;
+	t->slots = mem_new((size_t)t->slot_count * sizeof *t->slots);
+	for (int i = 0; i < t->slot_count; i++) {
+		list_init(&t->slots[i].node);
+		t->slots[i].to = t->stream->partitions[i];
+	}
+}
+
+static void targets_build(struct shard *s)
+{
+	int n = routes_count(s->routes);
+	s->targets = mem_new((size_t)n * sizeof *s->targets);
+	s->route_targets = mem_new((size_t)n * sizeof *s->route_targets);
+	for (int i = 0; i < n; i++) {
+		const struct route *r = routes_at(s->routes, i);
+		int t = target_find(s, r->stream);
+		if (t < 0) {
+			t = s->target_count;
+			target_init(s, &s->targets[t], r->stream);
+			s->target_count++;
+		}
+		s->route_targets[i] = t;
+	}
+}
+
+static void route_add(struct shard *s, const char *name, const char *text)
+{
+	char why[160];
+	if (routes_set(s->routes, name, text, why, sizeof why) != OK && s->index == 0)
+		LOG(LOG_ERROR, AREA_BROKER, "route_invalid", "route=%s why=\"%s\"", name, why);
+}
+
+static void routes_build(struct shard *s)
+{
+	const struct conf_named *set = &s->broker->conf.routes;
+	const char *key, *value;
+	size_t prefix = sizeof route_prefix - 1;
+	routes_free(s->routes);
+	s->routes = routes_new();
+	for (int i = 0; i < set->count; i++)
+		route_add(s, set->pairs[i].name, set->pairs[i].value);
+	for (int at = 0; catalog_setting_next(s->catalog, &at, &key, &value);)
+		if (strncmp(key, route_prefix, prefix) == 0)
+			route_add(s, key + prefix, value);
+}
+
+static void streams_check(struct broker *b);
+
+static void stream_created(struct meta_op *op)
+{
+	struct broker *b = list_entry(op, struct broker, create);
+	enum err e = op->err;
+	if (e != OK && e != ERR_EXISTS)
+		LOG(LOG_WARN, AREA_BROKER, "route_stream_failed", "stream=%s err=\"%s\" why=\"%s\"",
+			b->creating, err_text(e), op->why);
+	mem_free(b->creating);
+	b->creating = NULL;
+	/* Not at once even when it worked: the catalogue that has it may still be on its way. */
+	loop_timer_set(&b->create_timer, e == OK ? 1 : CREATE_RETRY_MS);
+}
+
+static void create_again(struct loop_timer *t)
+{
+	streams_check(list_entry(t, struct broker, create_timer));
+}
+
+/* On the first shard's loop: creates the first stream that a route names and that is missing. */
+static void streams_check(struct broker *b)
+{
+	struct shard *s = &b->shards[0];
+	const char *missing = NULL;
+	if (!atomic_load(&b->started) || s->catalog == NULL || b->creating != NULL)
+		return;
+	for (int i = 0; i < s->target_count && missing == NULL; i++)
+		if (s->targets[i].stream == NULL)
+			missing = s->targets[i].name;
+	if (missing == NULL) {
+		atomic_store(&b->streams_exist, true);
+		return;
+	}
+	b->creating = mem_text(missing, strlen(missing));
+	b->create = (struct meta_op){.kind = META_CREATE_STREAM,
+		.name = b->creating,
+		.partitions = -1,
+		.replicas = -1,
+		.done = stream_created};
+	node_change(b->node, &b->create);
+}
+
+static void catalog_changed(struct catalog_watcher *w, const struct catalog *c)
+{
+	struct shard *s = list_entry(w, struct shard, catalog_watcher);
+	const struct catalog *old = s->catalog;
+	/* Those told of a memory batch may publish anew: until nothing is left. */
+	while (!list_empty(&s->open) || s->memory_open)
+		publish_flush(s);
+	s->catalog = catalog_hold(c);
+	targets_free(s);
+	routes_build(s);
+	targets_build(s);
+	feeds_catalog(s);
+	if (old != NULL)
+		catalog_release(old);
+	if (s->index == 0)
+		streams_check(s->broker);
+}
+
+/* ---- life */
+
+static void shard_init(struct shard *s, struct broker *b, int index)
+{
+	s->broker = b;
+	s->index = index;
+	s->loop = loops_at(b->loops, index);
+	publish_init(s);
+	deliver_init(s);
+	feeds_init(s);
+	list_init(&s->catalog_watcher.node);
+	s->catalog_watcher.loop = s->loop;
+	s->catalog_watcher.changed = catalog_changed;
+}
+
+enum err broker_new(const struct broker_conf *conf, struct node *node, struct loops *loops,
+	struct workers *workers, struct broker **out, char *why, size_t why_size)
+{
+	for (int i = 0; i < conf->routes.count; i++) {
+		char line[120];
+		if (route_check(conf->routes.pairs[i].value, line, sizeof line) == OK)
+			continue;
+		(void)snprintf(why, why_size, "route.%s: %s", conf->routes.pairs[i].name, line);
+		return ERR_INVALID;
+	}
+	struct broker *b = mem_new(sizeof *b);
+	b->conf = *conf;
+	b->node = node;
+	b->loops = loops;
+	b->workers = workers;
+	b->count = loops_count(loops);
+	b->shards = mem_new((size_t)b->count * sizeof *b->shards);
+	loop_timer_init(&b->create_timer, loops_at(loops, 0), create_again);
+	for (int i = 0; i < b->count; i++)
+		shard_init(&b->shards[i], b, i);
+	for (int i = 0; i < b->count; i++)
+		node_watch_catalog(node, &b->shards[i].catalog_watcher);
+	*out = b;
+	return OK;
+}
+
+static void start_here(void *arg)
+{
+	struct broker *b = arg;
+	atomic_store(&b->started, true);
+	streams_check(b);
+}
+
+void broker_start(struct broker *b)
+{
+	loop_call(loops_at(b->loops, 0), start_here, b);
+}
+
+bool broker_ready(const struct broker *b)
+{
+	return atomic_load(&b->streams_exist) && node_ready(b->node);
+}
+
+void broker_free(struct broker *b)
+{
+	if (b == NULL)
+		return;
+	for (int i = 0; i < b->count; i++) {
+		struct shard *s = &b->shards[i];
+		retained_fini(s);
+		deliver_fini(s);
+		feeds_fini(s);
+		publish_fini(s);
+		targets_free(s);
+		routes_free(s->routes);
+		if (s->catalog != NULL)
+			catalog_release(s->catalog);
+	}
+	mem_free(b->creating);
+	mem_free(b->shards);
+	mem_free(b);
+}
+
+struct shard *broker_shard(struct broker *b, const struct loop *l)
+{
+	return &b->shards[loop_index(l)];
+}
+struct loop *shard_loop(const struct shard *s)
+{
+	return s->loop;
+}
+struct broker *shard_broker(const struct shard *s)
+{
+	return s->broker;
+}
+struct node *shard_node(const struct shard *s)
+{
+	return s->broker->node;
+}
+struct workers *shard_workers(const struct shard *s)
+{
+	return s->broker->workers;
+}
+const struct broker_conf *shard_conf(const struct shard *s)
+{
+	return &s->broker->conf;
+}
+const struct catalog *shard_catalog(const struct shard *s)
+{
+	return node_catalog(s->broker->node, s->loop);
+}
