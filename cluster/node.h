@@ -1,6 +1,6 @@
 /* A node: its groups (catalogue, tables, stream partitions), and the catalogue all loops read.
- * Boot (main thread): node_open before loops_run, node_started after; the end: node_close after the
- * doors are closed and loops still run. */
+ * Boot (main thread): node_open before loops_run; the end: node_close after the doors are closed and
+ * while loops still run. */
 #ifndef CLUSTER_NODE_H
 #define CLUSTER_NODE_H
 #include "cluster/partition.h"
@@ -16,7 +16,8 @@ struct node_conf { /* filled by node_rows: node.*, cluster.*, stream.*, retentio
 	int64_t stream_partitions, stream_replicas;
 	int64_t retention_ms, retention_bytes;
 	int64_t tables;
-	int64_t inflight_bytes_max;
+	int64_t inflight_bytes_max;     /* partition.inflight: per partition, proposed and not answered */
+	int64_t rows_bytes_max;         /* partition.rows: over all loops, rows kept in memory */
 };
 extern const struct conf_row node_rows[];
 extern struct metric_table node_metrics;
@@ -76,6 +77,7 @@ struct meta_setting { const char *key; const char *value; /* NULL: remove, back 
 struct meta_op { /* belongs to the node until done runs on the caller's loop */
 	struct proposal proposal;       /* private */
 	struct loop_msg msg;            /* private */
+	struct node *node;              /* private */
 	struct loop *from;
 	enum meta_kind kind;
 	const char *name;               /* stream; borrowed until done, like all pointers here */

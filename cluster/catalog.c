@@ -1,0 +1,235 @@
+/* A catalogue is built whole whenever something in it changes and never changed after: loops read
+ * it without a lock. What did not change is shared with the one before, so a change costs a few
+ * words per stream. */
+#include "cluster/catalog.h"
+#include <stdatomic.h>
+#include <stdlib.h>
+#include "cluster/partition_own.h"
+#include "server/base/mem.h"
+
+struct shared_stream {
+	struct stream s; /* first: others point to it */
+	_Atomic uint32_t refs;
+};
+
+struct catalog {
+	_Atomic uint32_t refs;
+	uint64_t version;
+	struct stream **streams; /* in order of name */
+	int stream_count;
+	struct map by_name, by_uuid;
+	struct partition **tables;
+	int table_count;
+	struct stream_setting *settings; /* in order of key */
+	int setting_count;
+};
+
+static char *text_copy(const char *text)
+{
+	return mem_text(text, strlen(text));
+}
+
+static void *array_new(int count, size_t each)
+{
+	return mem_new((size_t)(count > 0 ? count : 1) * each);
+}
+
+static struct stream_setting *settings_copy(const struct stream_setting *from, int count)
+{
+	struct stream_setting *to = array_new(count, sizeof *to);
+
+	for (int i = 0; i < count; i++)
+		to[i] = (struct stream_setting){text_copy(from[i].key), text_copy(from[i].value)};
+	return to;
+}
+
+/* Strings of ours that readers see as const. */
+static void text_free(const char *text)
+{
+	mem_free((void *)(uintptr_t)text);
+}
+
+static void settings_free(const struct stream_setting *s, int count)
+{
+	for (int i = 0; i < count; i++) {
+		text_free(s[i].key);
+		text_free(s[i].value);
+	}
+	mem_free((void *)(uintptr_t)s);
+}
+
+static struct partition **partitions_copy(struct partition *const *from, int count)
+{
+	struct partition **to = array_new(count, sizeof *to);
+
+	for (int i = 0; i < count; i++)
+		to[i] = partition_ref(from[i]);
+	return to;
+}
+
+static void partitions_free(struct partition *const *at, int count)
+{
+	for (int i = 0; i < count; i++)
+		partition_unref(at[i]);
+	mem_free((void *)(uintptr_t)at);
+}
+
+struct stream *catalog_stream_new(const struct stream *like)
+{
+	struct shared_stream *b = mem_new(sizeof *b);
+
+	atomic_init(&b->refs, 1);
+	b->s = *like;
+	b->s.name = text_copy(like->name);
+	b->s.settings = settings_copy(like->settings, like->setting_count);
+	b->s.partitions = partitions_copy(like->partitions, like->partition_count);
+	return &b->s;
+}
+
+static struct shared_stream *shared(const struct stream *s)
+{
+	return (struct shared_stream *)(uintptr_t)s;
+}
+
+struct stream *catalog_stream_ref(const struct stream *s)
+{
+	atomic_fetch_add_explicit(&shared(s)->refs, 1, memory_order_relaxed);
+	return &shared(s)->s;
+}
+
+void catalog_stream_unref(const struct stream *s)
+{
+	if (s == NULL ||
+		atomic_fetch_sub_explicit(&shared(s)->refs, 1, memory_order_acq_rel) > 1)
+		return;
+	text_free(s->name);
+	settings_free(s->settings, s->setting_count);
+	partitions_free(s->partitions, s->partition_count);
+	mem_free(shared(s));
+}
+
+static int stream_order(const void *a, const void *b)
+{
+	const struct stream *const *x = a, *const *y = b;
+
+	return strcmp((*x)->name, (*y)->name);
+}
+
+static int setting_order(const void *a, const void *b)
+{
+	const struct stream_setting *x = a, *y = b;
+
+	return strcmp(x->key, y->key);
+}
+
+struct catalog *catalog_new(const struct catalog_parts *p)
+{
+	struct catalog *c = mem_new(sizeof *c);
+
+	atomic_init(&c->refs, 1);
+	c->version = p->version;
+	c->stream_count = p->stream_count;
+	c->streams = array_new(p->stream_count, sizeof(struct stream *));
+	for (int i = 0; i < p->stream_count; i++) {
+		struct stream *s = catalog_stream_ref(p->streams[i]);
+
+		c->streams[i] = s;
+		map_put(&c->by_name, bytes_text(s->name), s);
+		map_put(&c->by_uuid, bytes_of(s->uuid, sizeof s->uuid), s);
+	}
+	qsort(c->streams, (size_t)c->stream_count, sizeof(struct stream *), stream_order);
+	c->tables = partitions_copy(p->tables, p->table_count);
+	c->table_count = p->table_count;
+	c->settings = settings_copy(p->settings, p->setting_count);
+	c->setting_count = p->setting_count;
+	qsort(c->settings, (size_t)c->setting_count, sizeof *c->settings, setting_order);
+	return c;
+}
+
+const struct catalog *catalog_hold(const struct catalog *c)
+{
+	struct catalog *mine = (struct catalog *)(uintptr_t)c;
+
+	atomic_fetch_add_explicit(&mine->refs, 1, memory_order_relaxed);
+	return c;
+}
+
+void catalog_release(const struct catalog *c)
+{
+	struct catalog *mine = (struct catalog *)(uintptr_t)c;
+
+	if (c == NULL || atomic_fetch_sub_explicit(&mine->refs, 1, memory_order_acq_rel) > 1)
+		return;
+	map_fini(&mine->by_name);
+	map_fini(&mine->by_uuid);
+	for (int i = 0; i < mine->stream_count; i++)
+		catalog_stream_unref(mine->streams[i]);
+	mem_free(mine->streams);
+	partitions_free(mine->tables, mine->table_count);
+	settings_free(mine->settings, mine->setting_count);
+	mem_free(mine);
+}
+
+uint64_t catalog_version(const struct catalog *c)
+{
+	return c->version;
+}
+
+const struct stream *catalog_stream(const struct catalog *c, struct bytes name)
+{
+	return map_get(&c->by_name, name);
+}
+
+const struct stream *catalog_stream_by_uuid(const struct catalog *c, const uint8_t uuid[16])
+{
+	return map_get(&c->by_uuid, bytes_of(uuid, 16));
+}
+
+int catalog_stream_count(const struct catalog *c)
+{
+	return c->stream_count;
+}
+
+const struct stream *catalog_stream_at(const struct catalog *c, int index)
+{
+	must(index >= 0 && index < c->stream_count);
+	return c->streams[index];
+}
+
+/* The same on every node and for good: not the map's hash, which is each process's own. */
+struct partition *catalog_table(const struct catalog *c, struct bytes key)
+{
+	if (c->table_count == 0)
+		return NULL;
+	return c->tables[hash_murmur2(key) % (uint32_t)c->table_count];
+}
+
+int catalog_table_count(const struct catalog *c)
+{
+	return c->table_count;
+}
+
+struct partition *catalog_table_at(const struct catalog *c, int index)
+{
+	must(index >= 0 && index < c->table_count);
+	return c->tables[index];
+}
+
+const char *catalog_setting(const struct catalog *c, const char *key)
+{
+	struct stream_setting want = {key, NULL}, *found;
+
+	found = bsearch(
+		&want, c->settings, (size_t)c->setting_count, sizeof *c->settings, setting_order);
+	return found != NULL ? found->value : NULL;
+}
+
+bool catalog_setting_next(const struct catalog *c, int *at, const char **key, const char **value)
+{
+	if (*at >= c->setting_count)
+		return false;
+	*key = c->settings[*at].key;
+	*value = c->settings[*at].value;
+	++*at;
+	return true;
+}

@@ -1,0 +1,128 @@
+/* The insides of a partition, shared by partition.c (life, applying, following), propose.c
+ * (writing), partition_read.c (reading), partition_trim.c (forgetting). All of it is the home
+ * loop's but the atomics and refs. */
+#ifndef CLUSTER_PARTITION_PRIV_H
+#define CLUSTER_PARTITION_PRIV_H
+#include <stdatomic.h>
+#include "cluster/node_metrics.h"
+#include "cluster/partition_own.h"
+#include "server/base/mem.h"
+
+enum { KEYSPACE_OWN = 0 }; /* rows of this keyspace are orders to the partition, not kept */
+
+struct building { /* the entry being made; empty between turns */
+	struct buf rows;
+	struct slice *parts; /* [0] is for the rows */
+	uint32_t part_count, part_room;
+	size_t batch_bytes;
+	uint32_t records;
+	int64_t max_ms;
+	struct list proposals;
+};
+
+struct answers { /* chain of finished proposals for one loop, by node.next */
+	struct proposal *first, *last;
+};
+
+struct partition_home {
+	struct loop *loop;
+	struct partition_limits limits;
+	struct rows_cache *cache;
+	struct building building;
+	struct answers *answers; /* per loop */
+	struct loop_hook answer_hook;
+	struct loop_timer timer;
+	struct loop_hook tick_hook;
+	struct partition **all;
+	int count, room, tick_at;
+	int leading;
+	int64_t hlc;
+	struct list spare; /* pending_entry */
+};
+
+struct pending_entry { /* proposed */
+	struct consensus_proposal proposal;
+	struct list node; /* partition.inflight */
+	struct partition *partition;
+	uint64_t index;
+	struct list proposals; /* whose outcome is its */
+};
+
+enum partition_phase { PARTITION_NEW, PARTITION_OPEN, PARTITION_CLOSING, PARTITION_CLOSED };
+
+struct partition {
+	struct partition_home *home;
+	struct loop *loop;
+	const struct plog_env *env;
+	struct partition_options options;
+	struct plog *log;
+	struct rows *rows;
+	struct consensus *consensus;
+	struct consensus_options consensus_options;
+	enum partition_phase phase;
+	int home_at; /* place in home.all */
+
+	_Atomic uint32_t refs;
+	_Atomic int64_t high_watermark, first_offset, bytes;
+	_Atomic int32_t epoch;
+	_Atomic bool leads;
+
+	/* writing */
+	struct loop_hook hook;   /* STAGE_PROPOSE */
+	struct list gathered;    /* proposals not evaluated yet */
+	struct list inflight;    /* pending_entry */
+	size_t held_bytes;       /* of proposals from arrival to answer */
+	struct rows_fetch fetch; /* a row the first proposal needs */
+	enum err fetch_err;
+	bool fetching;
+	bool overlay_stale; /* pending rows no longer tell what is in flight */
+	uint64_t term;      /* of those pending rows */
+	int64_t unready_ms; /* since when proposals wait for a leader; 0: none do */
+
+	/* applying */
+	uint64_t applied_index, applied_term, marked_index;
+	uint32_t applied_count; /* entries since the last write-back */
+	int64_t applied_ms;     /* when the first of them was */
+	struct list watchers, waits;
+
+	/* forgetting */
+	int64_t retention_ms, retention_bytes, retain_at_ms;
+	struct plog_retain retain;
+	struct proposal trim;
+	bool retaining;
+
+	/* beginning and end */
+	struct job job;
+	enum err open_err;
+	void (*created)(void *arg, enum err e);
+	void (*closed)(void *arg);
+	void *owner_arg;
+	bool destroy;
+};
+
+/* partition.c */
+void partition_write_back(struct partition *p);
+bool partition_write_back_due(const struct partition *p);
+enum err partition_unserved(const struct partition *p); /* why it does not serve; OK: it does */
+
+/* propose.c */
+void propose_init(struct partition *p);
+void propose_turn(struct loop_hook *h);
+void propose_fail_all(struct partition *p, enum err e);
+void propose_tick(struct partition *p, int64_t now_ms);
+void propose_answers_run(struct loop_hook *h);
+void building_init(struct building *b);
+void building_fini(struct building *b);
+void eval_put_own(struct eval *v, struct bytes key, struct bytes value);
+struct partition *eval_partition(const struct eval *v);
+
+/* partition_read.c */
+void reads_fire_waits(struct partition *p, bool all);
+
+/* partition_trim.c */
+void trim_apply(struct partition *p, const struct row_change *row);
+void trim_tick(struct partition *p, int64_t now_ms);
+void trim_grown(struct partition *p);
+bool trim_asked(const struct proposal *p); /* it is a partition_trim */
+
+#endif
