@@ -99,8 +99,7 @@ struct stream *catalog_stream_ref(const struct stream *s)
 
 void catalog_stream_unref(const struct stream *s)
 {
-	if (s == NULL ||
-		atomic_fetch_sub_explicit(&shared(s)->refs, 1, memory_order_acq_rel) > 1)
+	if (s == NULL || atomic_fetch_sub_explicit(&shared(s)->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	text_free(s->name);
 	settings_free(s->settings, s->setting_count);

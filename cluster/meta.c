@@ -45,8 +45,9 @@ enum err meta_cluster_decode(struct bytes in, struct meta_cluster *out)
 	out->tables = rd_u32be(&r);
 	out->next_group = rd_u64be(&r);
 	out->founded_ms = (int64_t)rd_u64be(&r);
-	if (r.err == OK && (out->tables == 0 || out->tables > META_TABLES_MAX ||
-				   out->next_group < META_STREAM_FIRST))
+	if (r.err == OK &&
+		(out->tables == 0 || out->tables > META_TABLES_MAX ||
+			out->next_group < META_STREAM_FIRST))
 		rd_fail(&r, ERR_MALFORMED);
 	if (r.err == OK)
 		memcpy(out->id, id.at, sizeof out->id);
@@ -199,7 +200,8 @@ static const struct setting_row setting_rows[] = {
 	{"retention.ms", SETTING_INT, -1, INT64_MAX, NULL, NULL},
 	{"retention.bytes", SETTING_INT, -1, INT64_MAX, NULL, NULL},
 	{"max.message.bytes", SETTING_INT, 0, INT32_MAX, NULL, NULL},
-	{"cleanup.policy", SETTING_WORD, 0, 0, ",delete,", ",compact,compact,delete,delete,compact,"},
+	{"cleanup.policy", SETTING_WORD, 0, 0, ",delete,",
+		",compact,compact,delete,delete,compact,"},
 	{"min.insync.replicas", SETTING_INT, 1, 7, NULL, NULL},
 	{"message.timestamp.type", SETTING_WORD, 0, 0, ",CreateTime,LogAppendTime,", NULL},
 	{"message.timestamp.difference.max.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
@@ -399,8 +401,8 @@ static enum err create_check(struct meta_op *op)
 	if (!meta_name_valid(bytes_text(op->name)))
 		return say(op, ERR_INVALID, "invalid stream name");
 	if (op->partitions < 1 || op->partitions > META_STREAM_PARTITIONS_MAX)
-		return say(op, ERR_INVALID, "partitions must be 1 to %d",
-			META_STREAM_PARTITIONS_MAX);
+		return say(
+			op, ERR_INVALID, "partitions must be 1 to %d", META_STREAM_PARTITIONS_MAX);
 	if (op->replicas < 1 || op->replicas > 7)
 		return say(op, ERR_INVALID, "replicas must be 1 to 7");
 	return OK;

@@ -10,11 +10,11 @@
 
 enum {
 	META_GROUP_ID = 1,
-	META_TABLE_FIRST = 2,     /* groups of the tables */
+	META_TABLE_FIRST = 2, /* groups of the tables */
 	META_TABLES_MAX = 256,
 	META_STREAM_FIRST = 1024, /* groups of stream partitions */
 	META_KEYSPACE = 1,
-	META_GROUPS_MAX = 10000,  /* of a node: Raft's timers and memory are made for that many */
+	META_GROUPS_MAX = 10000, /* of a node: Raft's timers and memory are made for that many */
 	META_STREAM_PARTITIONS_MAX = 4096,
 	META_SETTINGS_MAX = 1024,
 };
@@ -42,7 +42,7 @@ struct meta_stream {
 void meta_stream_encode(const struct meta_stream *s, struct buf *out);
 /* Gives a stream with all but the name. ERR_MALFORMED. */
 enum err meta_stream_decode(struct bytes in, struct meta_stream **out) MUST_USE;
-void meta_stream_free(struct meta_stream *s); /* NULL is fine */
+void meta_stream_free(struct meta_stream *s);                                  /* NULL is fine */
 const char *meta_stream_setting(const struct meta_stream *s, const char *key); /* NULL: not set */
 /* As a number; else the default. */
 int64_t meta_stream_number(const struct meta_stream *s, const char *key, int64_t otherwise);

@@ -39,13 +39,16 @@ const struct conf_row node_rows[] = {
 		CONF_AT_START, NULL,
 		"Bytes a partition may hold, unless its stream says else; -1: any number."},
 	{"tables", CONF_INT, AT(tables), "16", 1, META_TABLES_MAX, NULL, CONF_AT_START, NULL,
-		"Groups that hold sessions and consumers' positions; fixed when a cluster is founded."},
+		"Groups that hold sessions and consumers' positions; fixed when a cluster is "
+		"founded."},
 	{"partition.inflight", CONF_BYTES, AT(inflight_bytes_max), "16MiB", 1 << 20, 1 << 30, NULL,
 		CONF_AT_START, NULL,
-		"Bytes a partition takes before they are committed; more is refused for the moment."},
+		"Bytes a partition takes before they are committed; more is refused for the "
+		"moment."},
 	{"partition.rows", CONF_BYTES, AT(rows_bytes_max), "64MiB", 1 << 20, INT64_MAX, NULL,
 		CONF_AT_START, NULL,
-		"Memory for rows (sessions, positions, retained messages) that are on the disk, too."},
+		"Memory for rows (sessions, positions, retained messages) that are on the disk, "
+		"too."},
 	{0},
 };
 
@@ -241,8 +244,7 @@ static void watch_fire(struct loop_timer *t)
 	struct node *n = list_entry(t, struct node, timer);
 
 	graves_clear(n, loop_now_ms(n->home));
-	if (!n->closing && !atomic_load(&n->ready) && n->founded && n->version > 0 &&
-		all_lead(n)) {
+	if (!n->closing && !atomic_load(&n->ready) && n->founded && n->version > 0 && all_lead(n)) {
 		LOG(LOG_INFO, AREA_CLUSTER, "node_ready", "node=%lld cluster=%s groups=%u",
 			(long long)n->conf.id, n->cluster_id, n->groups.count + 1);
 		atomic_store(&n->ready, true);
@@ -254,7 +256,11 @@ static void watch_fire(struct loop_timer *t)
 
 struct found_groups {
 	struct node *n;
-	struct stored_group { uint64_t id; int disk; enum store_family family; } *at;
+	struct stored_group {
+		uint64_t id;
+		int disk;
+		enum store_family family;
+	} * at;
 	int count, room;
 };
 
@@ -323,8 +329,7 @@ static void read_meta_row(void *arg, struct bytes key, struct bytes value)
 static enum err open_meta(struct node *n, const struct found_groups *f)
 {
 	struct partition_options o = {
-		.env = storage_env(
-			n->storage, loop_index(n->home), disk_of(n, f, META_GROUP_ID)),
+		.env = storage_env(n->storage, loop_index(n->home), disk_of(n, f, META_GROUP_ID)),
 		.group = META_GROUP_ID,
 		.replica = (uint64_t)n->conf.id << 32 | 1,
 		.log_family = FAMILY_LOG_HOURS,
@@ -377,8 +382,8 @@ static enum err delete_unwanted(struct node *n, const struct found_groups *f)
 
 		if (g == NULL || g->wanted)
 			continue;
-		env = storage_env(n->storage, loop_index(partition_home(g->partition)),
-			f->at[i].disk);
+		env = storage_env(
+			n->storage, loop_index(partition_home(g->partition)), f->at[i].disk);
 		e = plog_open(env, g->id, f->at[i].family, &log);
 		if (e != OK)
 			return e;
@@ -535,8 +540,8 @@ void node_end_if_idle(struct node *n)
 	if (!n->closing || n->running)
 		return;
 	while ((w = list_pop(&n->waiting)) != NULL) {
-		struct meta_op *op =
-			list_entry(list_entry(w, struct proposal, node), struct meta_op, proposal);
+		struct meta_op *op = list_entry(
+			list_entry(w, struct proposal, node), struct meta_op, proposal);
 
 		op->err = ERR_CLOSED;
 		op->msg.run = op_home;

@@ -221,15 +221,15 @@ static bool all_ready(const struct node *n, const struct meta_stream *row)
 
 static struct stream *share_stream(const struct node *n, const struct meta_stream *row)
 {
-	struct partition **partitions =
-		mem_new((size_t)row->group_count * sizeof(struct partition *));
+	struct partition **partitions = mem_new(
+		(size_t)row->group_count * sizeof(struct partition *));
 	struct stream s = {
 		.name = row->name,
 		.internal = strncmp(row->name, "__", 2) == 0,
 		.created_ms = row->created_ms,
 		.retention_ms = meta_stream_number(row, "retention.ms", n->conf.retention_ms),
-		.retention_bytes =
-			meta_stream_number(row, "retention.bytes", n->conf.retention_bytes),
+		.retention_bytes = meta_stream_number(
+			row, "retention.bytes", n->conf.retention_bytes),
 		.message_bytes_max = meta_stream_number(row, "max.message.bytes", 0),
 		.setting_count = row->setting_count,
 		.settings = row->settings,
@@ -251,8 +251,7 @@ struct catalog *node_build_catalog(struct node *n)
 	struct catalog_parts parts = {.version = ++n->version};
 	struct stream **streams = mem_new((n->streams.count + 1u) * sizeof(struct stream *));
 	struct stream_setting *settings = mem_new((n->settings.count + 1u) * sizeof *settings);
-	struct partition **tables =
-		mem_new((n->cluster.tables + 1u) * sizeof(struct partition *));
+	struct partition **tables = mem_new((n->cluster.tables + 1u) * sizeof(struct partition *));
 	struct catalog *c;
 	struct model_stream *s;
 	struct stream_setting *k;
@@ -346,8 +345,8 @@ static void tell_step(struct node *n)
 	n->next = NULL;
 	n->force_index = n->round_index;
 	for (w = n->waiting.next; w != &n->waiting; w = next) {
-		struct meta_op *op =
-			list_entry(list_entry(w, struct proposal, node), struct meta_op, proposal);
+		struct meta_op *op = list_entry(
+			list_entry(w, struct proposal, node), struct meta_op, proposal);
 
 		next = w->next;
 		if (op->proposal.index > n->force_index)

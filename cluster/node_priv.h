@@ -58,8 +58,8 @@ struct node {
 	/* the model: rows as applied */
 	bool founded;
 	struct meta_cluster cluster;
-	struct map streams;  /* name -> model_stream */
-	struct map settings; /* key -> struct stream_setting */
+	struct map streams;   /* name -> model_stream */
+	struct map settings;  /* key -> struct stream_setting */
 	uint64_t model_index; /* of the entry last applied to it */
 	uint64_t version;     /* of the last catalogue built */
 	struct meta_founding founding;

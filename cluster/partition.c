@@ -17,7 +17,8 @@ enum {
 	WRITE_BACK_ENTRIES = 256,
 	WRITE_BACK_BYTES = 4 << 20,
 	WRITE_BACK_MS = 1000,
-	ENTRY_OVERSIZE = 64 << 20, /* beyond what this module lets in flight, Raft refuses nothing */
+	ENTRY_OVERSIZE =
+		64 << 20, /* beyond what this module lets in flight, Raft refuses nothing */
 };
 
 /* --- following the log --- */
@@ -80,7 +81,7 @@ static void on_apply(void *arg, struct entry *e)
 bool partition_write_back_due(const struct partition *p)
 {
 	return p->applied_count >= WRITE_BACK_ENTRIES ||
-	       rows_dirty_bytes(p->rows) >= WRITE_BACK_BYTES;
+		rows_dirty_bytes(p->rows) >= WRITE_BACK_BYTES;
 }
 
 void partition_write_back(struct partition *p)
@@ -123,7 +124,8 @@ static void tell_led(struct partition *p, bool leads)
 	p->home->leading += leads ? 1 : -1;
 	for (n = p->watchers.next; n != &p->watchers; n = next) {
 		next = n->next;
-		list_entry(n, struct watcher, node)->led(list_entry(n, struct watcher, node), leads);
+		list_entry(n, struct watcher, node)
+			->led(list_entry(n, struct watcher, node), leads);
 	}
 	if (!leads)
 		reads_fire_waits(p, true);

@@ -231,12 +231,14 @@ static bool read_tail(struct partition *p, struct record_read *r, int64_t end)
 
 	if (e == NULL || e->head.base_offset > r->offset || e->head.count == 0)
 		return false;
-	for (uint64_t index; e != NULL && e->head.base_offset < end; e = plog_cached(p->log, index)) {
+	for (uint64_t index; e != NULL && e->head.base_offset < end;
+		e = plog_cached(p->log, index)) {
 		index = e->index + 1;
 		if (e->head.count == 0)
 			continue;
-		if (r->count > 0 && (bytes + e->head.payload_bytes > r->bytes_max ||
-					    r->count == READ_ENTRIES_MAX))
+		if (r->count > 0 &&
+			(bytes + e->head.payload_bytes > r->bytes_max ||
+				r->count == READ_ENTRIES_MAX))
 			break;
 		if (r->count == room) {
 			room = room ? room * 4 : 4;

@@ -98,8 +98,7 @@ static void retain(struct partition *p)
 	p->retaining = true;
 	partition_ref(p);
 	p->retain = (struct plog_retain){.log = p->log,
-		.before_ms = p->retention_ms < 0 ? -1
-						 : loop_now_wall_ms(p->loop) - p->retention_ms,
+		.before_ms = p->retention_ms < 0 ? -1 : loop_now_wall_ms(p->loop) - p->retention_ms,
 		.bytes_max = p->retention_bytes,
 		.end_offset = partition_high_watermark(p),
 		.done = retain_done};

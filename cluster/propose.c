@@ -347,8 +347,7 @@ void eval_put_own(struct eval *v, struct bytes key, struct bytes value)
 void eval_delete(struct eval *v, uint8_t keyspace, struct bytes key)
 {
 	must(keyspace != KEYSPACE_OWN);
-	eval_write(
-		v, &(struct row_change){ROW_DELETE, keyspace, key, bytes_of(NULL, 0)});
+	eval_write(v, &(struct row_change){ROW_DELETE, keyspace, key, bytes_of(NULL, 0)});
 }
 
 /* Nothing was changed: the answer goes with the entry it may have relied on. */
@@ -358,8 +357,8 @@ static void answer_read(struct partition *p, struct building *b, struct proposal
 		q->index = plog_last_index(p->log) + 1;
 		list_push_back(&b->proposals, &q->node);
 	} else if (!list_empty(&p->inflight)) {
-		struct pending_entry *last =
-			list_entry(p->inflight.prev, struct pending_entry, node);
+		struct pending_entry *last = list_entry(
+			p->inflight.prev, struct pending_entry, node);
 
 		q->index = last->index;
 		list_push_back(&last->proposals, &q->node);

@@ -14,10 +14,10 @@
 #include "storage/keys.h"
 
 enum {
-	CELLS_MIN = 1024,      /* of a loop, kept whatever the budget: an evaluation needs several */
-	SPARE_MAX = 256,       /* overlays */
-	ROOM_KEEP = 512,       /* values' memory of pending rows that is not given back */
-	LOAD_ROWS_MAX = 1024,  /* a table that is smaller is read whole at the start */
+	CELLS_MIN = 1024,     /* of a loop, kept whatever the budget: an evaluation needs several */
+	SPARE_MAX = 256,      /* overlays */
+	ROOM_KEEP = 512,      /* values' memory of pending rows that is not given back */
+	LOAD_ROWS_MAX = 1024, /* a table that is smaller is read whole at the start */
 	LOAD_BYTES_MAX = 1 << 18,
 };
 
@@ -295,7 +295,8 @@ void rows_reset(struct rows *t)
 	t->generation++;
 }
 
-enum err rows_get(struct rows *t, bool pending, uint8_t keyspace, struct bytes key, struct bytes *out)
+enum err rows_get(
+	struct rows *t, bool pending, uint8_t keyspace, struct bytes key, struct bytes *out)
 {
 	struct cell *c;
 

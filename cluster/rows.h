@@ -30,10 +30,10 @@ void rows_reset(struct rows *t);
 
 /* The value as applied, or with pending as after the newest pending entry and what is staged.
  * Borrowed until the next call. ERR_NOTFOUND; ERR_MORE: ask rows_fetch. */
-enum err rows_get(
-	struct rows *t, bool pending, uint8_t keyspace, struct bytes key, struct bytes *out) MUST_USE;
+enum err rows_get(struct rows *t, bool pending, uint8_t keyspace, struct bytes key,
+	struct bytes *out) MUST_USE;
 
-struct rows_fetch { /* embed */
+struct rows_fetch {       /* embed */
 	struct list node; /* private */
 	void (*done)(struct rows_fetch *f, enum err e);
 };
@@ -56,7 +56,7 @@ size_t rows_dirty_bytes(const struct rows *t);
 /* Stages all changed rows in the lane; the caller adds the applied mark in the same turn. */
 size_t rows_write_back(struct rows *t);
 
-struct rows_scan { /* embed: keys with a prefix, after `after` if that has bytes, in order */
+struct rows_scan {      /* embed: keys with a prefix, after `after` if that has bytes, in order */
 	struct job job; /* private */
 	struct rows *table;
 	struct store_snapshot *snapshot;

@@ -14,7 +14,7 @@ struct value { /* bytes with room, or no row */
 	bool present;
 };
 
-struct overlay { /* what a row will be */
+struct overlay {                /* what a row will be */
 	struct list node;       /* rows.pending or cache spare */
 	struct list stage_node; /* rows.staged, or in none */
 	struct cell *cell;

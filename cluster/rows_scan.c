@@ -12,13 +12,14 @@ enum { MEMORY_WALK_MAX = 2048, SCAN_BYTES = 1 << 20, SCAN_BYTES_MAX = 64 << 20 }
 
 /* --- rows in memory --- */
 
-static bool cell_wanted(const struct cell *c, uint8_t keyspace, struct bytes prefix, struct bytes after)
+static bool cell_wanted(
+	const struct cell *c, uint8_t keyspace, struct bytes prefix, struct bytes after)
 {
 	struct bytes key = bytes_of(c->key + 1, c->key_len - 1);
 
 	return c->known && c->key[0] == keyspace && key.len >= prefix.len &&
-	       (prefix.len == 0 || memcmp(key.at, prefix.at, prefix.len) == 0) &&
-	       (after.len == 0 || bytes_compare(key, after) > 0);
+		(prefix.len == 0 || memcmp(key.at, prefix.at, prefix.len) == 0) &&
+		(after.len == 0 || bytes_compare(key, after) > 0);
 }
 
 struct gathering {
@@ -230,8 +231,9 @@ static void scan_merge(struct rows_scan *s, struct merge *m)
 	while (e == OK && merge_front(m, &key, &value)) {
 		size_t len = key.len + value.len;
 
-		s->more = f.count > 0 && (buf_len(&f.bytes) + len > bytes_max ||
-						 (s->rows_max > 0 && f.count >= s->rows_max));
+		s->more = f.count > 0 &&
+			(buf_len(&f.bytes) + len > bytes_max ||
+				(s->rows_max > 0 && f.count >= s->rows_max));
 		if (s->more)
 			break;
 		e = found_add(&f, key, value);

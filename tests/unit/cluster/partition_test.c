@@ -44,7 +44,10 @@ static void teardown(void)
 
 /* --- counters: the outcome depends on what is pending --- */
 
-struct count { struct proposal q; uint64_t seen; };
+struct count {
+	struct proposal q;
+	uint64_t seen;
+};
 
 static enum err count_up(struct proposal *q, struct eval *v)
 {
@@ -336,8 +339,11 @@ END_TEST
 START_TEST(scan_merges_store_and_memory)
 {
 	enum { N = 3000 };
-	struct world_row r = {.r = {.from = P, .keyspace = KS, .prefix = true,
-				      .key = bytes_text("row/"), .rows_max = 700}};
+	struct world_row r = {.r = {.from = P,
+				      .keyspace = KS,
+				      .prefix = true,
+				      .key = bytes_text("row/"),
+				      .rows_max = 700}};
 	char key[32], last[32], value[200];
 	int at = 0;
 
@@ -397,8 +403,8 @@ static void moved(struct proposal *q)
 
 START_TEST(scan_is_of_one_moment)
 {
-	struct world_row r = {.r = {.from = P, .keyspace = KS, .prefix = true,
-				      .key = bytes_text("pair/")}};
+	struct world_row r = {
+		.r = {.from = P, .keyspace = KS, .prefix = true, .key = bytes_text("pair/")}};
 	int two = 0;
 
 	for (int i = 0; i < 3000; i += 500)
@@ -668,14 +674,14 @@ START_TEST(closed_partition_answers_closed_and_leaves_nothing)
 	struct world_ask a = {.q = {.to = P}};
 	struct world_row r = {.r = {.from = P, .keyspace = KS, .key = bytes_text("zz/once")}};
 	struct world_read rr = {.r = {.from = P}};
+	struct world_close c = {&W, P, true, false};
 	struct store_iter *i;
 
 	publish(3, 10, 0);
 	put(0, 100, 1);
-	partition_ref(P);
 	loop_call(loops_at(W.loops, 0), wait_run, NULL);
-	world_close(&W, P, true, false);
-	sem_wait(&W.done); /* the wait */
+	world_call(&W, 1, world_close_run, &c);
+	sem_wait(&W.done); /* the closing, and the wait */
 	ck_assert_int_eq(world_ask(&W, 0, &a), ERR_CLOSED);
 	ck_assert_int_eq(world_row(&W, 2, &r), ERR_CLOSED);
 	ck_assert_int_eq(world_read(&W, 2, &rr), ERR_CLOSED);

@@ -56,11 +56,12 @@ static inline void world_stop(struct world *w)
 	loops_stop(w->loops);
 	for (int i = 0; i < WORLD_LOOPS; i++)
 		partition_home_free(w->home[i]);
-	writer_free(w->writer);
+	writer_stop(w->writer);
 	for (int i = 0; i < WORLD_LOOPS; i++)
 		tail_cache_free(w->cache[i]);
 	workers_free(w->workers);
 	loops_free(w->loops);
+	writer_free(w->writer);
 	sem_destroy(&w->done);
 }
 
@@ -80,7 +81,11 @@ static inline struct partition *world_open(struct world *w, int loop, uint64_t g
 	return p;
 }
 
-struct world_close { struct world *w; struct partition *p; bool destroy, crash; };
+struct world_close {
+	struct world *w;
+	struct partition *p;
+	bool destroy, crash;
+};
 static inline void world_closed(void *arg)
 {
 	sem_post(&((struct world_close *)arg)->w->done);
@@ -126,7 +131,10 @@ static inline void world_batch_into(struct proposal *q, int records, size_t valu
 }
 
 /* One proposal, from the test's thread, via a loop. */
-struct world_ask { struct proposal q; struct world *w; };
+struct world_ask {
+	struct proposal q;
+	struct world *w;
+};
 static inline void world_asked(struct proposal *q)
 {
 	sem_post(&list_entry(q, struct world_ask, q)->w->done);
@@ -145,7 +153,10 @@ static inline enum err world_ask(struct world *w, int loop, struct world_ask *a)
 	return a->q.err;
 }
 
-struct world_row { struct row_read r; struct world *w; };
+struct world_row {
+	struct row_read r;
+	struct world *w;
+};
 static inline void world_row_done(struct row_read *r)
 {
 	sem_post(&list_entry(r, struct world_row, r)->w->done);
@@ -164,7 +175,10 @@ static inline enum err world_row(struct world *w, int loop, struct world_row *a)
 	return a->r.err;
 }
 
-struct world_read { struct record_read r; struct world *w; };
+struct world_read {
+	struct record_read r;
+	struct world *w;
+};
 static inline void world_read_done(struct record_read *r)
 {
 	sem_post(&list_entry(r, struct world_read, r)->w->done);

@@ -1,0 +1,496 @@
+/* A node over real storage in a folder of its own: founding, changes of the catalogue with readers
+ * on other loops, restarts. */
+#include <check.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#include "cluster/node_priv.h"
+#include "cluster/partition_priv.h"
+#include "storage/storage.h"
+
+enum { LOOPS = 3 };
+
+static char dir[64];
+static struct loops *loops;
+static struct workers *workers;
+static struct storage *storage;
+static struct node *node;
+static sem_t done;
+static int64_t tables = 4;
+static struct catalog_watcher watchers[LOOPS];
+static _Atomic int seen_streams[LOOPS], changes[LOOPS];
+
+static void on_catalog(struct catalog_watcher *w, const struct catalog *c)
+{
+	int i = loop_index(w->loop);
+
+	ck_assert_ptr_eq(loop_here(), w->loop);
+	ck_assert_ptr_eq(node_catalog(node, w->loop), c);
+	seen_streams[i] = catalog_stream_count(c);
+	changes[i]++;
+}
+
+static enum err start(char *why, size_t size)
+{
+	struct storage_conf sc = {dir, 0, 60000, 8 << 20, 32 << 20, 8 << 20, 32 << 20, 256};
+	struct node_conf nc = {.id = 7,
+		.name = "n",
+		.rack = "",
+		.cluster_name = "test",
+		.seeds = "",
+		.stream_partitions = 3,
+		.stream_replicas = 3,
+		.retention_ms = 604800000,
+		.retention_bytes = -1,
+		.tables = tables,
+		.inflight_bytes_max = 16 << 20,
+		.rows_bytes_max = 8 << 20};
+	enum err e;
+
+	loops = loops_new(LOOPS);
+	workers = workers_new(2);
+	ck_assert_int_eq(storage_open(&sc, loops, workers, &storage, why, size), OK);
+	e = node_open(&nc, loops, workers, storage, &node, why, size);
+	if (e != OK)
+		return e;
+	for (int i = 0; i < LOOPS; i++) {
+		watchers[i] = (struct catalog_watcher){
+			.loop = loops_at(loops, i), .changed = on_catalog};
+		node_watch_catalog(node, &watchers[i]);
+	}
+	loops_run(loops);
+	for (int i = 0; i < 2000 && !node_ready(node); i++)
+		usleep(5000);
+	ck_assert(node_ready(node));
+	return OK;
+}
+
+static void stop(void)
+{
+	node_close(node);
+	loops_stop(loops);
+	storage_stop(storage);
+	workers_free(workers);
+	loops_free(loops);
+	storage_free(storage);
+}
+
+static void restart(void)
+{
+	char why[200];
+
+	stop();
+	ck_assert_int_eq(start(why, sizeof why), OK);
+}
+
+static void setup(void)
+{
+	char why[200];
+
+	metric_register(&node_metrics);
+	metric_register(&storage_metrics);
+	snprintf(dir, sizeof dir, "/tmp/sluice-node-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	sem_init(&done, 0, 0);
+	ck_assert_int_eq(start(why, sizeof why), OK);
+}
+
+static void teardown(void)
+{
+	char command[100];
+
+	stop();
+	snprintf(command, sizeof command, "rm -rf %s", dir);
+	ck_assert_int_eq(system(command), 0);
+}
+
+/* --- asking from the test's thread --- */
+
+static void call(int loop, void (*fn)(void *arg), void *arg)
+{
+	loop_call(loops_at(loops, loop), fn, arg);
+	while (sem_wait(&done) != 0)
+		;
+}
+
+static void op_done(struct meta_op *op)
+{
+	ck_assert_ptr_eq(loop_here(), op->from);
+	sem_post(&done);
+}
+
+static void op_run(void *arg)
+{
+	struct meta_op *op = arg;
+
+	op->done = op_done;
+	node_change(node, op);
+}
+
+static enum err change(int loop, struct meta_op *op)
+{
+	call(loop, op_run, op);
+	return op->err;
+}
+
+static enum err create(int loop, const char *name, int64_t partitions)
+{
+	struct meta_op op = {
+		.kind = META_CREATE_STREAM, .name = name, .partitions = partitions, .replicas = -1};
+
+	return change(loop, &op);
+}
+
+static enum err delete (int loop, const char *name) {
+	struct meta_op op = {.kind = META_DELETE_STREAM, .name = name};
+
+	return change(loop, &op);
+}
+
+static enum err alter(int loop, const char *name, const char *key, const char *value, char *why)
+{
+	struct meta_setting set = {key, value};
+	struct meta_op op = {
+		.kind = META_ALTER_STREAM, .name = name, .settings = &set, .setting_count = 1};
+	enum err e = change(loop, &op);
+
+	if (why != NULL)
+		snprintf(why, 160, "%s", op.why);
+	return e;
+}
+
+struct look {
+	const char *name;
+	const struct catalog *held;
+	const struct stream *stream;
+};
+
+static void look_run(void *arg)
+{
+	struct look *l = arg;
+
+	l->held = catalog_hold(node_catalog(node, loop_here()));
+	l->stream = catalog_stream(l->held, bytes_text(l->name));
+	sem_post(&done);
+}
+
+static struct look look(int loop, const char *name)
+{
+	struct look l = {.name = name};
+
+	call(loop, look_run, &l);
+	return l;
+}
+
+static void asked(struct proposal *q)
+{
+	(void)q;
+	sem_post(&done);
+}
+
+static void ask_run(void *arg)
+{
+	struct proposal *q = arg;
+
+	q->done = asked;
+	partition_propose(q);
+}
+
+static enum err publish(int loop, struct partition *p, int64_t *offset)
+{
+	struct proposal q = {.to = p, .batch_count = 1, .batch_max_ms = 5};
+	struct bytes value = bytes_text("hello");
+	struct batch_builder b;
+
+	batch_builder_init(&b, 1 << 20);
+	ck_assert_int_eq(batch_builder_add(&b, 5, NULL, &value, NULL, 0), OK);
+	q.batch = batch_builder_seal(&b);
+	batch_builder_fini(&b);
+	call(loop, ask_run, &q);
+	*offset = q.base_offset;
+	return q.err;
+}
+
+/* --- tests --- */
+
+START_TEST(founds_a_cluster_that_stays)
+{
+	struct look l = look(0, "none");
+	char id[23];
+
+	ck_assert_ptr_null(l.stream);
+	ck_assert_int_eq(catalog_table_count(l.held), 4);
+	ck_assert_ptr_eq(catalog_table(l.held, bytes_text("client")),
+		catalog_table(l.held, bytes_text("client")));
+	catalog_release(l.held);
+	ck_assert_uint_eq(strlen(node_cluster_id(node)), 22);
+	snprintf(id, sizeof id, "%s", node_cluster_id(node));
+	tables = 9; /* fixed at the founding */
+	restart();
+	ck_assert_str_eq(node_cluster_id(node), id);
+	l = look(2, "none");
+	ck_assert_int_eq(catalog_table_count(l.held), 4);
+	catalog_release(l.held);
+}
+END_TEST
+
+START_TEST(created_streams_are_in_force_everywhere_and_survive)
+{
+	int64_t offset;
+	struct look l;
+
+	ck_assert_int_eq(create(0, "orders", -1), OK);
+	for (int i = 0; i < LOOPS; i++) {
+		l = look(i, "orders");
+		ck_assert_ptr_nonnull(l.stream);
+		ck_assert_int_eq(l.stream->partition_count, 3);
+		ck_assert_ptr_eq(catalog_stream_by_uuid(l.held, l.stream->uuid), l.stream);
+		ck_assert_int_eq(publish(i, l.stream->partitions[i], &offset), OK);
+		ck_assert_int_eq(offset, 0);
+		ck_assert_int_eq(publish((i + 1) % LOOPS, l.stream->partitions[i], &offset), OK);
+		ck_assert_int_eq(offset, 1);
+		catalog_release(l.held);
+		ck_assert_int_eq(seen_streams[i], 1);
+	}
+	ck_assert_int_eq(create(1, "orders", 2), ERR_EXISTS);
+	restart();
+	l = look(1, "orders");
+	ck_assert_int_eq(l.stream->partition_count, 3);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(partition_high_watermark(l.stream->partitions[i]), 2);
+	ck_assert_int_eq(publish(0, l.stream->partitions[2], &offset), OK);
+	ck_assert_int_eq(offset, 2);
+	catalog_release(l.held);
+}
+END_TEST
+
+START_TEST(refuses_what_is_not_valid)
+{
+	char why[160];
+	struct meta_setting bad = {"no.such.setting", "1"};
+	struct meta_op op = {.kind = META_CREATE_STREAM,
+		.name = "x",
+		.partitions = 1,
+		.replicas = 1,
+		.settings = &bad,
+		.setting_count = 1};
+
+	ck_assert_int_eq(create(0, "a/b", 1), ERR_INVALID);
+	ck_assert_int_eq(create(0, "..", 1), ERR_INVALID);
+	ck_assert_int_eq(create(0, "", 1), ERR_INVALID);
+	ck_assert_int_eq(create(0, "x", 0), ERR_INVALID);
+	ck_assert_int_eq(create(0, "x", 5000), ERR_INVALID);
+	ck_assert_int_eq(change(1, &op), ERR_INVALID);
+	ck_assert_ptr_nonnull(strstr(op.why, "no.such.setting"));
+	ck_assert_int_eq(delete (0, "nothing"), ERR_NOTFOUND);
+	ck_assert_int_eq(alter(0, "nothing", "retention.ms", "5", NULL), ERR_NOTFOUND);
+	ck_assert_int_eq(create(0, "x", 1), OK);
+	ck_assert_int_eq(alter(0, "x", "retention.ms", "abc", why), ERR_INVALID);
+	ck_assert_ptr_nonnull(strstr(why, "retention.ms"));
+	ck_assert_int_eq(alter(0, "x", "cleanup.policy", "compact", NULL), ERR_UNSUPPORTED);
+	ck_assert_int_eq(alter(0, "x", "cleanup.policy", "delete", NULL), OK);
+	op = (struct meta_op){.kind = META_CREATE_STREAM,
+		.name = "y",
+		.partitions = 2,
+		.replicas = 1,
+		.check_only = true};
+	ck_assert_int_eq(change(2, &op), OK);
+	struct look l = look(0, "y");
+	ck_assert_ptr_null(l.stream);
+	catalog_release(l.held);
+}
+END_TEST
+
+START_TEST(alter_and_more_partitions)
+{
+	struct meta_op op = {.kind = META_ADD_PARTITIONS, .name = "s", .partitions = 5};
+	struct partition *first;
+	int64_t offset;
+	struct look l;
+
+	ck_assert_int_eq(create(0, "s", 2), OK);
+	ck_assert_int_eq(alter(0, "s", "retention.bytes", "1000", NULL), OK);
+	l = look(1, "s");
+	first = l.stream->partitions[0];
+	ck_assert_int_eq(l.stream->retention_bytes, 1000);
+	ck_assert_int_eq(publish(0, first, &offset), OK);
+	catalog_release(l.held);
+	ck_assert_int_eq(change(1, &op), OK);
+	l = look(2, "s");
+	ck_assert_int_eq(l.stream->partition_count, 5);
+	ck_assert_ptr_eq(l.stream->partitions[0], first);
+	ck_assert_int_eq(publish(0, l.stream->partitions[4], &offset), OK);
+	ck_assert_int_eq(l.stream->retention_bytes, 1000);
+	ck_assert_int_eq(l.stream->partitions[0]->retention_bytes, 1000);
+	catalog_release(l.held);
+	op.partitions = 5;
+	ck_assert_int_eq(change(1, &op), ERR_INVALID);
+	ck_assert_int_eq(alter(0, "s", "retention.bytes", NULL, NULL), OK);
+	restart();
+	l = look(2, "s");
+	ck_assert_int_eq(l.stream->retention_bytes, -1);
+	ck_assert_int_eq(l.stream->partition_count, 5);
+	catalog_release(l.held);
+}
+END_TEST
+
+START_TEST(deleted_stream_is_gone_but_safe_for_who_holds_it)
+{
+	int64_t offset;
+	struct look l, again;
+	uint32_t groups;
+
+	ck_assert_int_eq(create(0, "s", 4), OK);
+	l = look(1, "s");
+	for (int i = 0; i < 4; i++)
+		ck_assert_int_eq(publish(2, l.stream->partitions[i], &offset), OK);
+	ck_assert_int_eq(delete (1, "s"), OK);
+	again = look(0, "s");
+	ck_assert_ptr_null(again.stream);
+	catalog_release(again.held);
+	ck_assert_int_eq(create(2, "s", 4), OK); /* the round that deletes is over by now */
+	ck_assert_int_eq(publish(2, l.stream->partitions[0], &offset), ERR_CLOSED);
+	again = look(0, "s");
+	ck_assert_int_ne(memcmp(again.stream->uuid, l.stream->uuid, 16), 0);
+	ck_assert_int_eq(publish(0, again.stream->partitions[0], &offset), OK);
+	ck_assert_int_eq(offset, 0);
+	catalog_release(again.held);
+	catalog_release(l.held);
+	groups = node->groups.count;
+	ck_assert_uint_eq(groups, 4 + 4);
+	restart();
+	ck_assert_uint_eq(node->groups.count, groups);
+}
+END_TEST
+
+START_TEST(settings_reach_every_loop)
+{
+	struct meta_setting set[2] = {{"route.a", "x -> y"}, {"config.b", "2"}};
+	struct meta_op op = {.kind = META_SET, .settings = set, .setting_count = 2};
+	const char *key, *value;
+	struct look l;
+	int at = 0;
+
+	ck_assert_int_eq(change(0, &op), OK);
+	l = look(2, "");
+	ck_assert_str_eq(catalog_setting(l.held, "route.a"), "x -> y");
+	ck_assert(catalog_setting_next(l.held, &at, &key, &value));
+	ck_assert_str_eq(key, "config.b");
+	ck_assert(catalog_setting_next(l.held, &at, &key, &value));
+	ck_assert(!catalog_setting_next(l.held, &at, &key, &value));
+	catalog_release(l.held);
+	set[0].value = NULL;
+	op.setting_count = 1;
+	ck_assert_int_eq(change(1, &op), OK);
+	op.setting_count = 0;
+	ck_assert_int_eq(change(1, &op), OK);
+	restart();
+	l = look(1, "");
+	ck_assert_ptr_null(catalog_setting(l.held, "route.a"));
+	ck_assert_str_eq(catalog_setting(l.held, "config.b"), "2");
+	catalog_release(l.held);
+}
+END_TEST
+
+/* Every loop publishes to whatever streams its catalogue has while others come and go. */
+static _Atomic int churn_left;
+struct churner {
+	struct proposal q;
+	const struct catalog *held;
+	uint32_t turn;
+};
+
+static void churn(struct churner *c)
+{
+	const struct catalog *now = node_catalog(node, loop_here());
+	int count = catalog_stream_count(now);
+	const struct stream *s;
+
+	c->turn++;
+	if (count == 0) {
+		c->q.to = catalog_table_at(now, (int)(c->turn % 4));
+	} else {
+		s = catalog_stream_at(now, (int)(c->turn % (uint32_t)count));
+		c->q.to = s->partitions[c->turn % (uint32_t)s->partition_count];
+	}
+	c->held = catalog_hold(now);
+	partition_propose(&c->q);
+}
+
+static void churned(struct proposal *q)
+{
+	struct churner *c = list_entry(q, struct churner, q);
+
+	ck_assert(q->err == OK || q->err == ERR_CLOSED || q->err == ERR_UNAVAILABLE);
+	catalog_release(c->held);
+	if (churn_left > 0)
+		churn(c);
+	else
+		sem_post(&done);
+}
+
+static enum err churn_row(struct proposal *q, struct eval *v)
+{
+	(void)q;
+	eval_put(v, 30, bytes_text("k"), bytes_text("v"));
+	return OK;
+}
+
+static void churn_run(void *arg)
+{
+	struct churner *c = arg;
+
+	c->q = (struct proposal){.batch_max_ms = -1, .evaluate = churn_row, .done = churned};
+	churn(c);
+}
+
+START_TEST(streams_come_and_go_under_load)
+{
+	struct churner c[LOOPS];
+	char name[20];
+
+	memset(c, 0, sizeof c);
+	churn_left = 1;
+	for (int i = 0; i < 12; i++) {
+		snprintf(name, sizeof name, "s%d", i % 4);
+		if (i >= 4)
+			ck_assert_int_eq(delete (i % LOOPS, name), OK);
+		ck_assert_int_eq(create((i + 1) % LOOPS, name, 2), OK);
+		if (i == 0) {
+			for (int k = 0; k < LOOPS; k++)
+				loop_call(loops_at(loops, k), churn_run, &c[k]);
+		}
+	}
+	churn_left = 0;
+	for (int k = 0; k < LOOPS; k++)
+		sem_wait(&done);
+	for (int k = 0; k < LOOPS; k++)
+		ck_assert_uint_gt(c[k].turn, 5);
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("node");
+	Suite *s = suite_create("node");
+	SRunner *sr;
+	int failed;
+
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, founds_a_cluster_that_stays);
+	tcase_add_test(tc, created_streams_are_in_force_everywhere_and_survive);
+	tcase_add_test(tc, refuses_what_is_not_valid);
+	tcase_add_test(tc, alter_and_more_partitions);
+	tcase_add_test(tc, deleted_stream_is_gone_but_safe_for_who_holds_it);
+	tcase_add_test(tc, settings_reach_every_loop);
+	tcase_add_test(tc, streams_come_and_go_under_load);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed != 0;
+}
