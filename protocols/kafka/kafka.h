@@ -1,6 +1,7 @@
 /* The Kafka door. Boot: kafka_rows into a struct kafka_conf; kafka_new after broker_new, its result
- * is the door's arg; kafka_advertise after net_open and before net_listen. The end: kafka_stop after
- * net_drain and before node_close (loops run), kafka_free when the loops stand and net is freed. */
+ * is the door's arg; kafka_advertise after net_open and before net_listen. The end: kafka_stop
+ * after net_drain and before node_close (loops run), kafka_free when the loops stand and net is
+ * freed. */
 #ifndef KAFKA_KAFKA_H
 #define KAFKA_KAFKA_H
 #include "server/broker/broker.h"

@@ -1,0 +1,592 @@
+/* Frames in, answers out. Each request is an object with memory of its own; requests of a
+ * connection are worked on side by side and answered in the order they came, for that is what
+ * clients count on. How many may be under way is bounded, in number and in produced bytes, per
+ * connection and per loop: over it the socket is not read.
+ *
+ * A request outlives its connection while completions for it are to come; the connection's memory
+ * then is held by it. */
+#include "protocols/kafka/kafka_priv.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include "server/base/log.h"
+
+enum {
+	LENGTH_BYTES = 4,
+	FRAME_BYTES_MIN = 8,
+	REQUESTS_MAX = 256,
+	SPARE_MAX = 64,
+	ARENA_BYTES = 64 << 20,
+	OUT_BYTES_MAX = 1 << 30
+};
+
+#define AT(field) offsetof(struct kafka_conf, field)
+#define SIZE_ROW(name, field, preset, least, most, text)                                           \
+	{                                                                                          \
+		.key = name, .kind = CONF_BYTES, .at = AT(field), .initial = preset, .min = least, \
+		.max = most, .effect = CONF_AT_RELOAD, .help = text                                \
+	}
+#define TIME_ROW(name, field, preset, least, most, text)                                           \
+	{                                                                                          \
+		.key = name, .kind = CONF_MSEC, .at = AT(field), .initial = preset, .min = least,  \
+		.max = most, .effect = CONF_AT_RELOAD, .help = text                                \
+	}
+#define COUNT_ROW(name, field, preset, least, most, text)                                          \
+	{                                                                                          \
+		.key = name, .kind = CONF_INT, .at = AT(field), .initial = preset, .min = least,   \
+		.max = most, .effect = CONF_AT_RELOAD, .help = text                                \
+	}
+
+const struct conf_row kafka_rows[] = {
+	SIZE_ROW("kafka.request_bytes_max", request_bytes_max, "32MiB", 4096, 100 << 20,
+		"The longest Kafka request."),
+	SIZE_ROW("kafka.first_request_bytes_max", request_bytes_first, "2MiB", 4096, 100 << 20,
+		"The longest request while a connection has sent none that made sense."),
+	TIME_ROW("kafka.request_ms", request_ms, "60s", 1000, 3600000,
+		"How long a request may take to arrive once it has begun."),
+	SIZE_ROW("kafka.fetch_bytes_max", fetch_bytes_max, "50MiB", 1024, 200 << 20,
+		"Most bytes of records in one fetch response, whatever the client allows."),
+	SIZE_ROW("kafka.inflight_bytes_max", inflight_bytes_max, "16MiB", 65536, 1 << 30,
+		"Produced and not yet answered bytes over which a connection is not read."),
+	SIZE_ROW("kafka.loop_inflight_bytes_max", loop_inflight_bytes, "64MiB", 65536, 1 << 30,
+		"The same over all connections of a loop."),
+	TIME_ROW("group.session_timeout_min", group.session_ms_min, "6s", 1, 1800000,
+		"The shortest session timeout a member of a consumer group may ask for."),
+	TIME_ROW("group.session_timeout_max", group.session_ms_max, "30m", 1000, 86400000,
+		"The longest one."),
+	TIME_ROW("group.initial_rebalance_delay", group.initial_delay_ms, "3s", 0, 600000,
+		"How long an empty consumer group waits for more members before it starts."),
+	COUNT_ROW("group.members_max", group.members_max, "1000", 1, 100000,
+		"Most members of a consumer group."),
+	SIZE_ROW("group.bytes_max", group.bytes_max, "16MiB", 65536, 1 << 30,
+		"Most bytes of what the members of one group say of themselves and are assigned."),
+	COUNT_ROW("group.groups_max", group.groups_max, "10000", 1, 10000000,
+		"Most consumer groups with members per table."),
+	TIME_ROW("group.offsets_retention", group.offsets_retention_ms, "7d", 60000,
+		INT64_C(315360000000),
+		"How long the committed offsets of a group without members are kept."),
+	SIZE_ROW("group.offset_metadata_max", group.offset_metadata_max, "4KiB", 0, 65536,
+		"Most bytes a client may attach to a committed offset."),
+	{0},
+};
+
+static const struct metric_row metric_rows[M_KAFKA_COUNT] = {
+	[M_REQUESTS] = {"sluice_kafka_requests_total", NULL, METRIC_COUNTER, "Requests read."},
+	[M_MALFORMED] = {"sluice_kafka_malformed_total", NULL, METRIC_COUNTER,
+		"Requests that closed their connection."},
+	[M_PRODUCE_BYTES] = {"sluice_kafka_produced_bytes_total", NULL, METRIC_COUNTER,
+		"Bytes of record batches taken."},
+	[M_FETCH_BYTES] = {"sluice_kafka_fetched_bytes_total", NULL, METRIC_COUNTER,
+		"Bytes of record batches given."},
+	[M_FETCH_WAITS] = {"sluice_kafka_fetch_waits_total", NULL, METRIC_COUNTER,
+		"Fetches that waited for records."},
+	[M_REFUSED_BATCHES] = {"sluice_kafka_refused_batches_total", NULL, METRIC_COUNTER,
+		"Batches that were answered with an error."},
+};
+struct metric_table kafka_metrics = {metric_rows, M_KAFKA_COUNT, 0};
+
+void kafka_count(struct kafka_loop *h, enum kafka_metric row, int64_t n)
+{
+	metric_add(loop_cells(h->loop), &kafka_metrics, (int)row, n);
+}
+
+const struct kafka_handler kafka_handlers[] = {
+	{KAFKA_PRODUCE, 0, 9, false, kafka_on_produce},
+	{KAFKA_FETCH, 4, 12, true, kafka_on_fetch},
+	{KAFKA_LIST_OFFSETS, 1, 8, true, kafka_on_list_offsets},
+	{KAFKA_METADATA, 0, 12, true, kafka_on_metadata},
+	{KAFKA_OFFSET_COMMIT, 2, 9, true, kafka_on_offset_commit},
+	{KAFKA_OFFSET_FETCH, 1, 9, true, kafka_on_offset_fetch},
+	{KAFKA_FIND_COORDINATOR, 0, 4, true, kafka_on_find_coordinator},
+	{KAFKA_JOIN_GROUP, 0, 9, true, kafka_on_join_group},
+	{KAFKA_HEARTBEAT, 0, 4, true, kafka_on_heartbeat},
+	{KAFKA_LEAVE_GROUP, 0, 5, true, kafka_on_leave_group},
+	{KAFKA_SYNC_GROUP, 0, 5, true, kafka_on_sync_group},
+	{KAFKA_DESCRIBE_GROUPS, 0, 5, true, kafka_on_describe_groups},
+	{KAFKA_LIST_GROUPS, 0, 4, true, kafka_on_list_groups},
+	{KAFKA_API_VERSIONS, 0, 4, false, kafka_on_api_versions},
+	{KAFKA_CREATE_TOPICS, 2, 7, true, kafka_on_create_topics},
+	{KAFKA_DELETE_TOPICS, 1, 6, true, kafka_on_delete_topics},
+	{KAFKA_DELETE_RECORDS, 0, 2, true, kafka_on_delete_records},
+	{KAFKA_INIT_PRODUCER_ID, 0, 5, true, kafka_on_init_producer_id},
+	{KAFKA_OFFSET_FOR_LEADER_EPOCH, 2, 4, true, kafka_on_offset_for_leader_epoch},
+	{KAFKA_DESCRIBE_CONFIGS, 1, 4, true, kafka_on_describe_configs},
+	{KAFKA_ALTER_CONFIGS, 0, 2, true, kafka_on_alter_configs},
+	{KAFKA_DESCRIBE_LOG_DIRS, 1, 4, true, kafka_on_describe_log_dirs},
+	{KAFKA_CREATE_PARTITIONS, 0, 3, true, kafka_on_create_partitions},
+	{KAFKA_DELETE_GROUPS, 0, 2, true, kafka_on_delete_groups},
+	{KAFKA_INCREMENTAL_ALTER_CONFIGS, 0, 1, true, kafka_on_incremental_alter_configs},
+	{KAFKA_LIST_PARTITION_REASSIGNMENTS, 0, 0, true, kafka_on_list_reassignments},
+	{KAFKA_OFFSET_DELETE, 0, 0, true, kafka_on_offset_delete},
+	{KAFKA_DESCRIBE_CLUSTER, 0, 1, true, kafka_on_describe_cluster},
+};
+const int kafka_handlers_count = sizeof kafka_handlers / sizeof *kafka_handlers;
+
+static const struct kafka_handler *handler_find(int key, int version)
+{
+	for (int i = 0; i < kafka_handlers_count; i++)
+		if (kafka_handlers[i].key == key)
+			return version >= kafka_handlers[i].first &&
+					version <= kafka_handlers[i].last
+				? &kafka_handlers[i]
+				: NULL;
+	return NULL;
+}
+
+/* Back-pressure. One pause for all reasons. */
+
+static bool too_much(const struct kafka_conn *kc)
+{
+	const struct kafka_conf *conf = kc->home->kafka->conf;
+	return kc->count >= REQUESTS_MAX || kc->inflight > conf->inflight_bytes_max ||
+		kc->home->inflight > conf->loop_inflight_bytes || conn_over_high(kc->conn);
+}
+
+static void pace(struct kafka_conn *kc)
+{
+	if (kc->closed)
+		return;
+	bool stop = too_much(kc);
+	if (stop && kc->home->inflight > kc->home->kafka->conf->loop_inflight_bytes &&
+		list_empty(&kc->hungry))
+		list_push_back(&kc->home->hungry, &kc->hungry);
+	if (stop == kc->paused)
+		return;
+	kc->paused = stop;
+	if (stop)
+		conn_pause(kc->conn);
+	else
+		conn_resume(kc->conn);
+}
+
+static void feed_hungry(struct kafka_loop *h)
+{
+	struct list *l;
+	while (h->inflight <= h->kafka->conf->loop_inflight_bytes &&
+		(l = list_pop(&h->hungry)) != NULL)
+		pace(list_entry(l, struct kafka_conn, hungry));
+}
+
+/* Requests */
+
+static void on_timer(struct loop_timer *t)
+{
+	struct kafka_request *r = list_entry(t, struct kafka_request, timer);
+	if (!r->ready && r->hurry != NULL)
+		r->hurry(r);
+}
+
+static struct kafka_request *request_new(struct kafka_conn *kc, size_t frame)
+{
+	struct kafka_loop *h = kc->home;
+	struct list *l = list_pop(&h->spare);
+	struct kafka_request *r;
+	if (l != NULL) {
+		r = list_entry(l, struct kafka_request, node);
+		h->spare_count--;
+		struct arena arena = r->arena;
+		*r = (struct kafka_request){.arena = arena};
+	} else {
+		r = mem_new(sizeof *r);
+		arena_init(&r->arena, 0);
+	}
+	r->arena.max = ARENA_BYTES + frame * 4;
+	r->kc = kc;
+	loop_timer_init(&r->timer, h->loop, on_timer);
+	list_push_back(&kc->requests, &r->node);
+	kc->count++;
+	conn_ref(kc->conn);
+	return r;
+}
+
+static void request_free(struct kafka_request *r)
+{
+	struct kafka_conn *kc = r->kc;
+	struct kafka_loop *h = kc->home;
+	struct conn *c = kc->conn;
+	loop_timer_cancel(&r->timer);
+	if (r->fini != NULL)
+		r->fini(r);
+	kc->inflight -= r->bytes;
+	h->inflight -= r->bytes;
+	arena_reset(&r->arena);
+	if (h->spare_count < SPARE_MAX) {
+		h->spare_count++;
+		list_push_back(&h->spare, &r->node);
+	} else {
+		arena_fini(&r->arena);
+		mem_free(r);
+	}
+	pace(kc);
+	conn_unref(c);
+	feed_hungry(h);
+}
+
+/* Takes r out of the queue; it lives on for what is outstanding. */
+static void request_leave(struct kafka_request *r)
+{
+	list_remove(&r->node);
+	r->kc->count--;
+	r->sent = true;
+	if (r->outstanding == 0)
+		request_free(r);
+}
+
+bool kafka_landed(struct kafka_request *r)
+{
+	must(r->outstanding > 0);
+	r->outstanding--;
+	if (!r->sent)
+		return true;
+	if (r->outstanding == 0)
+		request_free(r);
+	return false;
+}
+
+static void send_slice(void *arg, struct slice s)
+{
+	conn_send_slice(arg, s);
+}
+
+static enum err send(struct kafka_request *r)
+{
+	struct kafka_out *out = &r->kc->home->out;
+	struct conn *c = r->kc->conn;
+	if (r->silent)
+		return OK;
+	enum err e = kafka_response_encode(&r->h, r->res, out);
+	if (e == OK && out->slice_bytes == 0) {
+		buf_add(conn_out(c), buf_bytes(&out->buf));
+		conn_wrote(c);
+	} else if (e == OK) {
+		kafka_out_each(out, send_slice, c);
+	}
+	kafka_out_clear(out);
+	return e;
+}
+
+/* Sends what is ready, as far as the order allows. */
+static void flush(struct kafka_conn *kc)
+{
+	struct conn *c = kc->conn;
+	conn_ref(c);
+	while (!list_empty(&kc->requests)) {
+		struct kafka_request *r = list_entry(kc->requests.next, struct kafka_request, node);
+		if (!r->ready)
+			break;
+		enum err e = kc->closed || conn_is_closing(c) ? OK : send(r);
+		if (e != OK) {
+			LOG(LOG_WARN, AREA_KAFKA, "response_failed", "peer=%s api=%s err=\"%s\"",
+				conn_peer(c), r->h.api->name, err_text(e));
+			conn_close(c, e);
+		}
+		request_leave(r);
+	}
+	pace(kc);
+	conn_unref(c);
+}
+
+void kafka_answer(struct kafka_request *r)
+{
+	if (r->ready)
+		return;
+	r->ready = true;
+	r->hurry = NULL;
+	loop_timer_cancel(&r->timer);
+	flush(r->kc);
+}
+
+void kafka_fail(struct kafka_request *r, enum err e)
+{
+	r->silent = true;
+	if (!r->kc->closed)
+		conn_close(r->kc->conn, e);
+	kafka_answer(r);
+}
+
+void *kafka_take(struct kafka_request *r, size_t len)
+{
+	void *p = arena_take(&r->arena, len);
+	if (p == NULL)
+		kafka_fail(r, r->arena.err);
+	else
+		memset(p, 0, len);
+	return p;
+}
+
+void *kafka_list(struct kafka_request *r, const struct kafka_struct *type, uint32_t count)
+{
+	void *p = kafka_array(&r->arena, type, count);
+	if (p == NULL)
+		kafka_fail(r, r->arena.err);
+	return p;
+}
+
+struct bytes kafka_copy(struct kafka_request *r, struct bytes b)
+{
+	if (b.at == NULL || b.len == 0)
+		return b.at == NULL ? b : bytes_of(kafka_empty, 0);
+	uint8_t *p = arena_take(&r->arena, b.len);
+	if (p == NULL)
+		return bytes_of(kafka_empty, 0);
+	memcpy(p, b.at, b.len);
+	return bytes_of(p, b.len);
+}
+
+/* Frames */
+
+static enum err bad_frame(
+	struct kafka_conn *kc, const char *what, const struct kafka_header *h, enum err e)
+{
+	kafka_count(kc->home, M_MALFORMED, 1);
+	LOG(LOG_WARN, AREA_KAFKA, "request_refused", "peer=%s why=%s api=%d version=%d err=\"%s\"",
+		conn_peer(kc->conn), what, h ? h->key : -1, h ? h->version : -1, err_text(e));
+	return e;
+}
+
+/* A version of ApiVersions we do not know is answered in the oldest form, with an error and all we
+ * serve: the client then asks again. */
+static void refuse_version(struct kafka_conn *kc, const struct kafka_header *h)
+{
+	struct kafka_request *r = request_new(kc, 0);
+	r->h = *h;
+	r->h.api = kafka_api_find(KAFKA_API_VERSIONS);
+	r->h.version = 0;
+	r->req = NULL;
+	kafka_on_api_versions(r);
+}
+
+static enum err decode(struct kafka_request *r, struct bytes frame, bool keep)
+{
+	const struct kafka_api *api = r->h.api;
+	enum err e = OK;
+	if (keep) {
+		frame = kafka_copy(r, frame);
+		e = frame.len == 0 ? r->arena.err : kafka_header_read(frame, &r->h);
+	}
+	void *req = e == OK ? arena_take(&r->arena, api->request->size) : NULL;
+	void *res = e == OK ? arena_take(&r->arena, api->response->size) : NULL;
+	if (e == OK && (req == NULL || res == NULL))
+		e = r->arena.err;
+	if (e == OK) {
+		memcpy(res, api->response->initial, api->response->size);
+		e = kafka_decode(api, r->h.version, true, r->h.body, &r->arena, req);
+	}
+	r->req = req;
+	r->res = res;
+	return e;
+}
+
+/* A fetch that only waits must not hold up what came after it. */
+static void hurry_fetches(struct kafka_conn *kc)
+{
+	struct list *l = kc->requests.next;
+	while (l != &kc->requests) {
+		struct kafka_request *r = list_entry(l, struct kafka_request, node);
+		l = l->next;
+		if (r->h.key == KAFKA_FETCH && !r->ready && r->hurry != NULL) {
+			r->hurry(r);
+			return;
+		}
+	}
+}
+
+static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
+{
+	struct kafka_header h;
+	enum err e = kafka_header_read(frame, &h);
+	kafka_count(kc->home, M_REQUESTS, 1);
+	if (e != OK && e != ERR_UNSUPPORTED)
+		return bad_frame(kc, "header", NULL, e);
+	const struct kafka_handler *handler = handler_find(h.key, h.version);
+	if (handler == NULL || e == ERR_UNSUPPORTED) {
+		if (h.key != KAFKA_API_VERSIONS)
+			return bad_frame(kc, "version", &h, ERR_UNSUPPORTED);
+		refuse_version(kc, &h);
+		kc->greeted = true;
+		return OK;
+	}
+	struct kafka_request *r = request_new(kc, frame.len);
+	r->h = h;
+	e = decode(r, frame, handler->keep);
+	if (e != OK) {
+		r->ready = r->silent = true;
+		return bad_frame(kc, "body", &h, e);
+	}
+	kc->greeted = true;
+	if (h.key == KAFKA_PRODUCE) {
+		r->bytes = (int64_t)frame.len;
+		kc->inflight += r->bytes;
+		kc->home->inflight += r->bytes;
+	} else if (h.key != KAFKA_FETCH) {
+		hurry_fetches(kc);
+	}
+	handler->run(r);
+	pace(kc);
+	return OK;
+}
+
+static enum err on_input(struct conn *c)
+{
+	struct kafka_conn *kc = conn_state(c);
+	const struct kafka_conf *conf = kc->home->kafka->conf;
+	bool partial = false;
+	while (!kc->paused && !conn_is_closing(c)) {
+		struct bytes in = conn_input(c);
+		int64_t max = kc->greeted ? conf->request_bytes_max : conf->request_bytes_first;
+		partial = in.len > 0;
+		if (in.len < LENGTH_BYTES)
+			break;
+		uint32_t len = get_u32be(in.at);
+		if (len < FRAME_BYTES_MIN || len > (uint64_t)max)
+			return bad_frame(kc, "length", NULL, ERR_TOOBIG);
+		if (in.len - LENGTH_BYTES < len) {
+			conn_need(c, (size_t)len + LENGTH_BYTES);
+			break;
+		}
+		enum err e = on_frame(kc, bytes_of(in.at + LENGTH_BYTES, len));
+		if (e != OK)
+			return e;
+		conn_consume(c, (size_t)len + LENGTH_BYTES);
+		partial = false;
+	}
+	if (!kc->paused && !conn_is_closing(c))
+		conn_deadline(c, partial ? conf->request_ms : 0);
+	return OK;
+}
+
+/* Connections */
+
+static enum err on_opened(struct conn *c)
+{
+	struct kafka *k = conn_door_arg(c);
+	struct kafka_conn *kc = conn_state(c);
+	struct kafka_loop *h = &k->loops[loop_index(conn_loop(c))];
+	if (h->shard == NULL) {
+		h->shard = broker_shard(k->broker, h->loop);
+		producer_ids_init(&h->ids, h->shard);
+	}
+	kc->conn = c;
+	kc->home = h;
+	list_init(&kc->requests);
+	list_init(&kc->hungry);
+	return OK;
+}
+
+static void on_drained(struct conn *c)
+{
+	pace(conn_state(c));
+}
+
+static void on_closed(struct conn *c, enum err why)
+{
+	struct kafka_conn *kc = conn_state(c);
+	(void)why;
+	conn_ref(c);
+	kc->closed = true;
+	list_remove(&kc->hungry);
+	kafka_fetch_closed(kc);
+	struct list gone, *l;
+	list_init(&gone);
+	while ((l = list_pop(&kc->requests)) != NULL)
+		list_push_back(&gone, l);
+	while ((l = list_pop(&gone)) != NULL) {
+		struct kafka_request *r = list_entry(l, struct kafka_request, node);
+		list_push_back(&kc->requests, l);
+		if (r->ready)
+			request_leave(r);
+		else if (r->hurry != NULL)
+			r->hurry(r);
+	}
+	flush(kc);
+	conn_unref(c);
+}
+
+const struct conn_kind kafka_kind = {
+	.name = "kafka",
+	.state_bytes = sizeof(struct kafka_conn),
+	.opened = on_opened,
+	.input = on_input,
+	.drained = on_drained,
+	.closed = on_closed,
+};
+
+/* The door */
+
+struct kafka *kafka_new(const struct kafka_conf *conf, struct broker *b, struct loops *loops)
+{
+	struct kafka *k = mem_new(sizeof *k);
+	int count = loops_count(loops);
+	k->conf = conf;
+	k->broker = b;
+	k->all = loops;
+	k->groups = groups_new(&conf->group, loops);
+	k->loops = mem_new((size_t)count * sizeof *k->loops);
+	for (int i = 0; i < count; i++) {
+		struct kafka_loop *h = &k->loops[i];
+		h->kafka = k;
+		h->loop = loops_at(loops, i);
+		kafka_out_init(&h->out, OUT_BYTES_MAX);
+		list_init(&h->spare);
+		list_init(&h->hungry);
+	}
+	return k;
+}
+
+/* The first "host:port" of a list; an IPv6 address loses its brackets. */
+static void set_address(struct kafka_address *a, const char *list)
+{
+	size_t len = strcspn(list, ",");
+	const char *colon = memrchr(list, ':', len);
+	size_t host = colon != NULL ? (size_t)(colon - list) : 0;
+	mem_free(a->host);
+	*a = (struct kafka_address){NULL, 0};
+	if (host == 0)
+		return;
+	a->port = (int32_t)strtol(colon + 1, NULL, 10);
+	bool brackets = list[0] == '[' && host > 2;
+	a->host = mem_text(list + brackets, host - 2 * (size_t)brackets);
+}
+
+void kafka_advertise(struct kafka *k, const char *plain, const char *tls)
+{
+	set_address(&k->plain, plain);
+	set_address(&k->tls, tls);
+}
+
+const struct kafka_address *kafka_address(const struct kafka_request *r)
+{
+	const struct kafka *k = kafka_of(r);
+	bool tls = conn_is_tls(r->kc->conn) && k->tls.host != NULL;
+	return tls || k->plain.host == NULL ? &k->tls : &k->plain;
+}
+
+int32_t kafka_node_id(const struct kafka *k)
+{
+	return (int32_t)node_conf(shard_node(broker_shard(k->broker, loop_here())))->id;
+}
+
+void kafka_stop(struct kafka *k)
+{
+	groups_stop(k->groups);
+}
+
+void kafka_free(struct kafka *k)
+{
+	struct list *l;
+	if (k == NULL)
+		return;
+	for (int i = 0; i < loops_count(k->all); i++) {
+		struct kafka_loop *h = &k->loops[i];
+		while ((l = list_pop(&h->spare)) != NULL) {
+			struct kafka_request *r = list_entry(l, struct kafka_request, node);
+			arena_fini(&r->arena);
+			mem_free(r);
+		}
+		kafka_out_fini(&h->out);
+	}
+	groups_free(k->groups);
+	mem_free(k->plain.host);
+	mem_free(k->tls.host);
+	mem_free(k->loops);
+	mem_free(k);
+}

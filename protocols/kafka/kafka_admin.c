@@ -1,0 +1,360 @@
+/* What administrators do to topics: each becomes one change of the catalogue, which is checked
+ * where it is made; only what has a code of its own in Kafka is looked at here first. */
+#include "protocols/kafka/kafka_priv.h"
+
+struct change {
+	struct meta_op op;
+	struct kafka_request *r;
+	int16_t *error;
+	struct bytes *message; /* NULL: this version has none */
+	struct kafka_create_topics_res_topic *created;
+};
+
+static char *text_of(struct kafka_request *r, struct bytes b)
+{
+	char *t = kafka_take(r, b.len + 1);
+	if (t != NULL && b.len > 0)
+		memcpy(t, b.at, b.len);
+	return t;
+}
+
+static void land(struct kafka_request *r)
+{
+	if (kafka_landed(r) && r->outstanding == 0)
+		kafka_answer(r);
+}
+
+static void tell_created(struct change *c)
+{
+	const struct stream *s = catalog_stream(kafka_catalog(c->r), bytes_text(c->op.name));
+	if (s == NULL)
+		return;
+	memcpy(&c->created->topic_id, s->uuid, sizeof c->created->topic_id);
+	c->created->partitions = s->partition_count;
+	c->created->replicas = 1;
+}
+
+static int16_t change_code(const struct meta_op *op)
+{
+	if (op->kind == META_CREATE_STREAM && op->err == ERR_INVALID && op->setting_count == 0)
+		return KAFKA_INVALID_REQUEST;
+	return kafka_admin_code(op->err);
+}
+
+static void on_changed(struct meta_op *op)
+{
+	struct change *c = list_entry(op, struct change, op);
+	if (!c->r->sent) {
+		*c->error = change_code(op);
+		if (op->err != OK && c->message != NULL)
+			*c->message = bytes_text(op->why[0] ? op->why : err_text(op->err));
+		if (op->err == OK && c->created != NULL && !op->check_only)
+			tell_created(c);
+	}
+	land(c->r);
+}
+
+static void refuse(int16_t *error, struct bytes *message, int16_t code, const char *why)
+{
+	*error = code;
+	if (message != NULL)
+		*message = bytes_text(why);
+}
+
+static void start(struct kafka_request *r, struct change *c)
+{
+	c->r = r;
+	c->op.done = on_changed;
+	r->outstanding++;
+	node_change(shard_node(kafka_shard(r)), &c->op);
+}
+
+/* CreateTopics */
+
+static bool name_fits(struct bytes name)
+{
+	bool dots = (name.len == 1 && name.at[0] == '.') ||
+		(name.len == 2 && memcmp(name.at, "..", 2) == 0);
+	if (name.len == 0 || name.len > 249 || dots)
+		return false;
+	for (size_t i = 0; i < name.len; i++) {
+		uint8_t c = name.at[i];
+		bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+			(c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+		if (!plain)
+			return false;
+	}
+	return true;
+}
+
+static bool assignments_fit(struct kafka_request *r, const struct kafka_create_topics_req_topic *t)
+{
+	int32_t self = kafka_node_id(kafka_of(r));
+	for (uint32_t i = 0; i < t->assignments_count; i++) {
+		const struct kafka_create_topics_req_assignment *a = &t->assignments[i];
+		if (a->index < 0 || (uint32_t)a->index >= t->assignments_count ||
+			a->nodes_count != 1 || a->nodes[0] != self)
+			return false;
+	}
+	return true;
+}
+
+static bool twice(const struct kafka_create_topics_req *req, uint32_t at)
+{
+	for (uint32_t i = 0; i < req->topics_count; i++)
+		if (i != at && bytes_equal(req->topics[i].name, req->topics[at].name))
+			return true;
+	return false;
+}
+
+/* 0, or the code of what is wrong before the catalogue is asked. */
+static int16_t create_check(struct kafka_request *r, uint32_t at, const char **why)
+{
+	const struct kafka_create_topics_req *req = r->req;
+	const struct kafka_create_topics_req_topic *t = &req->topics[at];
+	*why = "";
+	if (twice(req, at)) {
+		*why = "the topic is named twice in the request";
+		return KAFKA_INVALID_REQUEST;
+	}
+	if (!name_fits(t->name)) {
+		*why = "a name has 1 to 249 of a-z A-Z 0-9 . _ - and is not . or ..";
+		return KAFKA_INVALID_TOPIC;
+	}
+	if (catalog_stream(kafka_catalog(r), t->name) != NULL) {
+		*why = "the topic exists";
+		return KAFKA_TOPIC_EXISTS;
+	}
+	if (t->assignments_count > 0 && (t->partitions != -1 || t->replicas != -1)) {
+		*why = "either assignments or counts";
+		return KAFKA_INVALID_REQUEST;
+	}
+	if (!assignments_fit(r, t)) {
+		*why = "each partition has one replica, on a node that exists";
+		return KAFKA_INVALID_ASSIGNMENT;
+	}
+	if (t->assignments_count == 0 && (t->partitions == 0 || t->partitions < -1)) {
+		*why = "there is at least one partition";
+		return KAFKA_INVALID_PARTITIONS;
+	}
+	if (t->replicas == 0 || t->replicas < -1 || t->replicas > 1) {
+		*why = "more replicas than nodes";
+		return KAFKA_INVALID_REPLICATION;
+	}
+	return KAFKA_NONE;
+}
+
+static void create_one(
+	struct kafka_request *r, uint32_t at, struct kafka_create_topics_res_topic *res)
+{
+	const struct kafka_create_topics_req *req = r->req;
+	const struct kafka_create_topics_req_topic *t = &req->topics[at];
+	const char *why;
+	int16_t code = create_check(r, at, &why);
+	res->name = t->name;
+	if (code != KAFKA_NONE) {
+		refuse(&res->error, &res->message, code, why);
+		return;
+	}
+	struct change *c = kafka_take(r, sizeof *c);
+	if (c == NULL)
+		return;
+	struct meta_setting *settings = kafka_take(r, (t->configs_count + 1) * sizeof *settings);
+	char *name = settings ? text_of(r, t->name) : NULL;
+	if (name == NULL)
+		return;
+	int count = 0;
+	for (uint32_t i = 0; i < t->configs_count; i++) {
+		if (t->configs[i].value.at == NULL)
+			continue;
+		settings[count].key = text_of(r, t->configs[i].name);
+		settings[count].value = settings[count].key ? text_of(r, t->configs[i].value)
+							    : NULL;
+		if (settings[count++].value == NULL)
+			return;
+	}
+	c->error = &res->error;
+	c->message = &res->message;
+	c->created = res;
+	c->op = (struct meta_op){.kind = META_CREATE_STREAM,
+		.name = name,
+		.partitions = t->assignments_count > 0 ? (int64_t)t->assignments_count
+						       : t->partitions,
+		.replicas = t->replicas,
+		.settings = settings,
+		.setting_count = count,
+		.check_only = req->validate_only};
+	start(r, c);
+}
+
+void kafka_on_create_topics(struct kafka_request *r)
+{
+	const struct kafka_create_topics_req *req = r->req;
+	struct kafka_create_topics_res *res = r->res;
+	res->topics_count = req->topics_count;
+	res->topics = kafka_list(r, &kafka_create_topics_res_topic_type, req->topics_count);
+	if (res->topics == NULL)
+		return;
+	r->outstanding++;
+	for (uint32_t i = 0; i < req->topics_count && !r->ready; i++)
+		create_one(r, i, &res->topics[i]);
+	land(r);
+}
+
+/* DeleteTopics */
+
+static void delete_one(struct kafka_request *r, struct kafka_delete_topics_res_topic *res,
+	const struct stream *s, bool by_id)
+{
+	if (s == NULL) {
+		refuse(&res->error, &res->message,
+			by_id ? KAFKA_UNKNOWN_TOPIC_ID : KAFKA_UNKNOWN_TOPIC, "no such topic");
+		return;
+	}
+	memcpy(&res->topic_id, s->uuid, sizeof res->topic_id);
+	if (s->internal) {
+		refuse(&res->error, &res->message, KAFKA_INVALID_TOPIC, "the topic is internal");
+		return;
+	}
+	struct change *c = kafka_take(r, sizeof *c);
+	char *name = c ? text_of(r, bytes_text(s->name)) : NULL;
+	if (name == NULL)
+		return;
+	res->name = bytes_text(name);
+	c->error = &res->error;
+	c->message = &res->message;
+	c->op = (struct meta_op){.kind = META_DELETE_STREAM, .name = name};
+	start(r, c);
+}
+
+void kafka_on_delete_topics(struct kafka_request *r)
+{
+	const struct kafka_delete_topics_req *req = r->req;
+	struct kafka_delete_topics_res *res = r->res;
+	const struct catalog *catalog = kafka_catalog(r);
+	bool by_name = r->h.version < 6;
+	uint32_t count = by_name ? req->names_count : req->topics_count;
+	res->topics_count = count;
+	res->topics = kafka_list(r, &kafka_delete_topics_res_topic_type, count);
+	if (res->topics == NULL)
+		return;
+	r->outstanding++;
+	for (uint32_t i = 0; i < count && !r->ready; i++) {
+		struct bytes name = by_name ? req->names[i] : req->topics[i].name;
+		res->topics[i].name = name;
+		if (name.at != NULL) {
+			delete_one(r, &res->topics[i], catalog_stream(catalog, name), false);
+			continue;
+		}
+		res->topics[i].topic_id = req->topics[i].topic_id;
+		delete_one(r, &res->topics[i],
+			catalog_stream_by_uuid(catalog, req->topics[i].topic_id.bytes), true);
+	}
+	land(r);
+}
+
+/* CreatePartitions */
+
+static void grow_one(struct kafka_request *r, const struct kafka_create_partitions_req_topic *t,
+	struct kafka_create_partitions_res_result *res)
+{
+	const struct kafka_create_partitions_req *req = r->req;
+	const struct stream *s = catalog_stream(kafka_catalog(r), t->name);
+	res->name = t->name;
+	if (s == NULL) {
+		refuse(&res->error, &res->message, KAFKA_UNKNOWN_TOPIC, "no such topic");
+		return;
+	}
+	if (t->count <= s->partition_count) {
+		refuse(&res->error, &res->message, KAFKA_INVALID_PARTITIONS,
+			"the topic has as many partitions or more");
+		return;
+	}
+	struct change *c = kafka_take(r, sizeof *c);
+	char *name = c ? text_of(r, t->name) : NULL;
+	if (name == NULL)
+		return;
+	c->error = &res->error;
+	c->message = &res->message;
+	c->op = (struct meta_op){.kind = META_ADD_PARTITIONS,
+		.name = name,
+		.partitions = t->count,
+		.check_only = req->validate_only};
+	start(r, c);
+}
+
+void kafka_on_create_partitions(struct kafka_request *r)
+{
+	const struct kafka_create_partitions_req *req = r->req;
+	struct kafka_create_partitions_res *res = r->res;
+	res->results_count = req->topics_count;
+	res->results = kafka_list(r, &kafka_create_partitions_res_result_type, req->topics_count);
+	if (res->results == NULL)
+		return;
+	r->outstanding++;
+	for (uint32_t i = 0; i < req->topics_count && !r->ready; i++)
+		grow_one(r, &req->topics[i], &res->results[i]);
+	land(r);
+}
+
+/* DescribeLogDirs: one directory as far as clients are concerned. */
+
+static bool dir_asked(const struct kafka_describe_log_dirs_req *req, const char *name,
+	const struct kafka_describe_log_dirs_req_topic **topic)
+{
+	*topic = NULL;
+	for (uint32_t i = 0; req->topics != NULL && i < req->topics_count; i++)
+		if (bytes_equal(req->topics[i].name, bytes_text(name)))
+			*topic = &req->topics[i];
+	return req->topics == NULL || *topic != NULL;
+}
+
+static bool fill_sizes(struct kafka_request *r, struct kafka_describe_log_dirs_res_topic *t,
+	const struct stream *s, const struct kafka_describe_log_dirs_req_topic *asked)
+{
+	uint32_t count = asked ? asked->partitions_count : (uint32_t)s->partition_count;
+	t->name = kafka_copy(r, bytes_text(s->name));
+	t->partitions = kafka_list(r, &kafka_describe_log_dirs_res_partition_type, count);
+	if (t->partitions == NULL)
+		return false;
+	for (uint32_t i = 0; i < count; i++) {
+		int32_t index = asked ? asked->partitions[i] : (int32_t)i;
+		struct partition *p = stream_partition(s, index);
+		if (p == NULL)
+			continue;
+		t->partitions[t->partitions_count].index = index;
+		t->partitions[t->partitions_count++].size = partition_bytes(p);
+	}
+	return true;
+}
+
+void kafka_on_describe_log_dirs(struct kafka_request *r)
+{
+	const struct kafka_describe_log_dirs_req *req = r->req;
+	struct kafka_describe_log_dirs_res *res = r->res;
+	const struct catalog *catalog = kafka_catalog(r);
+	int count = catalog_stream_count(catalog);
+	res->dirs = kafka_list(r, &kafka_describe_log_dirs_res_dir_type, 1);
+	if (res->dirs == NULL)
+		return;
+	res->dirs_count = 1;
+	res->dirs[0].path = bytes_text("data");
+	res->dirs[0].topics = kafka_list(
+		r, &kafka_describe_log_dirs_res_topic_type, (uint32_t)count);
+	if (res->dirs[0].topics == NULL)
+		return;
+	for (int i = 0; i < count; i++) {
+		const struct stream *s = catalog_stream_at(catalog, i);
+		const struct kafka_describe_log_dirs_req_topic *asked;
+		if (dir_asked(req, s->name, &asked) &&
+			!fill_sizes(r, &res->dirs[0].topics[res->dirs[0].topics_count++], s, asked))
+			return;
+	}
+	kafka_answer(r);
+}
+
+/* No reassignment is ever under way on one node. */
+void kafka_on_list_reassignments(struct kafka_request *r)
+{
+	kafka_answer(r);
+}

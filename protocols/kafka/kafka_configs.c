@@ -1,0 +1,344 @@
+/* Configurations as Kafka's tools see them: topics have the settings of their stream, a node a few
+ * facts. A value that is not set for a stream shows what is in force instead. */
+#include "protocols/kafka/kafka_priv.h"
+#include <inttypes.h>
+#include <stdio.h>
+
+enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4 };
+enum { SOURCE_TOPIC = 1, SOURCE_STATIC = 4, SOURCE_DEFAULT = 5 };
+enum { TYPE_BOOLEAN = 1, TYPE_STRING, TYPE_INT, TYPE_SHORT, TYPE_LONG, TYPE_DOUBLE, TYPE_LIST };
+enum { OP_SET, OP_DELETE, OP_APPEND, OP_SUBTRACT };
+enum { NUMBER_BYTES = 24 };
+
+struct known {
+	const char *key;
+	int8_t type;
+	const char *initial; /* NULL: a figure of the node or the stream, see figure_of */
+	const char *help;
+};
+
+static const struct known topic_keys[] = {
+	{"cleanup.policy", TYPE_LIST, "delete", "What happens to old records."},
+	{"compression.type", TYPE_STRING, "producer", "Batches stay as the producer made them."},
+	{"max.message.bytes", TYPE_INT, NULL, "The largest batch."},
+	{"message.timestamp.type", TYPE_STRING, "CreateTime",
+		"Whether timestamps are the producer's or the server's."},
+	{"min.insync.replicas", TYPE_INT, "1", "A majority is always waited for."},
+	{"retention.bytes", TYPE_LONG, NULL, "Size of a partition above which it is trimmed."},
+	{"retention.ms", TYPE_LONG, NULL, "Age above which records are trimmed."},
+	{"segment.bytes", TYPE_INT, "1073741824", "Taken for compatibility, without effect."},
+	{"segment.ms", TYPE_LONG, "604800000", "Taken for compatibility, without effect."},
+	{"delete.retention.ms", TYPE_LONG, "86400000", "Taken for compatibility, without effect."},
+	{"flush.messages", TYPE_LONG, "1", "Every acknowledged record is synced."},
+	{"unclean.leader.election.enable", TYPE_BOOLEAN, "false", "Never."},
+};
+
+static const struct known node_keys[] = {
+	{"broker.id", TYPE_INT, NULL, "The node's id."},
+	{"auto.create.topics.enable", TYPE_BOOLEAN, NULL, "stream.auto_create."},
+	{"num.partitions", TYPE_INT, NULL, "stream.partitions."},
+	{"default.replication.factor", TYPE_INT, "1", "Replicas of a new stream."},
+	{"message.max.bytes", TYPE_INT, NULL, "message.bytes_max."},
+	{"log.retention.ms", TYPE_LONG, NULL, "retention.ms."},
+	{"log.retention.bytes", TYPE_LONG, NULL, "retention.bytes."},
+	{"group.initial.rebalance.delay.ms", TYPE_INT, NULL, "group.initial_rebalance_delay."},
+	{"log.cleanup.policy", TYPE_LIST, "delete", "What happens to old records."},
+};
+
+#define COUNT(a) (sizeof(a) / sizeof(a)[0])
+
+static int64_t figure_of(struct kafka_request *r, const struct stream *s, const char *key)
+{
+	const struct broker_conf *conf = shard_conf(kafka_shard(r));
+	const struct node_conf *node = node_conf(shard_node(kafka_shard(r)));
+	if (s != NULL)
+		return strcmp(key, "max.message.bytes") == 0  ? stream_bytes_max(s, conf)
+			: strcmp(key, "retention.bytes") == 0 ? s->retention_bytes
+							      : s->retention_ms;
+	return strcmp(key, "broker.id") == 0            ? node->id
+		: strcmp(key, "num.partitions") == 0    ? node->stream_partitions
+		: strcmp(key, "message.max.bytes") == 0 ? conf->message_bytes_max
+		: strcmp(key, "log.retention.ms") == 0  ? node->retention_ms
+		: strcmp(key, "log.retention.bytes") == 0
+		? node->retention_bytes
+		: kafka_of(r)->conf->group.initial_delay_ms;
+}
+
+static struct bytes value_of(struct kafka_request *r, const struct stream *s, const struct known *k)
+{
+	char text[NUMBER_BYTES];
+	if (k->initial != NULL)
+		return bytes_text(k->initial);
+	if (strcmp(k->key, "auto.create.topics.enable") == 0)
+		return bytes_text(
+			shard_conf(kafka_shard(r))->stream_auto_create ? "true" : "false");
+	snprintf(text, sizeof text, "%" PRId64, figure_of(r, s, k->key));
+	return kafka_copy(r, bytes_text(text));
+}
+
+static bool key_asked(const struct kafka_describe_configs_req_resource *req, struct bytes key)
+{
+	if (req->keys == NULL)
+		return true;
+	for (uint32_t i = 0; i < req->keys_count; i++)
+		if (bytes_equal(req->keys[i], key))
+			return true;
+	return false;
+}
+
+static bool add_config(struct kafka_request *r, struct kafka_describe_configs_res_result *res,
+	const struct stream *s, const struct known *k)
+{
+	const struct kafka_describe_configs_req *req = r->req;
+	struct kafka_describe_configs_res_config *c = &res->configs[res->configs_count++];
+	const char *set = s ? stream_setting(s, k->key) : NULL;
+	c->name = bytes_text(k->key);
+	c->value = set ? kafka_copy(r, bytes_text(set)) : value_of(r, s, k);
+	c->source = set ? SOURCE_TOPIC : s ? SOURCE_DEFAULT : SOURCE_STATIC;
+	c->read_only = s == NULL;
+	c->type = k->type;
+	if (req->documentation)
+		c->documentation = bytes_text(k->help);
+	if (!req->synonyms)
+		return true;
+	c->synonyms = kafka_list(r, &kafka_describe_configs_res_synonym_type, 1);
+	if (c->synonyms == NULL)
+		return false;
+	c->synonyms_count = 1;
+	c->synonyms[0].name = c->name;
+	c->synonyms[0].value = c->value;
+	c->synonyms[0].source = c->source;
+	return true;
+}
+
+/* Settings that are set and not in the table. */
+static bool add_others(struct kafka_request *r, struct kafka_describe_configs_res_result *res,
+	const struct kafka_describe_configs_req_resource *req, const struct stream *s)
+{
+	for (int i = 0; i < s->setting_count; i++) {
+		bool listed = false;
+		for (size_t n = 0; n < COUNT(topic_keys); n++)
+			listed |= strcmp(topic_keys[n].key, s->settings[i].key) == 0;
+		if (listed || !key_asked(req, bytes_text(s->settings[i].key)))
+			continue;
+		struct bytes key = kafka_copy(r, bytes_text(s->settings[i].key));
+		struct known k = {s->settings[i].key, TYPE_STRING, "", ""};
+		if (!add_config(r, res, s, &k))
+			return false;
+		res->configs[res->configs_count - 1].name = key;
+		for (uint32_t n = 0; n < res->configs[res->configs_count - 1].synonyms_count; n++)
+			res->configs[res->configs_count - 1].synonyms[n].name = key;
+	}
+	return true;
+}
+
+static bool describe_one(struct kafka_request *r,
+	const struct kafka_describe_configs_req_resource *req,
+	struct kafka_describe_configs_res_result *res)
+{
+	const struct stream *s = NULL;
+	bool topic = req->type == RESOURCE_TOPIC;
+	char id[NUMBER_BYTES];
+	snprintf(id, sizeof id, "%" PRId32, kafka_node_id(kafka_of(r)));
+	res->type = req->type;
+	res->name = req->name;
+	if (topic)
+		s = catalog_stream(kafka_catalog(r), req->name);
+	bool here = topic ? s != NULL
+			  : req->type == RESOURCE_BROKER &&
+			(req->name.len == 0 || bytes_equal(req->name, bytes_text(id)));
+	if (!here) {
+		res->error = topic ? KAFKA_UNKNOWN_TOPIC : KAFKA_INVALID_REQUEST;
+		res->message = bytes_text(topic ? "no such topic" : "no such resource");
+		return true;
+	}
+	const struct known *keys = topic ? topic_keys : node_keys;
+	size_t count = topic ? COUNT(topic_keys) : COUNT(node_keys);
+	size_t room = count + (s ? (size_t)s->setting_count : 0);
+	res->configs = kafka_list(r, &kafka_describe_configs_res_config_type, (uint32_t)room);
+	if (res->configs == NULL)
+		return false;
+	for (size_t i = 0; i < count; i++)
+		if (key_asked(req, bytes_text(keys[i].key)) && !add_config(r, res, s, &keys[i]))
+			return false;
+	return s == NULL || add_others(r, res, req, s);
+}
+
+void kafka_on_describe_configs(struct kafka_request *r)
+{
+	const struct kafka_describe_configs_req *req = r->req;
+	struct kafka_describe_configs_res *res = r->res;
+	res->results_count = req->resources_count;
+	res->results = kafka_list(r, &kafka_describe_configs_res_result_type, req->resources_count);
+	if (res->results == NULL)
+		return;
+	for (uint32_t i = 0; i < req->resources_count; i++)
+		if (!describe_one(r, &req->resources[i], &res->results[i]))
+			return;
+	kafka_answer(r);
+}
+
+/* Altering: both requests become a list of settings, NULL for back to the default. */
+
+struct alter {
+	struct meta_op op;
+	struct kafka_request *r;
+	struct meta_setting *settings;
+	int count;
+	int16_t *error;
+	struct bytes *message;
+
+};
+
+static void land(struct kafka_request *r)
+{
+	if (kafka_landed(r) && r->outstanding == 0)
+		kafka_answer(r);
+}
+
+static void on_altered(struct meta_op *op)
+{
+	struct alter *a = list_entry(op, struct alter, op);
+	if (!a->r->sent && op->err != OK) {
+		*a->error = kafka_admin_code(op->err);
+		*a->message = bytes_text(op->why[0] ? op->why : err_text(op->err));
+	}
+	land(a->r);
+}
+
+static char *text_of(struct kafka_request *r, struct bytes b)
+{
+	char *t = kafka_take(r, b.len + 1);
+	if (t != NULL && b.len > 0)
+		memcpy(t, b.at, b.len);
+	return t;
+}
+
+/* Room for settings of a topic; NULL when the resource can't be altered (answered) or memory is
+ * out. */
+static struct alter *alter_new(struct kafka_request *r, int8_t type, struct bytes name,
+	const struct stream *s, size_t room, int16_t *error, struct bytes *message)
+{
+	if (type != RESOURCE_TOPIC || s == NULL) {
+		*error = type == RESOURCE_TOPIC ? KAFKA_UNKNOWN_TOPIC : KAFKA_INVALID_REQUEST;
+		*message = bytes_text(type == RESOURCE_TOPIC
+				? "no such topic"
+				: "nodes are configured by their file and command line");
+		return NULL;
+	}
+	struct alter *a = kafka_take(r, sizeof *a);
+	if (a == NULL)
+		return NULL;
+	a->r = r;
+	a->error = error;
+	a->message = message;
+	a->op.name = text_of(r, name);
+	a->settings = a->op.name ? kafka_take(r, (room + 1) * sizeof *a->settings) : NULL;
+	return a->settings ? a : NULL;
+}
+
+static bool alter_add(struct alter *a, struct bytes key, struct bytes value)
+{
+	struct meta_setting *m = &a->settings[a->count];
+	m->key = text_of(a->r, key);
+	if (m->key == NULL)
+		return false;
+	m->value = value.at != NULL ? text_of(a->r, value) : NULL;
+	a->count++;
+	return value.at == NULL || m->value != NULL;
+}
+
+static void alter_start(struct alter *a, bool check_only)
+{
+	a->op.kind = META_ALTER_STREAM;
+	a->op.settings = a->settings;
+	a->op.setting_count = a->count;
+	a->op.check_only = check_only;
+	a->op.done = on_altered;
+	a->r->outstanding++;
+	node_change(shard_node(kafka_shard(a->r)), &a->op);
+}
+
+static bool key_given(const struct kafka_alter_configs_req_resource *req, const char *key)
+{
+	for (uint32_t i = 0; i < req->configs_count; i++)
+		if (bytes_equal(req->configs[i].name, bytes_text(key)))
+			return true;
+	return false;
+}
+
+/* The old request replaces everything: what it does not name goes back to the default. */
+static void alter_one(struct kafka_request *r, const struct kafka_alter_configs_req_resource *req,
+	struct kafka_alter_configs_res_result *res)
+{
+	const struct stream *s = catalog_stream(kafka_catalog(r), req->name);
+	size_t room = req->configs_count + (s ? (size_t)s->setting_count : 0);
+	res->type = req->type;
+	res->name = req->name;
+	struct alter *a = alter_new(r, req->type, req->name, s, room, &res->error, &res->message);
+	if (a == NULL)
+		return;
+	for (uint32_t i = 0; i < req->configs_count; i++)
+		if (!alter_add(a, req->configs[i].name, req->configs[i].value))
+			return;
+	for (int i = 0; i < s->setting_count; i++)
+		if (!key_given(req, s->settings[i].key) &&
+			!alter_add(a, bytes_text(s->settings[i].key), bytes_of(NULL, 0)))
+			return;
+	alter_start(a, ((const struct kafka_alter_configs_req *)r->req)->validate_only);
+}
+
+void kafka_on_alter_configs(struct kafka_request *r)
+{
+	const struct kafka_alter_configs_req *req = r->req;
+	struct kafka_alter_configs_res *res = r->res;
+	res->results_count = req->resources_count;
+	res->results = kafka_list(r, &kafka_alter_configs_res_result_type, req->resources_count);
+	if (res->results == NULL)
+		return;
+	r->outstanding++;
+	for (uint32_t i = 0; i < req->resources_count && !r->ready; i++)
+		alter_one(r, &req->resources[i], &res->results[i]);
+	land(r);
+}
+
+static void increment_one(struct kafka_request *r,
+	const struct kafka_incremental_alter_configs_req_resource *req,
+	struct kafka_incremental_alter_configs_res_result *res)
+{
+	const struct stream *s = catalog_stream(kafka_catalog(r), req->name);
+	res->type = req->type;
+	res->name = req->name;
+	struct alter *a = alter_new(
+		r, req->type, req->name, s, req->configs_count, &res->error, &res->message);
+	if (a == NULL)
+		return;
+	for (uint32_t i = 0; i < req->configs_count; i++) {
+		const struct kafka_incremental_alter_configs_req_config *c = &req->configs[i];
+		bool set = c->operation == OP_SET && c->value.at != NULL;
+		if (!set && c->operation != OP_DELETE) {
+			/* Of the lists there are only cleanup.policy has a choice, of one word. */
+			res->error = KAFKA_INVALID_CONFIG;
+			res->message = bytes_text("values can be set or deleted");
+			return;
+		}
+		if (!alter_add(a, c->name, set ? c->value : bytes_of(NULL, 0)))
+			return;
+	}
+	alter_start(a, ((const struct kafka_incremental_alter_configs_req *)r->req)->validate_only);
+}
+
+void kafka_on_incremental_alter_configs(struct kafka_request *r)
+{
+	const struct kafka_incremental_alter_configs_req *req = r->req;
+	struct kafka_incremental_alter_configs_res *res = r->res;
+	res->results_count = req->resources_count;
+	res->results = kafka_list(
+		r, &kafka_incremental_alter_configs_res_result_type, req->resources_count);
+	if (res->results == NULL)
+		return;
+	r->outstanding++;
+	for (uint32_t i = 0; i < req->resources_count && !r->ready; i++)
+		increment_one(r, &req->resources[i], &res->results[i]);
+	land(r);
+}

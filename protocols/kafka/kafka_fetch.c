@@ -1,0 +1,295 @@
+/* Fetch. What is there is read from all partitions side by side and sent as it is stored. If it is
+ * less than the client wants, the request waits: each partition has a wait of this connection
+ * which tells when its log grows, and which stays armed for the next fetch when this one ends
+ * otherwise. Every partition asked for is in the answer, with or without records. */
+#include "protocols/kafka/kafka_priv.h"
+
+struct fetch_wait { /* one partition watched for a connection; freed when it has told */
+	struct partition_wait wait;
+	struct kafka_conn *kc;
+	uint64_t group;
+};
+
+struct part {
+	struct stream_read read;
+	struct kafka_request *r;
+	const struct kafka_fetch_req_partition *req;
+	struct kafka_fetch_res_partition *res;
+	struct bytes topic;
+	struct partition *partition; /* good for this turn */
+	int64_t seen;                /* no more than this was there when last looked at */
+	bool reading, held;
+};
+
+struct fetch {
+	struct part *parts;
+	uint32_t count;
+	uint32_t reading;
+	size_t bytes;
+	bool waits, stale, failed; /* stale: what it waits for may be there */
+	bool now;                  /* whatever is there is the answer */
+};
+
+static void look(struct kafka_request *r);
+
+/* Waiting */
+
+static struct kafka_request *next_stale(struct kafka_conn *kc)
+{
+	for (struct list *l = kc->requests.next; l != &kc->requests; l = l->next) {
+		struct kafka_request *r = list_entry(l, struct kafka_request, node);
+		const struct fetch *f = r->op;
+		if (r->h.key == KAFKA_FETCH && !r->ready && f != NULL && f->stale)
+			return r;
+	}
+	return NULL;
+}
+
+static void on_grown(struct partition_wait *w)
+{
+	struct fetch_wait *fw = list_entry(w, struct fetch_wait, wait);
+	struct kafka_conn *kc = fw->kc;
+	struct conn *c = kc->conn;
+	map_remove_u64(&kc->waits, fw->group);
+	mem_free(fw);
+	for (struct list *l = kc->requests.next; l != &kc->requests; l = l->next) {
+		struct kafka_request *r = list_entry(l, struct kafka_request, node);
+		struct fetch *f = r->op;
+		if (r->h.key == KAFKA_FETCH && !r->ready && f != NULL && f->waits)
+			f->stale = true;
+	}
+	struct kafka_request *next;
+	while (!kc->closed && (next = next_stale(kc)) != NULL)
+		look(next); /* may free it and others */
+	if (kc->closed && kc->waits.count == 0)
+		map_fini(&kc->waits);
+	conn_unref(c);
+}
+
+static void arm(struct kafka_conn *kc, struct part *p)
+{
+	uint64_t group = partition_group(p->partition);
+	if (map_get_u64(&kc->waits, group) != NULL)
+		return;
+	struct fetch_wait *fw = mem_new(sizeof *fw);
+	fw->kc = kc;
+	fw->group = group;
+	fw->wait = (struct partition_wait){
+		.at = p->partition, .offset = p->seen, .armed = true, .done = on_grown};
+	map_put_u64(&kc->waits, group, fw);
+	conn_ref(kc->conn);
+	partition_wait(&fw->wait);
+}
+
+void kafka_fetch_closed(struct kafka_conn *kc)
+{
+	uint32_t at = 0;
+	struct fetch_wait *fw;
+	while ((fw = map_next(&kc->waits, &at)) != NULL)
+		partition_wait_cancel(&fw->wait);
+	if (kc->waits.count == 0)
+		map_fini(&kc->waits);
+}
+
+/* Answering */
+
+static void fetch_fini(struct kafka_request *r)
+{
+	struct fetch *f = r->op;
+	for (uint32_t i = 0; i < f->count; i++)
+		if (f->parts[i].held)
+			stream_read_fini(&f->parts[i].read);
+}
+
+static void let_go(struct fetch *f)
+{
+	for (uint32_t i = 0; i < f->count; i++) {
+		struct part *p = &f->parts[i];
+		if (p->held)
+			stream_read_fini(&p->read);
+		p->held = false;
+		p->res->records = (struct kafka_records){.bytes = bytes_of(kafka_empty, 0)};
+	}
+	f->bytes = 0;
+}
+
+static void fail_part(struct fetch *f, struct part *p, int16_t code)
+{
+	f->failed = true;
+	p->res->error = code;
+	p->res->high_watermark = -1;
+}
+
+static void on_read(struct stream_read *sr)
+{
+	struct part *p = list_entry(sr, struct part, read);
+	struct kafka_request *r = p->r;
+	struct fetch *f = r->op;
+	const struct kafka_fetch_req *req = r->req;
+	f->reading--;
+	p->held = true;
+	if (!kafka_landed(r))
+		return;
+	if (sr->err != OK) {
+		fail_part(f, p, kafka_code(sr->err));
+	} else {
+		p->seen = sr->high_watermark;
+		p->res->high_watermark = p->res->last_stable_offset = sr->high_watermark;
+		p->res->log_start_offset = sr->first_offset;
+		if (sr->count > 0)
+			p->res->records = (struct kafka_records){
+				.slices = sr->slices, .slices_count = sr->count};
+		f->bytes += sr->bytes;
+	}
+	if (f->reading > 0)
+		return;
+	if (f->bytes >= (size_t)(req->min_bytes > 0 ? req->min_bytes : 0) || f->failed || f->now ||
+		r->kc->closed) {
+		kafka_count(r->kc->home, M_FETCH_BYTES, (int64_t)f->bytes);
+		kafka_answer(r);
+		return;
+	}
+	let_go(f);
+	look(r);
+}
+
+/* Looking */
+
+/* Finds the partition and says what is known without reading. False: it has failed. */
+static bool part_look(struct kafka_request *r, struct fetch *f, struct part *p)
+{
+	int16_t code = kafka_find(r, p->topic, p->req->index, p->req->leader_epoch, &p->partition);
+	if (code != KAFKA_NONE) {
+		fail_part(f, p, code);
+		return false;
+	}
+	int64_t first = partition_first_offset(p->partition);
+	int64_t high = partition_high_watermark(p->partition);
+	p->res->error = KAFKA_NONE;
+	p->res->high_watermark = p->res->last_stable_offset = high;
+	p->res->log_start_offset = first;
+	if (p->req->fetch_offset < first || p->req->fetch_offset > high) {
+		fail_part(f, p, KAFKA_OFFSET_OUT_OF_RANGE);
+		p->res->log_start_offset = first;
+		return false;
+	}
+	return true;
+}
+
+static void read_all(struct kafka_request *r, struct fetch *f)
+{
+	const struct kafka_fetch_req *req = r->req;
+	int64_t left = kafka_of(r)->conf->fetch_bytes_max;
+	if (req->max_bytes < left)
+		left = req->max_bytes;
+	for (uint32_t i = 0; i < f->count; i++) {
+		struct part *p = &f->parts[i];
+		int64_t max = p->req->max_bytes < left ? p->req->max_bytes : left;
+		if (p->res->error != KAFKA_NONE || p->res->high_watermark <= p->req->fetch_offset ||
+			(left <= 0 && f->reading > 0))
+			continue;
+		p->read = (struct stream_read){.from = p->partition,
+			.offset = p->req->fetch_offset,
+			.bytes_max = max > 0 ? (size_t)max : 1,
+			.done = on_read};
+		left -= max;
+		f->reading++;
+		r->outstanding++;
+		stream_read(&p->read);
+	}
+}
+
+static void look(struct kafka_request *r)
+{
+	struct fetch *f = r->op;
+	const struct kafka_fetch_req *req = r->req;
+	bool there = false;
+	f->waits = f->stale = false;
+	f->failed = false;
+	for (uint32_t i = 0; i < f->count; i++) {
+		struct part *p = &f->parts[i];
+		if (part_look(r, f, p))
+			there |= p->res->high_watermark > p->seen;
+	}
+	if (there || f->failed || f->now || req->min_bytes <= 0)
+		read_all(r, f);
+	if (f->reading > 0)
+		return;
+	if (f->failed || f->now || req->min_bytes <= 0 || req->max_wait_ms <= 0) {
+		kafka_answer(r);
+		return;
+	}
+	f->waits = true;
+	kafka_count(r->kc->home, M_FETCH_WAITS, 1);
+	for (uint32_t i = 0; i < f->count; i++)
+		arm(r->kc, &f->parts[i]);
+}
+
+/* Time is up, something waits behind it, or the client is gone. */
+static void hurry(struct kafka_request *r)
+{
+	struct fetch *f = r->op;
+	f->now = true;
+	if (!f->waits)
+		return; /* reads are under way: their end is the answer */
+	if (r->kc->closed)
+		kafka_answer(r);
+	else
+		look(r);
+}
+
+static bool prepare(struct kafka_request *r, struct fetch *f)
+{
+	const struct kafka_fetch_req *req = r->req;
+	struct kafka_fetch_res *res = r->res;
+	uint32_t at = 0;
+	for (uint32_t i = 0; i < req->topics_count; i++)
+		f->count += req->topics[i].partitions_count;
+	f->parts = kafka_take(r, f->count * sizeof *f->parts);
+	if (f->parts == NULL)
+		return false;
+	res->topics_count = req->topics_count;
+	res->topics = kafka_list(r, &kafka_fetch_res_topic_type, req->topics_count);
+	if (res->topics == NULL)
+		return false;
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		const struct kafka_fetch_req_topic *t = &req->topics[i];
+		res->topics[i].name = t->name;
+		res->topics[i].partitions_count = t->partitions_count;
+		res->topics[i].partitions = kafka_list(
+			r, &kafka_fetch_res_partition_type, t->partitions_count);
+		if (res->topics[i].partitions == NULL)
+			return false;
+		for (uint32_t n = 0; n < t->partitions_count; n++) {
+			struct part *p = &f->parts[at++];
+			p->r = r;
+			p->req = &t->partitions[n];
+			p->res = &res->topics[i].partitions[n];
+			p->topic = t->name;
+			p->seen = p->req->fetch_offset;
+			p->res->index = p->req->index;
+			p->res->records.bytes = bytes_of(kafka_empty, 0);
+		}
+	}
+	return true;
+}
+
+void kafka_on_fetch(struct kafka_request *r)
+{
+	const struct kafka_fetch_req *req = r->req;
+	struct kafka_fetch_res *res = r->res;
+	if (req->session_id != 0 && req->session_epoch > 0) {
+		res->error = KAFKA_FETCH_SESSION_NOT_FOUND; /* none was ever given out */
+		kafka_answer(r);
+		return;
+	}
+	struct fetch *f = kafka_take(r, sizeof *f);
+	if (f == NULL || !prepare(r, f))
+		return;
+	r->op = f;
+	r->fini = fetch_fini;
+	r->hurry = hurry;
+	if (req->max_wait_ms > 0)
+		loop_timer_set(&r->timer, req->max_wait_ms);
+	look(r);
+}

@@ -1,0 +1,288 @@
+/* What a client asks first: which APIs there are, who the nodes are, where partitions live. One
+ * node leads everything that its catalogue names. A topic that is not there is created by being
+ * asked for, when request and configuration allow; the answer then waits for it. */
+#include "protocols/kafka/kafka_priv.h"
+
+void kafka_on_api_versions(struct kafka_request *r)
+{
+	struct kafka_api_versions_res *res = kafka_take(r, sizeof *res);
+	if (res == NULL)
+		return;
+	*res = kafka_api_versions_res_init;
+	res->error = r->req == NULL ? KAFKA_UNSUPPORTED_VERSION : KAFKA_NONE;
+	res->apis_count = (uint32_t)kafka_handlers_count;
+	res->apis = kafka_list(r, &kafka_api_versions_res_api_type, res->apis_count);
+	if (res->apis == NULL)
+		return;
+	for (int i = 0; i < kafka_handlers_count; i++) {
+		res->apis[i].key = kafka_handlers[i].key;
+		res->apis[i].min = kafka_handlers[i].first;
+		res->apis[i].max = kafka_handlers[i].last;
+	}
+	r->res = res;
+	kafka_answer(r);
+}
+
+static struct bytes text_or_null(const char *text)
+{
+	return text == NULL || *text == 0 ? bytes_of(NULL, 0) : bytes_text(text);
+}
+
+/* Topics to be created before the answer. */
+
+struct creation {
+	struct meta_op op;
+	struct kafka_request *r;
+};
+
+static void metadata_answer(struct kafka_request *r);
+
+static void on_created(struct meta_op *op)
+{
+	struct creation *c = list_entry(op, struct creation, op);
+	struct kafka_request *r = c->r;
+	if (kafka_landed(r) && r->outstanding == 0)
+		metadata_answer(r);
+}
+
+static bool name_valid(struct bytes name)
+{
+	if (name.len == 0 || name.len > 249)
+		return false;
+	if ((name.len == 1 && name.at[0] == '.') ||
+		(name.len == 2 && memcmp(name.at, "..", 2) == 0))
+		return false;
+	for (size_t i = 0; i < name.len; i++) {
+		uint8_t c = name.at[i];
+		bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+			(c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+		if (!fine)
+			return false;
+	}
+	return true;
+}
+
+static bool create_missing(struct kafka_request *r, const struct kafka_metadata_req *req)
+{
+	const struct broker_conf *conf = shard_conf(kafka_shard(r));
+	struct creation *list;
+	uint32_t count = 0;
+	bool may = conf->stream_auto_create && (r->h.version < 4 || req->auto_create);
+	for (uint32_t i = 0; may && i < req->topics_count; i++) {
+		struct bytes name = req->topics[i].name;
+		count += name_valid(name) && catalog_stream(kafka_catalog(r), name) == NULL;
+	}
+	if (count == 0)
+		return true;
+	list = kafka_take(r, count * sizeof *list);
+	if (list == NULL)
+		return false;
+	count = 0;
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		struct bytes name = req->topics[i].name;
+		if (!name_valid(name) || catalog_stream(kafka_catalog(r), name) != NULL)
+			continue;
+		char *text = kafka_take(r, name.len + 1);
+		if (text == NULL)
+			return false;
+		memcpy(text, name.at, name.len);
+		list[count].r = r;
+		list[count++].op = (struct meta_op){.kind = META_CREATE_STREAM,
+			.name = text,
+			.partitions = -1,
+			.replicas = -1,
+			.done = on_created};
+	}
+	r->outstanding = count;
+	for (uint32_t i = 0; i < count; i++)
+		node_change(shard_node(kafka_shard(r)), &list[i].op);
+	return true;
+}
+
+static bool is_zero(const struct kafka_uuid *id)
+{
+	static const struct kafka_uuid none;
+	return memcmp(id, &none, sizeof none) == 0;
+}
+
+static bool add_partitions(
+	struct kafka_request *r, struct kafka_metadata_res_topic *t, const struct stream *s)
+{
+	int32_t *self = kafka_take(r, sizeof *self);
+	t->partitions_count = (uint32_t)s->partition_count;
+	if (self == NULL)
+		return false;
+	t->partitions = kafka_list(
+		r, &kafka_metadata_res_partition_type, (uint32_t)s->partition_count);
+	if (t->partitions == NULL)
+		return false;
+	*self = kafka_node_id(kafka_of(r));
+	for (int i = 0; i < s->partition_count; i++) {
+		struct kafka_metadata_res_partition *p = &t->partitions[i];
+		p->index = i;
+		p->leader_id = *self;
+		p->leader_epoch = partition_epoch(s->partitions[i]);
+		p->error = partition_leads(s->partitions[i]) ? KAFKA_NONE
+							     : KAFKA_LEADER_NOT_AVAILABLE;
+		p->replicas = p->isr = self;
+		p->replicas_count = p->isr_count = 1;
+	}
+	return true;
+}
+
+/* An answer outlives the catalogue it was made from: the name is copied. */
+static bool fill_topic(struct kafka_request *r, struct kafka_metadata_res_topic *t,
+	const struct stream *s, bool operations)
+{
+	t->name = kafka_copy(r, bytes_text(s->name));
+	t->internal = s->internal;
+	memcpy(&t->topic_id, s->uuid, sizeof t->topic_id);
+	if (operations)
+		t->operations = KAFKA_TOPIC_OPERATIONS;
+	return add_partitions(r, t, s);
+}
+
+static bool fill_asked(struct kafka_request *r, const struct kafka_metadata_req *req,
+	struct kafka_metadata_res *res)
+{
+	const struct catalog *catalog = kafka_catalog(r);
+	res->topics_count = req->topics_count;
+	res->topics = kafka_list(r, &kafka_metadata_res_topic_type, req->topics_count);
+	if (res->topics == NULL)
+		return false;
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		const struct kafka_metadata_req_topic *asked = &req->topics[i];
+		struct kafka_metadata_res_topic *t = &res->topics[i];
+		bool by_id = asked->name.at == NULL && !is_zero(&asked->topic_id);
+		const struct stream *s = by_id
+			? catalog_stream_by_uuid(catalog, asked->topic_id.bytes)
+			: catalog_stream(catalog, asked->name);
+		if (s != NULL) {
+			if (!fill_topic(r, t, s, req->topic_operations))
+				return false;
+			continue;
+		}
+		t->name = asked->name;
+		t->topic_id = asked->topic_id;
+		t->error = by_id                  ? KAFKA_UNKNOWN_TOPIC_ID
+			: name_valid(asked->name) ? KAFKA_UNKNOWN_TOPIC
+						  : KAFKA_INVALID_TOPIC;
+	}
+	return true;
+}
+
+static bool fill_all(struct kafka_request *r, const struct kafka_metadata_req *req,
+	struct kafka_metadata_res *res)
+{
+	const struct catalog *catalog = kafka_catalog(r);
+	uint32_t count = (uint32_t)catalog_stream_count(catalog);
+	res->topics_count = count;
+	res->topics = kafka_list(r, &kafka_metadata_res_topic_type, count);
+	if (res->topics == NULL)
+		return false;
+	for (uint32_t i = 0; i < count; i++)
+		if (!fill_topic(r, &res->topics[i], catalog_stream_at(catalog, (int)i),
+			    req->topic_operations))
+			return false;
+	return true;
+}
+
+static void metadata_answer(struct kafka_request *r)
+{
+	const struct kafka_metadata_req *req = r->req;
+	struct kafka_metadata_res *res = r->res;
+	const struct kafka_address *a = kafka_address(r);
+	struct node *node = shard_node(kafka_shard(r));
+	bool all = req->topics == NULL || (r->h.version == 0 && req->topics_count == 0);
+	res->brokers_count = 1;
+	res->brokers = kafka_list(r, &kafka_metadata_res_broker_type, 1);
+	if (res->brokers == NULL)
+		return;
+	res->brokers[0].node_id = kafka_node_id(kafka_of(r));
+	res->brokers[0].host = bytes_text(a->host ? a->host : "");
+	res->brokers[0].port = a->port;
+	res->brokers[0].rack = text_or_null(node_conf(node)->rack);
+	res->cluster_id = bytes_text(node_cluster_id(node));
+	res->controller_id = res->brokers[0].node_id;
+	if (req->cluster_operations)
+		res->cluster_operations = KAFKA_CLUSTER_OPERATIONS;
+	if (all ? fill_all(r, req, res) : fill_asked(r, req, res))
+		kafka_answer(r);
+}
+
+void kafka_on_metadata(struct kafka_request *r)
+{
+	if (create_missing(r, r->req) && r->outstanding == 0)
+		metadata_answer(r);
+}
+
+void kafka_on_describe_cluster(struct kafka_request *r)
+{
+	const struct kafka_describe_cluster_req *req = r->req;
+	struct kafka_describe_cluster_res *res = r->res;
+	const struct kafka_address *a = kafka_address(r);
+	struct node *node = shard_node(kafka_shard(r));
+	if (req->endpoint_type != 1) {
+		res->error = KAFKA_INVALID_REQUEST;
+		res->endpoint_type = req->endpoint_type;
+		kafka_answer(r);
+		return;
+	}
+	res->brokers_count = 1;
+	res->brokers = kafka_list(r, &kafka_describe_cluster_res_broker_type, 1);
+	if (res->brokers == NULL)
+		return;
+	res->cluster_id = bytes_text(node_cluster_id(node));
+	res->controller_id = res->brokers[0].node_id = kafka_node_id(kafka_of(r));
+	res->brokers[0].host = bytes_text(a->host ? a->host : "");
+	res->brokers[0].port = a->port;
+	res->brokers[0].rack = text_or_null(node_conf(node)->rack);
+	if (req->operations)
+		res->operations = KAFKA_CLUSTER_OPERATIONS;
+	kafka_answer(r);
+}
+
+/* Groups are coordinated here. Transactions are not offered: clients take this code as final, any
+ * other one they would try again until their time is up. */
+static int16_t coordinator_code(int8_t key_type)
+{
+	return key_type == 0    ? KAFKA_NONE
+		: key_type == 1 ? KAFKA_TRANSACTIONAL_ID_DENIED
+				: KAFKA_INVALID_REQUEST;
+}
+
+void kafka_on_find_coordinator(struct kafka_request *r)
+{
+	const struct kafka_find_coordinator_req *req = r->req;
+	struct kafka_find_coordinator_res *res = r->res;
+	const struct kafka_address *a = kafka_address(r);
+	struct bytes host = bytes_text(a->host ? a->host : "");
+	int16_t code = coordinator_code(req->key_type);
+	bool fine = code == KAFKA_NONE;
+	struct bytes why = fine ? bytes_of(NULL, 0) : bytes_text("transactions are not supported");
+	int32_t id = fine ? kafka_node_id(kafka_of(r)) : -1;
+	if (r->h.version < 4) {
+		res->error = code;
+		res->message = why;
+		res->node_id = id;
+		res->host = fine ? host : bytes_of(NULL, 0);
+		res->port = fine ? a->port : -1;
+		kafka_answer(r);
+		return;
+	}
+	res->coordinators_count = req->keys_count;
+	res->coordinators = kafka_list(
+		r, &kafka_find_coordinator_res_coordinator_type, req->keys_count);
+	if (res->coordinators == NULL)
+		return;
+	for (uint32_t i = 0; i < req->keys_count; i++) {
+		struct kafka_find_coordinator_res_coordinator *c = &res->coordinators[i];
+		c->key = req->keys[i];
+		c->error = code;
+		c->message = why;
+		c->node_id = id;
+		c->host = fine ? host : bytes_of(NULL, 0);
+		c->port = fine ? a->port : -1;
+	}
+	kafka_answer(r);
+}

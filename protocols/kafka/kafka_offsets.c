@@ -1,0 +1,279 @@
+/* Where things are in a partition: by time, by leader epoch, and where it is made to start. */
+#include "protocols/kafka/kafka_priv.h"
+
+enum { LATEST = -1, EARLIEST = -2, MAX_TIMESTAMP = -3, EARLIEST_LOCAL = -4 };
+
+int16_t kafka_find(struct kafka_request *r, struct bytes topic, int32_t index, int32_t epoch,
+	struct partition **out)
+{
+	const struct stream *s = catalog_stream(kafka_catalog(r), topic);
+	*out = s ? stream_partition(s, index) : NULL;
+	if (*out == NULL)
+		return KAFKA_UNKNOWN_TOPIC;
+	if (!partition_leads(*out))
+		return KAFKA_NOT_LEADER;
+	if (epoch >= 0 && epoch < partition_epoch(*out))
+		return KAFKA_FENCED_LEADER_EPOCH;
+	if (epoch > partition_epoch(*out))
+		return KAFKA_UNKNOWN_LEADER_EPOCH;
+	return KAFKA_NONE;
+}
+
+/* One end of all the requests below: the last completion answers. */
+static void land(struct kafka_request *r)
+{
+	if (kafka_landed(r) && r->outstanding == 0)
+		kafka_answer(r);
+}
+
+/* Holds r while its parts are started, since the first could end before the last begins. */
+static void hold(struct kafka_request *r)
+{
+	r->outstanding++;
+}
+
+struct time_seek {
+	struct offset_seek seek;
+	struct kafka_request *r;
+	struct kafka_list_offsets_res_partition *res;
+	/* For the greatest timestamp: one was found at low, none at or after high. */
+	int64_t low_ms, high_ms;
+	bool greatest;
+};
+
+/* Seeking "the first record at or after t" for ever larger t closes in on the greatest timestamp
+ * in at most 64 steps, each a search in the index. */
+static bool seek_greatest_again(struct time_seek *t)
+{
+	if (t->seek.err == OK) {
+		t->res->offset = t->seek.offset;
+		t->res->timestamp = t->low_ms = t->seek.timestamp_ms;
+	} else {
+		t->high_ms = t->seek.time_ms;
+	}
+	if (t->low_ms + 1 >= t->high_ms)
+		return false;
+	t->seek.time_ms = t->low_ms + (t->high_ms - t->low_ms) / 2;
+	partition_seek(&t->seek);
+	return true;
+}
+
+static void on_time(struct offset_seek *s)
+{
+	struct time_seek *t = list_entry(s, struct time_seek, seek);
+	bool known = s->err == OK || s->err == ERR_NOTFOUND;
+	if (!t->r->sent && known && t->greatest && seek_greatest_again(t))
+		return;
+	if (!t->r->sent) {
+		if (s->err == OK && !t->greatest) {
+			t->res->offset = s->offset;
+			t->res->timestamp = s->timestamp_ms;
+		}
+		t->res->error = known ? KAFKA_NONE : kafka_code(s->err);
+	}
+	land(t->r);
+}
+
+static void list_one(struct kafka_request *r, struct bytes topic,
+	const struct kafka_list_offsets_req_partition *req,
+	struct kafka_list_offsets_res_partition *res)
+{
+	struct partition *p;
+	struct time_seek *t;
+	res->index = req->index;
+	res->error = kafka_find(r, topic, req->index, req->leader_epoch, &p);
+	if (res->error != KAFKA_NONE)
+		return;
+	res->leader_epoch = partition_epoch(p);
+	if (req->timestamp == LATEST) {
+		res->offset = partition_high_watermark(p);
+		return;
+	}
+	if (req->timestamp == EARLIEST || req->timestamp == EARLIEST_LOCAL) {
+		res->offset = partition_first_offset(p);
+		return;
+	}
+	if (req->timestamp < MAX_TIMESTAMP) {
+		res->error = KAFKA_INVALID_REQUEST;
+		return;
+	}
+	t = arena_take(&r->arena, sizeof *t);
+	if (t == NULL) {
+		res->error = KAFKA_UNKNOWN_SERVER_ERROR;
+		return;
+	}
+	*t = (struct time_seek){.r = r,
+		.res = res,
+		.low_ms = -1,
+		.high_ms = INT64_MAX,
+		.greatest = req->timestamp == MAX_TIMESTAMP};
+	t->seek = (struct offset_seek){
+		.from = p, .time_ms = t->greatest ? 0 : req->timestamp, .done = on_time};
+	r->outstanding++;
+	partition_seek(&t->seek);
+}
+
+void kafka_on_list_offsets(struct kafka_request *r)
+{
+	const struct kafka_list_offsets_req *req = r->req;
+	struct kafka_list_offsets_res *res = r->res;
+	res->topics_count = req->topics_count;
+	res->topics = kafka_list(r, &kafka_list_offsets_res_topic_type, req->topics_count);
+	if (res->topics == NULL)
+		return;
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		uint32_t n = req->topics[i].partitions_count;
+		res->topics[i].name = req->topics[i].name;
+		res->topics[i].partitions_count = n;
+		res->topics[i].partitions = kafka_list(
+			r, &kafka_list_offsets_res_partition_type, n);
+		if (res->topics[i].partitions == NULL)
+			return;
+	}
+	hold(r);
+	for (uint32_t i = 0; i < req->topics_count; i++)
+		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++)
+			list_one(r, req->topics[i].name, &req->topics[i].partitions[n],
+				&res->topics[i].partitions[n]);
+	land(r);
+}
+
+struct epoch_seek {
+	struct offset_seek seek;
+	struct kafka_request *r;
+	struct kafka_offset_for_leader_epoch_res_partition *res;
+};
+
+static void on_epoch(struct offset_seek *s)
+{
+	struct epoch_seek *e = list_entry(s, struct epoch_seek, seek);
+	if (!e->r->sent && s->err == OK) {
+		e->res->leader_epoch = s->found_epoch > 0 ? s->found_epoch : -1;
+		e->res->end_offset = s->found_epoch > 0 ? s->offset : -1;
+	} else if (!e->r->sent && s->err != ERR_NOTFOUND) {
+		e->res->error = kafka_code(s->err);
+	}
+	land(e->r);
+}
+
+static void epoch_one(struct kafka_request *r, struct bytes topic,
+	const struct kafka_offset_for_leader_epoch_req_partition *req,
+	struct kafka_offset_for_leader_epoch_res_partition *res)
+{
+	struct partition *p;
+	res->index = req->index;
+	res->error = kafka_find(r, topic, req->index, req->current_epoch, &p);
+	if (res->error != KAFKA_NONE)
+		return;
+	if (req->leader_epoch > partition_epoch(p))
+		return; /* not known: -1, -1 */
+	if (req->leader_epoch == partition_epoch(p)) {
+		res->leader_epoch = req->leader_epoch;
+		res->end_offset = partition_high_watermark(p);
+		return;
+	}
+	struct epoch_seek *e = arena_take(&r->arena, sizeof *e);
+	if (e == NULL) {
+		res->error = KAFKA_UNKNOWN_SERVER_ERROR;
+		return;
+	}
+	*e = (struct epoch_seek){.r = r, .res = res};
+	e->seek = (struct offset_seek){
+		.from = p, .by_epoch = true, .epoch = req->leader_epoch, .done = on_epoch};
+	r->outstanding++;
+	partition_seek(&e->seek);
+}
+
+void kafka_on_offset_for_leader_epoch(struct kafka_request *r)
+{
+	const struct kafka_offset_for_leader_epoch_req *req = r->req;
+	struct kafka_offset_for_leader_epoch_res *res = r->res;
+	res->topics_count = req->topics_count;
+	res->topics = kafka_list(
+		r, &kafka_offset_for_leader_epoch_res_topic_type, req->topics_count);
+	if (res->topics == NULL)
+		return;
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		uint32_t n = req->topics[i].partitions_count;
+		res->topics[i].name = req->topics[i].name;
+		res->topics[i].partitions_count = n;
+		res->topics[i].partitions = kafka_list(
+			r, &kafka_offset_for_leader_epoch_res_partition_type, n);
+		if (res->topics[i].partitions == NULL)
+			return;
+	}
+	hold(r);
+	for (uint32_t i = 0; i < req->topics_count; i++)
+		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++)
+			epoch_one(r, req->topics[i].name, &req->topics[i].partitions[n],
+				&res->topics[i].partitions[n]);
+	land(r);
+}
+
+struct trim {
+	struct proposal proposal;
+	struct kafka_request *r;
+	struct kafka_delete_records_res_partition *res;
+};
+
+static void on_trimmed(struct proposal *p)
+{
+	struct trim *t = list_entry(p, struct trim, proposal);
+	if (!t->r->sent) {
+		t->res->error = kafka_code(p->err);
+		t->res->low_watermark = p->err == OK ? partition_first_offset(p->to) : -1;
+	}
+	land(t->r);
+}
+
+static void trim_one(struct kafka_request *r, struct bytes topic,
+	const struct kafka_delete_records_req_partition *req,
+	struct kafka_delete_records_res_partition *res)
+{
+	struct partition *p;
+	res->index = req->index;
+	res->low_watermark = -1;
+	res->error = kafka_find(r, topic, req->index, -1, &p);
+	if (res->error != KAFKA_NONE)
+		return;
+	int64_t high = partition_high_watermark(p);
+	int64_t to = req->offset == -1 ? high : req->offset;
+	struct trim *t = arena_take(&r->arena, sizeof *t);
+	if (to < 0 || to > high || t == NULL) {
+		res->error = KAFKA_OFFSET_OUT_OF_RANGE;
+		return;
+	}
+	if (to <= partition_first_offset(p)) {
+		res->low_watermark = partition_first_offset(p);
+		return;
+	}
+	*t = (struct trim){.r = r, .res = res};
+	t->proposal = (struct proposal){.to = p, .done = on_trimmed};
+	r->outstanding++;
+	partition_trim(&t->proposal, to);
+}
+
+void kafka_on_delete_records(struct kafka_request *r)
+{
+	const struct kafka_delete_records_req *req = r->req;
+	struct kafka_delete_records_res *res = r->res;
+	res->topics_count = req->topics_count;
+	res->topics = kafka_list(r, &kafka_delete_records_res_topic_type, req->topics_count);
+	if (res->topics == NULL)
+		return;
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		uint32_t n = req->topics[i].partitions_count;
+		res->topics[i].name = req->topics[i].name;
+		res->topics[i].partitions_count = n;
+		res->topics[i].partitions = kafka_list(
+			r, &kafka_delete_records_res_partition_type, n);
+		if (res->topics[i].partitions == NULL)
+			return;
+	}
+	hold(r);
+	for (uint32_t i = 0; i < req->topics_count; i++)
+		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++)
+			trim_one(r, req->topics[i].name, &req->topics[i].partitions[n],
+				&res->topics[i].partitions[n]);
+	land(r);
+}

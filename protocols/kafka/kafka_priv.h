@@ -1,0 +1,217 @@
+/* The inside of the Kafka door: connections, requests and their answers in order. */
+#ifndef KAFKA_KAFKA_PRIV_H
+#define KAFKA_KAFKA_PRIV_H
+#include "protocols/kafka/kafka.h"
+#include "protocols/kafka/kafka_schema.h"
+#include "protocols/kafka/kafka_wire.h"
+#include "server/base/mem.h"
+#include "server/broker/group_home.h"
+#include "server/broker/producer.h"
+#include "server/broker/stream.h"
+
+struct kafka_loop { /* what the connections of one loop share */
+	struct kafka *kafka;
+	struct loop *loop;
+	struct shard *shard;
+	struct kafka_out out;
+	struct list spare; /* requests kept for reuse */
+	uint32_t spare_count;
+	int64_t inflight;   /* bytes produced on this loop and not answered */
+	struct list hungry; /* connections that pause until inflight falls */
+	struct producer_ids ids;
+};
+
+struct kafka_address {
+	char *host; /* NULL: this door is off */
+	int32_t port;
+};
+
+struct kafka {
+	const struct kafka_conf *conf;
+	struct broker *broker;
+	struct loops *all;
+	struct groups *groups;
+	struct kafka_loop *loops;
+	struct kafka_address plain, tls;
+};
+
+struct kafka_conn {
+	struct conn *conn;
+	struct kafka_loop *home;
+	struct list requests; /* in the order of their answers */
+	uint32_t count;
+	int64_t inflight; /* bytes of unanswered produce requests */
+	bool greeted;     /* has sent a request that made sense */
+	bool closed;
+	bool paused; /* for one or more of: too many requests, bytes, output */
+	struct list hungry;
+	struct map waits; /* struct fetch_wait, by the partition's number */
+};
+
+struct kafka_request {
+	struct list node;
+	struct kafka_conn *kc;
+	struct kafka_header h;
+	struct arena arena;
+	const void *req;
+	void *res;
+	bool ready;           /* res may be sent */
+	bool silent;          /* no response goes out */
+	bool sent;            /* out of the queue; lives for what is outstanding */
+	uint32_t outstanding; /* completions that will come */
+	int64_t bytes;        /* counted as in flight */
+	struct loop_timer timer;
+	void *op; /* the handler's, in the arena */
+	/* Nobody waits for the answer any more, or it had better come now: answer soon. */
+	void (*hurry)(struct kafka_request *r);
+	void (*fini)(struct kafka_request *r); /* what the handler holds beside the arena */
+};
+
+/* The API answers: res is filled. Runs at once if r is the oldest, frees r. */
+void kafka_answer(struct kafka_request *r);
+/* Closes the connection: what was asked makes no sense, or memory is out. */
+void kafka_fail(struct kafka_request *r, enum err e);
+/* One completion fewer to come. False: r is gone or only lives for others, do no more. */
+bool kafka_landed(struct kafka_request *r);
+
+static inline struct shard *kafka_shard(const struct kafka_request *r)
+{
+	return r->kc->home->shard;
+}
+static inline const struct catalog *kafka_catalog(const struct kafka_request *r)
+{
+	return shard_catalog(r->kc->home->shard);
+}
+static inline struct kafka *kafka_of(const struct kafka_request *r)
+{
+	return r->kc->home->kafka;
+}
+int32_t kafka_node_id(const struct kafka *k);
+const struct kafka_address *kafka_address(const struct kafka_request *r);
+/* Zeroed memory of the request; NULL: r has failed. */
+void *kafka_take(struct kafka_request *r, size_t len);
+/* A copy for the answer. An empty one when memory is out, which fails r. */
+struct bytes kafka_copy(struct kafka_request *r, struct bytes b);
+/* NULL: r has failed. */
+void *kafka_list(struct kafka_request *r, const struct kafka_struct *type, uint32_t count);
+
+/* An API: what is served. */
+struct kafka_handler {
+	int16_t key, first, last;
+	/* Strings of the request are used after the handler returns. */
+	bool keep;
+	void (*run)(struct kafka_request *r);
+};
+extern const struct kafka_handler kafka_handlers[];
+extern const int kafka_handlers_count;
+
+void kafka_on_api_versions(struct kafka_request *r);
+void kafka_on_metadata(struct kafka_request *r);
+void kafka_on_describe_cluster(struct kafka_request *r);
+void kafka_on_find_coordinator(struct kafka_request *r);
+void kafka_on_produce(struct kafka_request *r);
+void kafka_on_init_producer_id(struct kafka_request *r);
+void kafka_on_fetch(struct kafka_request *r);
+void kafka_fetch_closed(struct kafka_conn *kc);
+void kafka_on_list_offsets(struct kafka_request *r);
+void kafka_on_offset_for_leader_epoch(struct kafka_request *r);
+void kafka_on_delete_records(struct kafka_request *r);
+void kafka_on_create_topics(struct kafka_request *r);
+void kafka_on_delete_topics(struct kafka_request *r);
+void kafka_on_create_partitions(struct kafka_request *r);
+void kafka_on_describe_configs(struct kafka_request *r);
+void kafka_on_alter_configs(struct kafka_request *r);
+void kafka_on_incremental_alter_configs(struct kafka_request *r);
+void kafka_on_describe_log_dirs(struct kafka_request *r);
+void kafka_on_list_reassignments(struct kafka_request *r);
+void kafka_on_join_group(struct kafka_request *r);
+void kafka_on_sync_group(struct kafka_request *r);
+void kafka_on_heartbeat(struct kafka_request *r);
+void kafka_on_leave_group(struct kafka_request *r);
+void kafka_on_offset_commit(struct kafka_request *r);
+void kafka_on_offset_fetch(struct kafka_request *r);
+void kafka_on_offset_delete(struct kafka_request *r);
+void kafka_on_describe_groups(struct kafka_request *r);
+void kafka_on_list_groups(struct kafka_request *r);
+void kafka_on_delete_groups(struct kafka_request *r);
+
+/* Kafka's error codes. */
+enum kafka_code {
+	KAFKA_UNKNOWN_SERVER_ERROR = -1,
+	KAFKA_NONE = 0,
+	KAFKA_OFFSET_OUT_OF_RANGE = 1,
+	KAFKA_CORRUPT_MESSAGE = 2,
+	KAFKA_UNKNOWN_TOPIC = 3,
+	KAFKA_LEADER_NOT_AVAILABLE = 5,
+	KAFKA_NOT_LEADER = 6,
+	KAFKA_REQUEST_TIMED_OUT = 7,
+	KAFKA_MESSAGE_TOO_LARGE = 10,
+	KAFKA_OFFSET_METADATA_TOO_LARGE = 12,
+	KAFKA_COORDINATOR_LOADING = 14,
+	KAFKA_NOT_COORDINATOR = 16,
+	KAFKA_INVALID_TOPIC = 17,
+	KAFKA_NOT_ENOUGH_REPLICAS = 19,
+	KAFKA_NOT_ENOUGH_REPLICAS_AFTER = 20,
+	KAFKA_INVALID_ACKS = 21,
+	KAFKA_ILLEGAL_GENERATION = 22,
+	KAFKA_INCONSISTENT_PROTOCOL = 23,
+	KAFKA_INVALID_GROUP_ID = 24,
+	KAFKA_UNKNOWN_MEMBER = 25,
+	KAFKA_INVALID_SESSION_TIMEOUT = 26,
+	KAFKA_REBALANCE_IN_PROGRESS = 27,
+	KAFKA_TOPIC_DENIED = 29,
+	KAFKA_INVALID_TIMESTAMP = 32,
+	KAFKA_UNSUPPORTED_VERSION = 35,
+	KAFKA_TOPIC_EXISTS = 36,
+	KAFKA_INVALID_PARTITIONS = 37,
+	KAFKA_INVALID_REPLICATION = 38,
+	KAFKA_INVALID_ASSIGNMENT = 39,
+	KAFKA_INVALID_CONFIG = 40,
+	KAFKA_INVALID_REQUEST = 42,
+	KAFKA_UNSUPPORTED_FORMAT = 43,
+	KAFKA_POLICY_VIOLATION = 44,
+	KAFKA_OUT_OF_ORDER_SEQUENCE = 45,
+	KAFKA_INVALID_PRODUCER_EPOCH = 47,
+	KAFKA_TRANSACTIONAL_ID_DENIED = 53,
+	KAFKA_STORAGE_ERROR = 56,
+	KAFKA_NON_EMPTY_GROUP = 68,
+	KAFKA_GROUP_NOT_FOUND = 69,
+	KAFKA_FETCH_SESSION_NOT_FOUND = 70,
+	KAFKA_FENCED_LEADER_EPOCH = 74,
+	KAFKA_UNKNOWN_LEADER_EPOCH = 75,
+	KAFKA_UNSUPPORTED_COMPRESSION = 76,
+	KAFKA_OFFSET_NOT_AVAILABLE = 78,
+	KAFKA_MEMBER_ID_REQUIRED = 79,
+	KAFKA_GROUP_MAX_SIZE = 81,
+	KAFKA_FENCED_INSTANCE = 82,
+	KAFKA_GROUP_SUBSCRIBED = 86,
+	KAFKA_INVALID_RECORD = 87,
+	KAFKA_UNKNOWN_TOPIC_ID = 100
+};
+int16_t kafka_code(enum err e);         /* of reads, writes and changes in general */
+int16_t kafka_produce_code(enum err e); /* of produce_start and its outcome */
+int16_t kafka_group_code(enum group_err e);
+int16_t kafka_admin_code(enum err e); /* of node_change */
+
+/* The partition and its leader epoch check: 0, or why not. */
+int16_t kafka_find(struct kafka_request *r, struct bytes topic, int32_t index, int32_t epoch,
+	struct partition **out);
+
+enum {
+	KAFKA_TOPIC_OPERATIONS = 3576,
+	KAFKA_CLUSTER_OPERATIONS = 8096,
+	KAFKA_GROUP_OPERATIONS = 328
+};
+
+enum kafka_metric {
+	M_REQUESTS,
+	M_MALFORMED,
+	M_PRODUCE_BYTES,
+	M_FETCH_BYTES,
+	M_FETCH_WAITS,
+	M_REFUSED_BATCHES,
+	M_KAFKA_COUNT
+};
+void kafka_count(struct kafka_loop *h, enum kafka_metric row, int64_t n);
+
+#endif

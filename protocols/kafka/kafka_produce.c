@@ -1,0 +1,183 @@
+/* Produce: each partition's batch is checked and proposed straight from the connection's input; the
+ * answer is made when all outcomes are there, or the client's patience ends. With acks 0 nothing is
+ * answered, and an error closes the connection, since there is no other way to say it. */
+#include "protocols/kafka/kafka_priv.h"
+#include "server/base/log.h"
+#include "server/broker/produce.h"
+
+enum { TIMEOUT_MS_MIN = 100 };
+
+struct put { /* one partition's batch */
+	struct produce produce;
+	struct kafka_request *r;
+	struct kafka_produce_res_partition *res;
+	struct partition *partition;
+};
+
+static void refuse(struct kafka_request *r, struct kafka_produce_res_partition *res, int16_t code)
+{
+	res->error = code;
+	res->base_offset = -1;
+	kafka_count(r->kc->home, M_REFUSED_BATCHES, 1);
+}
+
+static void finish(struct kafka_request *r)
+{
+	const struct kafka_produce_res *res = r->res;
+	for (uint32_t i = 0; r->silent && i < res->topics_count; i++)
+		for (uint32_t n = 0; n < res->topics[i].partitions_count; n++) {
+			int16_t code = res->topics[i].partitions[n].error;
+			if (code == KAFKA_NONE)
+				continue;
+			LOG(LOG_WARN, AREA_KAFKA, "produce_failed", "peer=%s acks=0 code=%d",
+				conn_is_closing(r->kc->conn) ? "-" : conn_peer(r->kc->conn), code);
+			kafka_fail(r, ERR_CLOSED);
+			return;
+		}
+	kafka_answer(r);
+}
+
+static void on_put(struct produce *p)
+{
+	struct put *put = list_entry(p, struct put, produce);
+	struct kafka_request *r = put->r;
+	if (!kafka_landed(r))
+		return;
+	if (p->err == OK) {
+		put->res->error = KAFKA_NONE;
+		put->res->base_offset = p->base_offset;
+		put->res->log_append_time_ms = p->append_ms;
+		put->res->log_start_offset = partition_first_offset(put->partition);
+	} else {
+		refuse(r, put->res, kafka_produce_code(p->err));
+	}
+	if (r->outstanding == 0)
+		finish(r);
+}
+
+/* What has no outcome yet has the code of a timeout already. */
+static void on_timeout(struct kafka_request *r)
+{
+	finish(r);
+}
+
+static void put_one(struct kafka_request *r, const struct kafka_produce_req_topic *topic,
+	const struct kafka_produce_req_partition *req, struct put *put)
+{
+	const struct stream *s = catalog_stream(kafka_catalog(r), topic->name);
+	struct partition *p = s ? stream_partition(s, req->index) : NULL;
+	struct bytes in = req->records.bytes;
+	struct batch b;
+	int16_t acks = ((const struct kafka_produce_req *)r->req)->acks;
+	put->res->index = req->index;
+	if (acks < -1 || acks > 1)
+		refuse(r, put->res, KAFKA_INVALID_ACKS);
+	else if (p == NULL)
+		refuse(r, put->res, KAFKA_UNKNOWN_TOPIC);
+	else if (r->h.version < 3)
+		refuse(r, put->res, KAFKA_UNSUPPORTED_FORMAT);
+	else if (in.len == 0)
+		refuse(r, put->res, KAFKA_INVALID_RECORD);
+	else if (r->h.version < 7 && batch_read(in, &b) == OK && b.codec == CODEC_ZSTD)
+		refuse(r, put->res, KAFKA_UNSUPPORTED_COMPRESSION);
+	else {
+		put->r = r;
+		put->partition = p;
+		put->produce.done = on_put;
+		enum err e = produce_start(&put->produce, kafka_shard(r), s, p, in);
+		if (e != OK) {
+			refuse(r, put->res, kafka_produce_code(e));
+			return;
+		}
+		kafka_count(r->kc->home, M_PRODUCE_BYTES, (int64_t)in.len);
+		put->res->error = KAFKA_REQUEST_TIMED_OUT;
+		put->res->base_offset = -1;
+		r->outstanding++;
+	}
+}
+
+/* The answer's skeleton. Names are copied: the input is gone when it leaves. */
+static uint32_t prepare(struct kafka_request *r)
+{
+	const struct kafka_produce_req *req = r->req;
+	struct kafka_produce_res *res = r->res;
+	uint32_t count = 0;
+	res->topics_count = req->topics_count;
+	res->topics = kafka_list(r, &kafka_produce_res_topic_type, req->topics_count);
+	if (res->topics == NULL)
+		return UINT32_MAX;
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		uint32_t n = req->topics[i].partitions_count;
+		res->topics[i].name = kafka_copy(r, req->topics[i].name);
+		res->topics[i].partitions_count = n;
+		res->topics[i].partitions = kafka_list(r, &kafka_produce_res_partition_type, n);
+		if (res->topics[i].partitions == NULL)
+			return UINT32_MAX;
+		count += n;
+	}
+	return count;
+}
+
+void kafka_on_produce(struct kafka_request *r)
+{
+	const struct kafka_produce_req *req = r->req;
+	struct kafka_produce_res *res = r->res;
+	uint32_t count = prepare(r);
+	if (count == UINT32_MAX)
+		return;
+	struct put *put = kafka_take(r, count * sizeof *put);
+	if (put == NULL)
+		return;
+	r->silent = req->acks == 0;
+	for (uint32_t i = 0; i < req->topics_count; i++)
+		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++, put++) {
+			put->res = &res->topics[i].partitions[n];
+			put_one(r, &req->topics[i], &req->topics[i].partitions[n], put);
+		}
+	if (r->outstanding == 0) {
+		finish(r);
+		return;
+	}
+	if (req->acks != 0 && req->timeout_ms > 0) {
+		r->hurry = on_timeout;
+		loop_timer_set(&r->timer,
+			req->timeout_ms < TIMEOUT_MS_MIN ? TIMEOUT_MS_MIN : req->timeout_ms);
+	}
+}
+
+struct id_ask {
+	struct producer_id_ask ask;
+	struct kafka_request *r;
+};
+
+static void on_id(struct producer_id_ask *a)
+{
+	struct id_ask *ask = list_entry(a, struct id_ask, ask);
+	struct kafka_request *r = ask->r;
+	struct kafka_init_producer_id_res *res = r->res;
+	if (!kafka_landed(r))
+		return;
+	res->producer_id = a->err == OK ? a->id : -1;
+	res->producer_epoch = a->err == OK ? 0 : -1;
+	res->error = a->err == OK ? KAFKA_NONE : KAFKA_COORDINATOR_LOADING;
+	kafka_answer(r);
+}
+
+void kafka_on_init_producer_id(struct kafka_request *r)
+{
+	const struct kafka_init_producer_id_req *req = r->req;
+	struct kafka_init_producer_id_res *res = r->res;
+	if (req->transactional_id.at != NULL) {
+		res->error = KAFKA_TRANSACTIONAL_ID_DENIED;
+		res->producer_epoch = -1;
+		kafka_answer(r);
+		return;
+	}
+	struct id_ask *ask = kafka_take(r, sizeof *ask);
+	if (ask == NULL)
+		return;
+	ask->r = r;
+	ask->ask.done = on_id;
+	r->outstanding = 1;
+	producer_id_get(&r->kc->home->ids, &ask->ask);
+}

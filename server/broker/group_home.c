@@ -1,0 +1,730 @@
+/* Routing and storing for groups. A call travels to the home loop of its group's table; there a
+ * slot holds the group. A new slot first reads the group's row, calls wait meanwhile. The
+ * generation is stored before anyone is told an assignment of it. A slot that is idle is forgotten
+ * at once: it can be made again from the row.
+ *
+ * When the table is led under another term than a group was loaded in, what is in memory may be
+ * old: all slots of the table are dropped and their callers told to look for the coordinator. */
+#include "server/broker/group_home.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "server/broker/keyspace.h"
+
+enum { ROW_VERSION = 1, PAGE_ROWS = 500, PAGE_BYTES = 1 << 20, ID_BYTES_MAX = 32767 };
+
+struct table_home { /* one table's groups; its home loop's */
+	struct groups *groups;
+	struct partition *table;
+	struct loop *loop;
+	int32_t epoch;
+	struct map slots; /* by group id */
+};
+
+struct groups {
+	const struct group_conf *conf;
+	struct loops *all;
+	struct groups_loop { /* one per loop, which owns it */
+		struct loop_msg msg;
+		struct groups *groups;
+		struct map tables; /* by the partition's group number */
+		bool stopped;
+	} * loops;
+};
+
+struct slot {
+	struct group group;
+	struct slice id;
+	struct table_home *home;
+	struct loop_timer timer;
+	struct list waiting; /* calls, while loading or deleting */
+	struct row_read load;
+	struct proposal store;
+	int32_t storing_generation;
+	uint32_t pending; /* completions that will come: keeps the memory */
+	bool loaded, exists, deleting, gone;
+};
+
+struct groups *groups_new(const struct group_conf *conf, struct loops *loops)
+{
+	struct groups *g = mem_new(sizeof *g);
+	int count = loops_count(loops);
+	g->conf = conf;
+	g->all = loops;
+	g->loops = mem_new((size_t)count * sizeof *g->loops);
+	for (int i = 0; i < count; i++)
+		g->loops[i].groups = g;
+	return g;
+}
+
+/* Answering */
+
+static void on_answer(struct loop_msg *m)
+{
+	struct group_call *c = list_entry(m, struct group_call, msg);
+	c->done(c);
+}
+
+static void answer(struct group_call *c, enum group_err err)
+{
+	c->err = err;
+	c->msg.run = on_answer;
+	loop_post(c->from, &c->msg);
+}
+
+static enum group_err err_group(enum err e)
+{
+	return e == OK               ? GROUP_OK
+		: e == ERR_NOTLEADER ? GROUP_NOT_HERE
+		: e == ERR_TOOBIG    ? GROUP_METADATA_TOOBIG
+				     : GROUP_UNAVAILABLE;
+}
+
+void group_call_fini(struct group_call *c)
+{
+	group_join_fini(&c->join);
+	group_sync_fini(&c->sync);
+	slice_unref(&c->type);
+	slice_unref(&c->protocol);
+	group_views_free(c->members, c->member_count);
+	for (uint32_t i = 0; i < c->listed_count; i++) {
+		slice_unref(&c->listed[i].id);
+		slice_unref(&c->listed[i].type);
+	}
+	mem_free(c->listed);
+	c->members = NULL;
+	c->listed = NULL;
+	c->member_count = c->listed_count = 0;
+}
+
+/* The group's row */
+
+static void row_write(struct buf *out, const struct group *g, int64_t now_ms)
+{
+	buf_add_u8(out, ROW_VERSION);
+	buf_add_u32be(out, (uint32_t)g->generation);
+	buf_add_u64be(out, (uint64_t)now_ms);
+	buf_add(out, g->protocol_type.bytes);
+}
+
+static enum err row_read(struct bytes in, int32_t *generation, struct bytes *type)
+{
+	struct rd r = rd_over(in);
+	if (rd_u8(&r) != ROW_VERSION)
+		return ERR_CORRUPT;
+	*generation = (int32_t)rd_u32be(&r);
+	rd_u64be(&r);
+	*type = rd_take(&r, rd_left(&r));
+	return rd_done(&r);
+}
+
+/* Slots */
+
+static void slot_free_if_unused(struct slot *s)
+{
+	if (!s->gone || s->pending > 0)
+		return;
+	loop_timer_cancel(&s->timer);
+	slice_unref(&s->id);
+	mem_free(s);
+}
+
+/* Takes the slot out; all who wait are answered why. */
+static void slot_drop(struct slot *s, enum group_err why)
+{
+	struct list *l;
+	map_remove(&s->home->slots, s->id.bytes);
+	loop_timer_cancel(&s->timer);
+	s->gone = true;
+	s->pending++;
+	while ((l = list_pop(&s->waiting)) != NULL)
+		answer(list_entry(l, struct group_call, node), why);
+	group_fini(&s->group, why);
+	s->pending--;
+	slot_free_if_unused(s);
+}
+
+static void table_drop_all(struct table_home *t, enum group_err why)
+{
+	uint32_t at = 0;
+	struct slot *s;
+	while ((s = map_next(&t->slots, &at)) != NULL)
+		slot_drop(s, why);
+}
+
+/* Does what is due in the group, forgets it when idle, else sets its timer. May free s. */
+static void slot_settle(struct slot *s)
+{
+	if (s->gone)
+		return;
+	int64_t now = loop_now_ms(s->home->loop);
+	int64_t next = group_tick(&s->group, now);
+	if (s->loaded && !s->deleting && s->pending == 0 && list_empty(&s->waiting) &&
+		group_idle(&s->group)) {
+		slot_drop(s, GROUP_UNAVAILABLE);
+		return;
+	}
+	if (next > 0)
+		loop_timer_set(&s->timer, next > now ? next - now : 1);
+	else
+		loop_timer_cancel(&s->timer);
+}
+
+static void on_timer(struct loop_timer *t)
+{
+	slot_settle(list_entry(t, struct slot, timer));
+}
+
+static enum err evaluate_store(struct proposal *p, struct eval *v)
+{
+	struct slot *s = list_entry(p, struct slot, store);
+	struct buf value;
+	buf_init(&value, 1 << 17);
+	row_write(&value, &s->group, eval_now_ms(v));
+	enum err e = value.err;
+	if (e == OK)
+		eval_put(v, KEYSPACE_GROUP, s->id.bytes, buf_bytes(&value));
+	buf_fini(&value);
+	return e;
+}
+
+static void begin_store(struct slot *s);
+
+static void on_stored(struct proposal *p)
+{
+	struct slot *s = list_entry(p, struct slot, store);
+	bool ok = p->err == OK;
+	s->pending--;
+	if (s->gone) {
+		slot_free_if_unused(s);
+		return;
+	}
+	s->exists |= ok;
+	if (s->storing_generation != s->group.generation && s->group.storing)
+		begin_store(s); /* a younger generation has asked meanwhile */
+	else
+		group_stored(&s->group, s->storing_generation, ok, loop_now_ms(s->home->loop));
+	slot_settle(s);
+}
+
+static void begin_store(struct slot *s)
+{
+	s->pending++;
+	s->storing_generation = s->group.generation;
+	s->store = (struct proposal){
+		.to = s->home->table, .evaluate = evaluate_store, .done = on_stored};
+	partition_propose(&s->store);
+}
+
+static void on_store(struct group *g)
+{
+	struct slot *s = list_entry(g, struct slot, group);
+	if (s->store.done == NULL || s->pending == 0)
+		begin_store(s);
+}
+
+static void run_call(struct slot *s, struct group_call *c);
+
+static void on_loaded(struct row_read *r)
+{
+	struct slot *s = list_entry(r, struct slot, load);
+	struct list *l;
+	struct bytes type = bytes_of(NULL, 0);
+	int32_t generation = 0;
+	enum err e = r->err;
+	s->pending--;
+	if (e == OK && r->count > 0) {
+		s->exists = true;
+		e = row_read(r->rows[0].value, &generation, &type);
+		if (e == OK && type.len > 0)
+			e = slice_copy(type, &s->group.protocol_type);
+	} else if (e == ERR_NOTFOUND) {
+		e = OK;
+	}
+	row_read_fini(r);
+	if (s->gone) {
+		slice_unref(&s->group.protocol_type);
+		slot_free_if_unused(s);
+		return;
+	}
+	if (e != OK) {
+		slot_drop(s, err_group(e));
+		return;
+	}
+	s->group.generation = generation;
+	s->loaded = true;
+	s->pending++;
+	while (!s->gone && !s->deleting && (l = list_pop(&s->waiting)) != NULL)
+		run_call(s, list_entry(l, struct group_call, node));
+	s->pending--;
+	if (s->gone)
+		slot_free_if_unused(s);
+	else
+		slot_settle(s);
+}
+
+static struct slot *slot_new(struct table_home *t, struct bytes id)
+{
+	struct slot *s = mem_new(sizeof *s);
+	if (slice_copy(id, &s->id) != OK) {
+		mem_free(s);
+		return NULL;
+	}
+	s->home = t;
+	list_init(&s->waiting);
+	loop_timer_init(&s->timer, t->loop, on_timer);
+	group_init(&s->group, t->groups->conf, 0);
+	s->group.store = on_store;
+	map_put(&t->slots, s->id.bytes, s);
+	s->pending++;
+	s->load = (struct row_read){.from = t->table,
+		.keyspace = KEYSPACE_GROUP,
+		.key = s->id.bytes,
+		.done = on_loaded};
+	partition_read_rows(&s->load);
+	return s;
+}
+
+/* Calls on a loaded group */
+
+static void on_join(struct group_join *j)
+{
+	struct group_call *c = list_entry(j, struct group_call, join);
+	answer(c, j->err);
+}
+
+static void on_sync(struct group_sync *s)
+{
+	struct group_call *c = list_entry(s, struct group_call, sync);
+	answer(c, s->err);
+}
+
+static void run_leave(struct slot *s, struct group_call *c)
+{
+	int64_t now = loop_now_ms(s->home->loop);
+	for (uint32_t i = 0; i < c->leaver_count; i++) {
+		struct group_leaver *l = &c->leavers[i];
+		l->err = group_leave(&s->group, l->member_id, l->instance_id, now);
+	}
+	answer(c, GROUP_OK);
+}
+
+static void run_describe(struct slot *s, struct group_call *c)
+{
+	c->state = s->exists || group_size(&s->group) > 0 ? s->group.state : GROUP_DEAD;
+	c->type = slice_ref(s->group.protocol_type);
+	c->protocol = slice_ref(s->group.protocol);
+	answer(c, err_group(group_views(&s->group, &c->members, &c->member_count)));
+}
+
+/* Offsets: put or deleted in one proposal with, for a group of which nothing is known yet, its row.
+ */
+
+static enum err put_offsets(
+	struct group_call *c, struct eval *v, struct buf *key, struct buf *value)
+{
+	for (uint32_t i = 0; i < c->offset_count; i++) {
+		const struct group_offset *o = &c->offsets[i];
+		if (o->err != GROUP_OK)
+			continue;
+		buf_clear(key);
+		buf_clear(value);
+		group_offset_key(key, c->group_id, o->stream, o->partition);
+		if (c->kind == GROUP_CALL_COMMIT)
+			group_offset_value(value, o, eval_now_ms(v));
+		if (key->err != OK || value->err != OK)
+			return ERR_NOMEM;
+		if (c->kind == GROUP_CALL_COMMIT)
+			eval_put(v, KEYSPACE_GROUP_OFFSET, buf_bytes(key), buf_bytes(value));
+		else
+			eval_delete(v, KEYSPACE_GROUP_OFFSET, buf_bytes(key));
+	}
+	return OK;
+}
+
+static enum err evaluate_offsets(struct proposal *p, struct eval *v)
+{
+	struct group_call *c = list_entry(p, struct group_call, proposal);
+	struct group nothing;
+	struct bytes found;
+	struct buf key, value;
+	enum err e = eval_get(v, KEYSPACE_GROUP, c->group_id, &found);
+	if (e != OK && e != ERR_NOTFOUND)
+		return e;
+	buf_init(&key, 1 << 17);
+	buf_init(&value, 1 << 17);
+	if (e == ERR_NOTFOUND && c->kind == GROUP_CALL_COMMIT) {
+		group_init(&nothing, c->groups->conf, 0);
+		row_write(&value, &nothing, eval_now_ms(v));
+		if (value.err == OK)
+			eval_put(v, KEYSPACE_GROUP, c->group_id, buf_bytes(&value));
+	}
+	e = put_offsets(c, v, &key, &value);
+	buf_fini(&key);
+	buf_fini(&value);
+	return e;
+}
+
+static void on_offsets(struct proposal *p)
+{
+	struct group_call *c = list_entry(p, struct group_call, proposal);
+	struct slot *s = c->slot;
+	s->exists |= p->err == OK;
+	s->pending--;
+	answer(c, err_group(p->err));
+	if (s->gone)
+		slot_free_if_unused(s);
+	else
+		slot_settle(s);
+}
+
+static void propose_offsets(struct slot *s, struct group_call *c)
+{
+	s->pending++;
+	c->slot = s;
+	c->proposal = (struct proposal){
+		.to = s->home->table, .evaluate = evaluate_offsets, .done = on_offsets};
+	partition_propose(&c->proposal);
+}
+
+static void run_commit(struct slot *s, struct group_call *c)
+{
+	const struct group_conf *conf = s->home->groups->conf;
+	enum group_err ge = group_may_commit(
+		&s->group, c->generation, c->member_id, c->instance_id, loop_now_ms(s->home->loop));
+	uint32_t good = 0;
+	for (uint32_t i = 0; i < c->offset_count; i++) {
+		struct group_offset *o = &c->offsets[i];
+		if (o->err == GROUP_OK && o->metadata.len > (size_t)conf->offset_metadata_max)
+			o->err = GROUP_METADATA_TOOBIG;
+		good += o->err == GROUP_OK;
+	}
+	if (ge != GROUP_OK || good == 0)
+		answer(c, ge);
+	else
+		propose_offsets(s, c);
+}
+
+static void run_forget(struct slot *s, struct group_call *c)
+{
+	bool consumer = s->group.protocol_type.bytes.len > 0 && group_size(&s->group) > 0;
+	if (!s->exists && group_size(&s->group) == 0)
+		answer(c, GROUP_NOT_FOUND);
+	else if (consumer)
+		answer(c, GROUP_NOT_EMPTY);
+	else
+		propose_offsets(s, c);
+}
+
+/* Deleting a group: its offsets a page at a time, then its row. */
+
+static void delete_page(struct slot *s, struct group_call *c);
+
+static void delete_end(struct slot *s, struct group_call *c, enum err e)
+{
+	struct list *l;
+	s->deleting = false;
+	answer(c, err_group(e));
+	if (e == OK)
+		s->exists = false;
+	s->pending++;
+	while (!s->gone && !s->deleting && (l = list_pop(&s->waiting)) != NULL)
+		run_call(s, list_entry(l, struct group_call, node));
+	s->pending--;
+	if (s->gone)
+		slot_free_if_unused(s);
+	else
+		slot_settle(s);
+}
+
+static enum err evaluate_delete(struct proposal *p, struct eval *v)
+{
+	struct group_call *c = list_entry(p, struct group_call, proposal);
+	for (int i = 0; i < c->rows.count; i++)
+		eval_delete(v, KEYSPACE_GROUP_OFFSET, c->rows.rows[i].key);
+	if (!c->rows.more)
+		eval_delete(v, KEYSPACE_GROUP, c->group_id);
+	return OK;
+}
+
+static void on_deleted(struct proposal *p)
+{
+	struct group_call *c = list_entry(p, struct group_call, proposal);
+	struct slot *s = c->slot;
+	bool more = c->rows.more;
+	row_read_fini(&c->rows);
+	mem_free(c->listed); /* held the prefix */
+	c->listed = NULL;
+	s->pending--;
+	if (p->err == OK && more && !s->gone)
+		delete_page(s, c);
+	else
+		delete_end(s, c, p->err);
+}
+
+static void on_delete_page(struct row_read *r)
+{
+	struct group_call *c = list_entry(r, struct group_call, rows);
+	struct slot *s = c->slot;
+	if (r->err != OK && r->err != ERR_NOTFOUND) {
+		enum err e = r->err;
+		row_read_fini(r);
+		mem_free(c->listed);
+		c->listed = NULL;
+		s->pending--;
+		delete_end(s, c, e);
+		return;
+	}
+	c->proposal = (struct proposal){
+		.to = s->home->table, .evaluate = evaluate_delete, .done = on_deleted};
+	partition_propose(&c->proposal);
+}
+
+static void delete_page(struct slot *s, struct group_call *c)
+{
+	uint8_t *prefix = mem_try(c->group_id.len + 2);
+	if (prefix == NULL) {
+		delete_end(s, c, ERR_NOMEM);
+		return;
+	}
+	put_u16be(prefix, (uint16_t)c->group_id.len);
+	memcpy(prefix + 2, c->group_id.at, c->group_id.len);
+	c->listed = (void *)prefix;
+	s->deleting = true;
+	s->pending++;
+	c->slot = s;
+	c->rows = (struct row_read){.from = s->home->table,
+		.keyspace = KEYSPACE_GROUP_OFFSET,
+		.prefix = true,
+		.key = bytes_of(prefix, c->group_id.len + 2),
+		.rows_max = PAGE_ROWS,
+		.bytes_max = PAGE_BYTES,
+		.done = on_delete_page};
+	partition_read_rows(&c->rows);
+}
+
+static void run_delete(struct slot *s, struct group_call *c)
+{
+	if (group_size(&s->group) > 0)
+		answer(c, GROUP_NOT_EMPTY);
+	else if (!s->exists)
+		answer(c, GROUP_NOT_FOUND);
+	else
+		delete_page(s, c);
+}
+
+static void run_join(struct slot *s, struct group_call *c)
+{
+	if (group_size(&s->group) == 0 &&
+		s->home->slots.count > (uint64_t)s->home->groups->conf->groups_max) {
+		answer(c, GROUP_FULL);
+		return;
+	}
+	c->join.done = on_join;
+	group_join(&s->group, &c->join, loop_now_ms(s->home->loop));
+}
+
+static void run_call(struct slot *s, struct group_call *c)
+{
+	int64_t now = loop_now_ms(s->home->loop);
+	switch (c->kind) {
+	case GROUP_CALL_JOIN: run_join(s, c); break;
+	case GROUP_CALL_SYNC:
+		c->sync.done = on_sync;
+		group_sync(&s->group, &c->sync, now);
+		break;
+	case GROUP_CALL_HEARTBEAT:
+		answer(c,
+			group_heartbeat(
+				&s->group, c->generation, c->member_id, c->instance_id, now));
+		break;
+	case GROUP_CALL_LEAVE: run_leave(s, c); break;
+	case GROUP_CALL_COMMIT: run_commit(s, c); break;
+	case GROUP_CALL_FORGET: run_forget(s, c); break;
+	case GROUP_CALL_DESCRIBE: run_describe(s, c); break;
+	case GROUP_CALL_DELETE: run_delete(s, c); break;
+	case GROUP_CALL_LIST:
+	case GROUP_CALL_COUNT: must(false);
+	}
+}
+
+/* Lists: the rows of a table, and the groups in memory that have none yet. */
+
+static enum err list_add(
+	struct group_call *c, struct bytes id, struct bytes type, enum group_state state)
+{
+	if ((c->listed_count & (c->listed_count - 1)) == 0) { /* full at each power of two */
+		size_t room = c->listed_count ? (size_t)c->listed_count * 2 : 1;
+		struct group_listed *more = mem_resize(c->listed, room * sizeof *more);
+		if (more == NULL)
+			return ERR_NOMEM;
+		c->listed = more;
+	}
+	struct group_listed *l = &c->listed[c->listed_count];
+	*l = (struct group_listed){.state = state};
+	enum err e = slice_copy(id, &l->id);
+	if (e == OK && type.len > 0)
+		e = slice_copy(type, &l->type);
+	c->listed_count++;
+	return e;
+}
+
+static void list_page(struct table_home *t, struct group_call *c, struct bytes after);
+
+static enum err list_rows(const struct table_home *t, struct group_call *c)
+{
+	enum err e = OK;
+	for (int i = 0; i < c->rows.count && e == OK; i++) {
+		const struct row *row = &c->rows.rows[i];
+		const struct slot *s = map_get(&t->slots, row->key);
+		struct bytes type;
+		int32_t generation;
+		if (row_read(row->value, &generation, &type) != OK)
+			continue;
+		bool live = s != NULL && s->loaded && group_size(&s->group) > 0;
+		e = list_add(c, row->key, live ? s->group.protocol_type.bytes : type,
+			live ? s->group.state : GROUP_EMPTY);
+	}
+	return e;
+}
+
+static void on_list_page(struct row_read *r)
+{
+	struct group_call *c = list_entry(r, struct group_call, rows);
+	struct table_home *t = c->slot;
+	enum err e = r->err == ERR_NOTFOUND ? OK : r->err;
+	if (e == OK)
+		e = list_rows(t, c);
+	if (e == OK && r->more && c->listed_count > 0) {
+		row_read_fini(r);
+		list_page(t, c, c->listed[c->listed_count - 1].id.bytes);
+		return;
+	}
+	row_read_fini(r);
+	uint32_t at = 0;
+	struct slot *s;
+	while (e == OK && (s = map_next(&t->slots, &at)) != NULL)
+		if (s->loaded && !s->exists && group_size(&s->group) > 0)
+			e = list_add(c, s->id.bytes, s->group.protocol_type.bytes, s->group.state);
+	answer(c, err_group(e));
+}
+
+static void list_page(struct table_home *t, struct group_call *c, struct bytes after)
+{
+	c->slot = t;
+	c->rows = (struct row_read){.from = t->table,
+		.keyspace = KEYSPACE_GROUP,
+		.prefix = true,
+		.after = after,
+		.rows_max = PAGE_ROWS,
+		.bytes_max = PAGE_BYTES,
+		.done = on_list_page};
+	partition_read_rows(&c->rows);
+}
+
+/* Arriving at the home loop */
+
+static struct table_home *table_home(struct groups_loop *gl, struct partition *table)
+{
+	struct table_home *t = map_get_u64(&gl->tables, partition_group(table));
+	if (t == NULL) {
+		t = mem_new(sizeof *t);
+		t->groups = gl->groups;
+		t->table = table;
+		t->loop = partition_home(table);
+		map_put_u64(&gl->tables, partition_group(table), t);
+	}
+	return t;
+}
+
+static void on_call(struct loop_msg *m)
+{
+	struct group_call *c = list_entry(m, struct group_call, msg);
+	struct groups_loop *gl = &c->groups->loops[loop_index(partition_home(c->table))];
+	if (gl->stopped) {
+		answer(c, GROUP_UNAVAILABLE);
+		return;
+	}
+	struct table_home *t = table_home(gl, c->table);
+	bool leads = partition_leads(c->table);
+	if (!leads || t->epoch != partition_epoch(c->table)) {
+		table_drop_all(t, GROUP_NOT_HERE);
+		t->epoch = partition_epoch(c->table);
+	}
+	if (!leads) {
+		answer(c, GROUP_UNAVAILABLE);
+		return;
+	}
+	if (c->kind == GROUP_CALL_LIST) {
+		list_page(t, c, bytes_of(NULL, 0));
+		return;
+	}
+	struct slot *s = map_get(&t->slots, c->group_id);
+	if (s == NULL)
+		s = slot_new(t, c->group_id);
+	if (s == NULL) {
+		answer(c, GROUP_UNAVAILABLE);
+		return;
+	}
+	if (!s->loaded || s->deleting) {
+		list_push_back(&s->waiting, &c->node);
+		return;
+	}
+	run_call(s, c);
+	if (c->kind != GROUP_CALL_HEARTBEAT || group_idle(&s->group))
+		slot_settle(s);
+}
+
+void group_call(struct groups *g, const struct catalog *catalog, struct group_call *c)
+{
+	c->groups = g;
+	c->from = loop_here();
+	list_init(&c->node);
+	if (c->kind != GROUP_CALL_LIST)
+		c->table = catalog_table(catalog, c->group_id);
+	bool bad = c->kind != GROUP_CALL_LIST &&
+		(c->group_id.len == 0 || c->group_id.len > ID_BYTES_MAX);
+	if (bad) {
+		answer(c, GROUP_BAD_ID);
+		return;
+	}
+	c->msg.run = on_call;
+	loop_post(partition_home(c->table), &c->msg);
+}
+
+/* The end */
+
+static void on_stop(struct loop_msg *m)
+{
+	struct groups_loop *gl = list_entry(m, struct groups_loop, msg);
+	uint32_t at = 0;
+	struct table_home *t;
+	gl->stopped = true;
+	while ((t = map_next(&gl->tables, &at)) != NULL)
+		table_drop_all(t, GROUP_UNAVAILABLE);
+}
+
+void groups_stop(struct groups *g)
+{
+	for (int i = 0; i < loops_count(g->all); i++) {
+		g->loops[i].msg.run = on_stop;
+		loop_post(loops_at(g->all, i), &g->loops[i].msg);
+	}
+}
+
+void groups_free(struct groups *g)
+{
+	if (g == NULL)
+		return;
+	for (int i = 0; i < loops_count(g->all); i++) {
+		uint32_t at = 0;
+		struct table_home *t;
+		while ((t = map_next(&g->loops[i].tables, &at)) != NULL) {
+			map_fini(&t->slots);
+			mem_free(t);
+		}
+		map_fini(&g->loops[i].tables);
+	}
+	mem_free(g->loops);
+	mem_free(g);
+}
