@@ -6,7 +6,7 @@
 #include "server/base/log.h"
 #include "server/broker/broker_priv.h"
 
-enum { CREATE_RETRY_MS = 500, RECORD_ROOM = 65536 };
+enum { CREATE_SOON_MS = 20, CREATE_RETRY_MS = 500, RECORD_ROOM = 65536 };
 static const char route_prefix[] = "route.";
 
 #define AT(field) offsetof(struct broker_conf, field)
@@ -16,7 +16,7 @@ const struct conf_row broker_rows[] = {
 	{"stream.auto_create", CONF_BOOL, AT(stream_auto_create), "true", 0, 0, NULL,
 		CONF_AT_RELOAD, NULL,
 		"Whether producing to a stream that does not exist creates it."},
-	{"route.*", CONF_NAMED, AT(routes), NULL, 0, 0, NULL, CONF_AT_START, route_check,
+	{"route.*", CONF_NAMED, AT(routes), "", 0, 0, NULL, CONF_AT_START, route_check,
 		"Which stream takes a topic: FILTER -> STREAM [durability=sync|memory] "
 		"[key=topic|level(N)|text(WORD)]. Routes are tried in order of name, the one named "
 		"default last; unless set, that one is # -> mqtt."},
@@ -124,7 +124,7 @@ static int target_find(const struct shard *s, const char *stream)
 
 static void target_init(struct shard *s, struct target *t, const char *stream)
 {
-	const struct broker_conf *conf = &s->broker->conf;
+	const struct broker_conf *conf = s->broker->conf;
 	t->name = mem_text(stream, strlen(stream));
 	list_init(&t->memory_batch.publishes);
 	/* What is in flight is bounded first, so that a turn's batch is never cut. */
@@ -167,7 +167,7 @@ static void route_add(struct shard *s, const char *name, const char *text)
 
 static void routes_build(struct shard *s)
 {
-	const struct conf_named *set = &s->broker->conf.routes;
+	const struct conf_named *set = &s->broker->conf->routes;
 	const char *key, *value;
 	size_t prefix = sizeof route_prefix - 1;
 	routes_free(s->routes);
@@ -185,13 +185,14 @@ static void stream_created(struct meta_op *op)
 {
 	struct broker *b = list_entry(op, struct broker, create);
 	enum err e = op->err;
-	if (e != OK && e != ERR_EXISTS)
+	if (e != OK && e != ERR_EXISTS && e != ERR_UNAVAILABLE)
 		LOG(LOG_WARN, AREA_BROKER, "route_stream_failed", "stream=%s err=\"%s\" why=\"%s\"",
 			b->creating, err_text(e), op->why);
 	mem_free(b->creating);
 	b->creating = NULL;
 	/* Not at once even when it worked: the catalogue that has it may still be on its way. */
-	loop_timer_set(&b->create_timer, e == OK ? 1 : CREATE_RETRY_MS);
+	loop_timer_set(&b->create_timer,
+		e == OK || e == ERR_UNAVAILABLE ? CREATE_SOON_MS : CREATE_RETRY_MS);
 }
 
 static void create_again(struct loop_timer *t)
@@ -206,6 +207,8 @@ static void streams_check(struct broker *b)
 	const char *missing = NULL;
 	if (!atomic_load(&b->started) || s->catalog == NULL || b->creating != NULL)
 		return;
+	if (catalog_version(s->catalog) == 0)
+		return; /* none yet, or none any more */
 	for (int i = 0; i < s->target_count && missing == NULL; i++)
 		if (s->targets[i].stream == NULL)
 			missing = s->targets[i].name;
@@ -266,7 +269,7 @@ enum err broker_new(const struct broker_conf *conf, struct node *node, struct lo
 		return ERR_INVALID;
 	}
 	struct broker *b = mem_new(sizeof *b);
-	b->conf = *conf;
+	b->conf = conf;
 	b->node = node;
 	b->loops = loops;
 	b->workers = workers;
@@ -340,7 +343,7 @@ struct workers *shard_workers(const struct shard *s)
 }
 const struct broker_conf *shard_conf(const struct shard *s)
 {
-	return &s->broker->conf;
+	return s->broker->conf;
 }
 const struct catalog *shard_catalog(const struct shard *s)
 {

@@ -226,7 +226,7 @@ struct shard {
 };
 
 struct broker {
-	struct broker_conf conf;
+	const struct broker_conf *conf; /* borrowed: a reload changes it */
 	struct node *node;
 	struct loops *loops;
 	struct workers *workers;
@@ -312,6 +312,8 @@ void retained_begin(struct subscription *sub); /* sends the retained messages th
 /* Goes on sending; *more: there is more to send in the next turn. */
 enum served retained_serve(struct subscriber *s, bool *more);
 void retained_cancel(struct subscriber *s, const struct subscription *only);
+/* A retained message on topic was given to s live: older values that are under way are not sent. */
+void retained_overtaken(struct subscriber *s, struct bytes topic);
 void retained_retry(struct shard *s);
 void retained_fini(struct shard *s);
 

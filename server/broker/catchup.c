@@ -62,7 +62,7 @@ static enum err batch_unreadable(struct shard *s, const struct entry_walk *w, en
 /* Opens the next batch with records at or above from. */
 static enum err batch_open(struct shard *s, struct entry_walk *w, int64_t from)
 {
-	size_t inflated_max = (size_t)s->broker->conf.message_bytes_max * 4;
+	size_t inflated_max = (size_t)s->broker->conf->message_bytes_max * 4;
 	enum err e;
 	while ((e = change_batches_next(&w->batches, &w->batch, &w->holder)) == OK) {
 		if (w->batch.control || w->batch.base_offset + w->batch.last_offset_delta < from)
@@ -240,7 +240,7 @@ static void tail_grow(struct feed *f)
 /* Over the budget the feed that keeps most gives way. */
 static void tails_trim(struct shard *s)
 {
-	size_t limit = (size_t)s->broker->conf.feed_bytes / 4 * 3;
+	size_t limit = (size_t)s->broker->conf->feed_bytes / 4 * 3;
 	while (s->tail_bytes > limit) {
 		struct feed *most = NULL;
 		uint32_t at = 0;
@@ -300,7 +300,7 @@ static void run_free(struct run *r)
 
 static void runs_trim(struct shard *s, const struct run *newest)
 {
-	size_t limit = (size_t)s->broker->conf.feed_bytes / 4;
+	size_t limit = (size_t)s->broker->conf->feed_bytes / 4;
 	for (struct list *n = s->runs.next; n != &s->runs && s->run_bytes > limit;) {
 		struct run *r = list_entry(n, struct run, in_shard);
 		n = n->next;

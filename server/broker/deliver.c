@@ -33,6 +33,8 @@ enum offer deliver_offer(struct subscriber *who, const struct delivery *d)
 	s->serving = NULL;
 	if (!took)
 		return OFFER_REFUSED;
+	if (d->message->retain && !d->retained && who->state != NULL)
+		retained_overtaken(who, d->message->topic);
 	COUNT(s, M_MESSAGES_OUT, 1);
 	COUNT(s, M_BYTES_OUT, bytes);
 	return OFFER_TAKEN;

@@ -33,7 +33,7 @@ static void channel_add(struct shard *s, int to, struct feed_item item)
 
 static void send_one(struct shard *s, const struct outgoing *o)
 {
-	size_t limit = (size_t)s->broker->conf.feed_bytes;
+	size_t limit = (size_t)s->broker->conf->feed_bytes;
 	for (int i = 0; i < s->broker->count; i++) {
 		uint8_t *dest = &o->source->dests[i];
 		if (*dest != DEST_ON)
@@ -57,7 +57,7 @@ static void channel_resume(struct shard *s, int to)
 {
 	struct channel *c = &s->channels[to];
 	uint32_t at = 0;
-	if (!c->lagging || c->inflight > (size_t)s->broker->conf.feed_bytes / 2)
+	if (!c->lagging || c->inflight > (size_t)s->broker->conf->feed_bytes / 2)
 		return;
 	c->lagging = false;
 	for (struct source *src; (src = map_next(&s->sources, &at)) != NULL;) {

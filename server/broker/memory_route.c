@@ -46,7 +46,7 @@ static void memory_send(struct shard *s, struct slice batch, int count)
 		struct shard *to = &b->shards[i];
 		if (!atomic_load(&to->listening))
 			continue;
-		if (atomic_load(&to->memory_inflight) > b->conf.feed_bytes) {
+		if (atomic_load(&to->memory_inflight) > b->conf->feed_bytes) {
 			COUNT(s, M_MEMORY_DROPPED, count);
 			continue;
 		}

@@ -50,7 +50,7 @@ static struct batch_op *op_get(struct shard *s)
 	list_init(&op->node);
 	list_init(&op->publishes);
 	op->shard = s;
-	batch_builder_init(&op->builder, (size_t)s->broker->conf.message_bytes_max + RECORD_ROOM);
+	batch_builder_init(&op->builder, (size_t)s->broker->conf->message_bytes_max + RECORD_ROOM);
 	return op;
 }
 
@@ -196,13 +196,13 @@ static enum err op_evaluate(struct proposal *p, struct eval *v)
 
 static bool has_room(const struct shard *s)
 {
-	return s->inflight < (size_t)s->broker->conf.publish_inflight_bytes;
+	return s->inflight < (size_t)s->broker->conf->publish_inflight_bytes;
 }
 
 static void room_wake(struct shard *s)
 {
 	struct list now;
-	size_t limit = (size_t)s->broker->conf.publish_inflight_bytes;
+	size_t limit = (size_t)s->broker->conf->publish_inflight_bytes;
 	/* Not at the first free byte: those who wait would take turns of one message. */
 	if (list_empty(&s->room_waits) || s->inflight > limit - limit / 4)
 		return;
@@ -341,7 +341,7 @@ static enum err op_add(struct batch_op *op, const struct message *m, struct publ
 static enum err slot_add(
 	struct shard *s, struct slot *slot, const struct message *m, struct publish *p)
 {
-	size_t limit = (size_t)s->broker->conf.batch_bytes_max;
+	size_t limit = (size_t)s->broker->conf->batch_bytes_max;
 	size_t size = m->topic.len + m->value.len;
 	if (slot->open != NULL && slot->open->builder.count > 0 &&
 		batch_builder_len(&slot->open->builder) + size > limit)
@@ -368,7 +368,7 @@ static enum err admit(struct shard *s, const struct message *m, size_t size)
 {
 	if (!topic_name_valid(m->topic))
 		return ERR_INVALID;
-	if (size > (size_t)s->broker->conf.message_bytes_max)
+	if (size > (size_t)s->broker->conf->message_bytes_max)
 		return ERR_TOOBIG;
 	if (!has_room(s)) {
 		COUNT(s, M_PUBLISH_BUSY, 1);

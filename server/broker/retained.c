@@ -16,6 +16,7 @@ enum {
 	PAGE_ROWS = 64,
 	PAGE_BYTES = 32 << 10,
 	TURN_ROWS = 64,
+	NEWER_MAX = 16384, /* topics remembered by one job */
 	RETRY_MS = 200,
 };
 
@@ -55,7 +56,8 @@ struct part { /* one partition's rows */
 	uint64_t group;
 	int64_t boundary; /* from here on records come live */
 	bool busy, failed, exhausted;
-	int at; /* row next to be sent */
+	bool stale; /* the page is to be read again from row `at` on */
+	int at;     /* row next to be sent */
 	uint8_t *after;
 };
 
@@ -67,6 +69,9 @@ struct retained_send {
 	struct bytes prefix; /* within the filter */
 	int part_count, busy;
 	struct part *parts;
+	/* Hashes of topics whose newer retained message came live since the reading began: their
+	 * rows may have been read before it and must not follow it. */
+	struct map newer;
 };
 
 /* What all matching topics start with. "a/#" matches "a", too. */
@@ -88,6 +93,7 @@ static void job_free(struct retained_send *j)
 		mem_free(j->parts[i].after);
 	}
 	list_remove(&j->node);
+	map_fini(&j->newer);
 	s->retained_count -= j->active;
 	mem_free(j->parts);
 	mem_free(j);
@@ -171,6 +177,30 @@ void retained_begin(struct subscription *sub)
 	jobs_start(s);
 }
 
+/* Too many to remember: what has been read is read again, up to date. */
+static void pages_discard(struct retained_send *j)
+{
+	map_fini(&j->newer);
+	memset(&j->newer, 0, sizeof j->newer);
+	for (int i = 0; i < j->part_count; i++) {
+		struct part *p = &j->parts[i];
+		p->stale = p->busy || p->at < p->read.count;
+	}
+}
+
+void retained_overtaken(struct subscriber *who, struct bytes topic)
+{
+	struct list *head = &who->state->retained;
+	for (struct list *n = head->next; n != head; n = n->next) {
+		struct retained_send *j = list_entry(n, struct retained_send, in_sub);
+		if (!j->active)
+			continue; /* has read nothing yet */
+		if (j->newer.count >= NEWER_MAX)
+			pages_discard(j);
+		(void)map_put_u64(&j->newer, hash_bytes(topic), j);
+	}
+}
+
 static void page_done(struct row_read *r)
 {
 	struct part *p = list_entry(r, struct part, read);
@@ -194,14 +224,12 @@ static void page_done(struct row_read *r)
 	}
 }
 
-/* The key after which the next page begins has to outlive the page. */
+/* The key after which the next page begins, that of the last row passed, outlives its page. */
 static struct bytes after_take(struct part *p)
 {
-	struct bytes key = bytes_of(NULL, 0);
-	if (p->read.count > 0)
-		key = p->read.rows[p->read.count - 1].key;
-	else
-		return p->read.after; /* a page that failed is asked for again */
+	if (p->at == 0)
+		return p->read.after; /* nothing of it was used: asked for again */
+	struct bytes key = p->read.rows[p->at - 1].key;
 	uint8_t *copy = mem_try(key.len + 1);
 	must(copy != NULL);
 	memcpy(copy, key.at, key.len);
@@ -214,7 +242,8 @@ static void page_ask(struct retained_send *j, struct part *p)
 {
 	struct shard *s = j->shard;
 	struct feed *f = map_get_u64(&s->feeds, p->group);
-	struct bytes after = after_take(p);
+	struct bytes after = j->literal ? bytes_of(NULL, 0) : after_take(p);
+	p->stale = false;
 	row_read_fini(&p->read);
 	if (f == NULL) { /* its stream is gone, or no route leads there any more */
 		p->exhausted = true;
@@ -240,7 +269,8 @@ static bool heads_ready(struct retained_send *j)
 {
 	for (int i = 0; i < j->part_count; i++) {
 		struct part *p = &j->parts[i];
-		if (!p->busy && !p->failed && !p->exhausted && p->at >= p->read.count)
+		bool used = p->at >= p->read.count && !p->exhausted;
+		if (!p->busy && !p->failed && (used || p->stale))
 			page_ask(j, p);
 	}
 	for (int i = 0; i < j->part_count; i++)
@@ -319,6 +349,8 @@ static enum offer topic_offer(struct retained_send *j, struct bytes topic)
 	struct value v;
 	struct subscription *sub = j->sub;
 	if (!topic_matches(sub->filter, topic) || !value_find(j, topic, &v) || v.live)
+		return OFFER_TAKEN;
+	if (map_get_u64(&j->newer, hash_bytes(topic)) != NULL)
 		return OFFER_TAKEN;
 	if (v.m.expires_at_ms != 0 && v.m.expires_at_ms <= loop_now_wall_ms(j->shard->loop)) {
 		COUNT(j->shard, M_RETAINED_SKIPPED, 1);
