@@ -1,0 +1,299 @@
+/* Writing a durable session's rows. One proposal is under way at a time; what changes meanwhile
+ * goes with the next one, so many changes of a turn cost one write. Every write checks that the row
+ * still has our epoch: another node's claim ends it. The last one says that the client is away. */
+#include "server/base/log.h"
+#include "server/broker/session_priv.h"
+
+enum {
+	ROW_BYTES_MAX = 16 * 1024 * 1024,
+	TOUCH_MS = 1000, /* cursors are written back at most so often */
+	RETRY_MS = 500,
+	LAST_TRIES = 10
+};
+
+static void write_begin(struct session_rows *d);
+
+static void on_hook(struct loop_hook *h)
+{
+	struct session_rows *d = list_entry(h, struct session_rows, hook);
+	if (!d->writing && !d->last && (d->want_row || d->want_cursor))
+		write_begin(d);
+}
+
+static void on_timer(struct loop_timer *t)
+{
+	struct session_rows *d = list_entry(t, struct session_rows, timer);
+	if (d->last) {
+		if (!d->writing)
+			write_begin(d);
+		return;
+	}
+	d->want_cursor = true;
+	on_hook(&d->hook);
+}
+
+struct session_rows *durable_new(struct session *s, struct partition *table, uint64_t epoch)
+{
+	struct session_rows *d = mem_new(sizeof *d);
+	d->s = s;
+	d->table = table;
+	d->epoch = epoch;
+	buf_init(&d->row, ROW_BYTES_MAX);
+	buf_init(&d->cursor, ROW_BYTES_MAX);
+	loop_hook_init(&d->hook, on_hook);
+	loop_timer_init(&d->timer, shard_loop(session_shard(s)), on_timer);
+	return d;
+}
+
+void durable_free(struct session_rows *d)
+{
+	if (d == NULL)
+		return;
+	loop_hook_cancel(&d->hook);
+	loop_timer_cancel(&d->timer);
+	buf_fini(&d->row);
+	buf_fini(&d->cursor);
+	mem_free(d->groups);
+	mem_free(d);
+}
+
+bool durable_list(struct session_rows *d, uint64_t group)
+{
+	for (uint32_t i = 0; i < d->group_count; i++)
+		if (d->groups[i] == group)
+			return false;
+	if (d->group_count == UINT16_MAX)
+		return false;
+	uint64_t *groups = mem_resize(d->groups, (d->group_count + 1) * sizeof *groups);
+	must(groups != NULL);
+	groups[d->group_count++] = group;
+	d->groups = groups;
+	return true;
+}
+
+/* The partitions a subscriber can read, one after the other. */
+struct partition_walk {
+	const struct subscriber *reader;
+	int stream, partition;
+};
+static struct partition *walk_next(struct partition_walk *w)
+{
+	while (w->stream < subscriber_stream_count(w->reader)) {
+		const struct stream *s = subscriber_stream_at(w->reader, w->stream);
+		if (w->partition < s->partition_count)
+			return s->partitions[w->partition++];
+		w->stream++;
+		w->partition = 0;
+	}
+	return NULL;
+}
+
+static void add_subscription(struct buf *out, const struct subscription *sub)
+{
+	struct session_row_sub row = {.filter = sub->filter,
+		.qos = sub->qos,
+		.no_local = sub->no_local,
+		.retain_as_published = sub->retain_as_published,
+		.id = sub->id};
+	size_t mark = session_row_sub_begin(out, &row);
+	struct partition_walk w = {.reader = sub->who};
+	struct partition *p;
+	uint16_t starts = 0;
+	while ((p = walk_next(&w)) != NULL && starts < UINT16_MAX) {
+		int64_t start = subscription_start(sub, p);
+		if (start == 0)
+			continue;
+		session_row_sub_start(out, (struct session_place){partition_group(p), start});
+		starts++;
+	}
+	session_row_sub_end(out, mark, starts);
+}
+
+static void build_row(struct session_rows *d)
+{
+	struct session *s = d->s;
+	struct session_row row = {.connected = !d->last,
+		.epoch = d->epoch,
+		.expiry_s = s->expiry_s,
+		.since_ms = loop_now_wall_ms(shard_loop(session_shard(s))),
+		.group_count = d->group_count};
+	buf_clear(&d->row);
+	session_row_begin(&d->row, &row, d->groups);
+	size_t mark = session_row_subs_begin(&d->row);
+	uint32_t count = 0;
+	struct list *head = &s->reader.subscriptions;
+	for (struct list *n = head->next; n != head; n = n->next, count++)
+		add_subscription(&d->row, list_entry(n, struct subscription, node));
+	session_row_subs_end(&d->row, mark, count);
+}
+
+static void build_cursor(struct session_rows *d)
+{
+	struct partition_walk w = {.reader = &d->s->reader};
+	struct partition *p;
+	uint32_t count = 0;
+	buf_clear(&d->cursor);
+	size_t mark = cursor_row_begin(&d->cursor);
+	while ((p = walk_next(&w)) != NULL) {
+		int64_t at = subscriber_position(&d->s->reader, p);
+		cursor_row_position(&d->cursor, (struct session_place){partition_group(p), at});
+		count++;
+	}
+	cursor_row_end(&d->cursor, mark, count, &d->s->window);
+}
+
+static void put_will(struct session_rows *d, struct eval *v)
+{
+	if (d->keep_will)
+		eval_put(v, KEYSPACE_WILL, session_id(d->s), buf_bytes(d->s->will));
+	else
+		eval_delete(v, KEYSPACE_WILL, session_id(d->s));
+}
+
+static enum err write_evaluate(struct proposal *p, struct eval *v)
+{
+	struct session_rows *d = list_entry(p, struct session_rows, write);
+	struct bytes id = session_id(d->s), value;
+	struct session_row row;
+	enum err e = eval_get(v, KEYSPACE_SESSION, id, &value);
+	if (e == ERR_MORE)
+		return e;
+	if (e != OK || session_row_read(value, &row) != OK || row.epoch != d->epoch)
+		return ERR_FENCED;
+	if (d->last && d->s->expiry_s == 0) {
+		eval_delete(v, KEYSPACE_SESSION, id);
+		eval_delete(v, KEYSPACE_CURSOR, id);
+		eval_delete(v, KEYSPACE_WILL, id);
+		return OK;
+	}
+	if (buf_len(&d->row) > 0)
+		eval_put(v, KEYSPACE_SESSION, id, buf_bytes(&d->row));
+	eval_put(v, KEYSPACE_CURSOR, id, buf_bytes(&d->cursor));
+	if (d->last)
+		put_will(d, v);
+	return OK;
+}
+
+/* The client is away for others too, and the name is free. */
+static void end_last(struct session_rows *d)
+{
+	struct session *s = d->s;
+	if (d->write.err != OK && d->write.err != ERR_FENCED)
+		LOG(LOG_WARN, AREA_BROKER, "session_not_saved", "client=\"%s\" err=\"%s\"",
+			log_text(session_id(s)).text, err_text(d->write.err));
+	if (d->write.err == OK && s->expiry_s > 0)
+		absent_tell(session_home_of(s->all, d->table), session_id(s), d->epoch, d->ends_ms,
+			d->due_ms);
+	session_release(s);
+}
+
+static void on_written(struct proposal *p)
+{
+	struct session_rows *d = list_entry(p, struct session_rows, write);
+	struct session *s = d->s;
+	d->writing = false;
+	bool failed = p->err != OK && p->err != ERR_FENCED;
+	d->tries = failed ? (uint8_t)(d->tries + 1) : 0;
+	if (p->err == OK)
+		d->written = d->begun;
+	if (s->closing) {
+		if (!d->last)
+			durable_close(d, d->keep_will);
+		else if (!failed || d->tries >= LAST_TRIES)
+			end_last(d);
+		else
+			loop_timer_set(&d->timer, RETRY_MS);
+		return;
+	}
+	if (failed) {
+		d->want_row = true;
+		loop_timer_set(&d->timer, RETRY_MS);
+		return;
+	}
+	if (d->want_row || d->want_cursor)
+		loop_hook_want(shard_loop(session_shard(s)), STAGE_PUBLISH, &d->hook);
+	if (p->err == ERR_FENCED)
+		s->ops->fenced(s, ERR_FENCED);
+	else
+		s->ops->written(s);
+}
+
+static void write_begin(struct session_rows *d)
+{
+	if (!d->last || d->tries == 0) { /* the last one again: as it was */
+		buf_clear(&d->row);
+		if (d->want_row || d->last)
+			build_row(d);
+		build_cursor(d);
+	}
+	d->want_row = d->want_cursor = false;
+	d->writing = true;
+	d->begun++;
+	loop_timer_cancel(&d->timer);
+	d->write = (struct proposal){
+		.to = d->table, .evaluate = write_evaluate, .done = on_written};
+	if (d->row.err != OK || d->cursor.err != OK)
+		LOG(LOG_ERROR, AREA_BROKER, "session_row_too_large", "client=\"%s\"",
+			log_text(session_id(d->s)).text);
+	partition_propose(&d->write);
+}
+
+uint64_t session_write(struct session *s, bool subscriptions)
+{
+	struct session_rows *d = s->durable;
+	if (d == NULL || s->closing)
+		return 0;
+	d->want_row |= subscriptions;
+	d->want_cursor = true;
+	loop_hook_want(shard_loop(session_shard(s)), STAGE_PUBLISH, &d->hook);
+	return d->begun + 1;
+}
+
+uint64_t session_written(const struct session *s)
+{
+	return s->durable != NULL ? s->durable->written : UINT64_MAX;
+}
+
+void session_touch(struct session *s)
+{
+	if (s->durable != NULL && !s->closing && !loop_timer_is_set(&s->durable->timer))
+		loop_timer_set(&s->durable->timer, TOUCH_MS);
+}
+
+/* What becomes of the will: published now, kept with a time, or forgotten. */
+static void settle_will(struct session_rows *d, int64_t now_ms)
+{
+	struct session *s = d->s;
+	struct will w;
+	d->due_ms = INT64_MAX;
+	bool wanted = d->keep_will && s->will != NULL;
+	d->keep_will = false;
+	if (!wanted || will_read(buf_bytes(s->will), &w) != OK)
+		return;
+	uint32_t delay_s = w.delay_s < s->expiry_s ? w.delay_s : s->expiry_s;
+	if (delay_s > 0) {
+		d->keep_will = true;
+		d->due_ms = now_ms + (int64_t)delay_s * 1000;
+		will_set_due(s->will->chunk->data + s->will->start, d->due_ms);
+	} else if (will_publish(session_shard(s), buf_bytes(s->will), NULL, NULL) != OK) {
+		LOG(LOG_WARN, AREA_BROKER, "will_lost", "client=\"%s\"",
+			log_text(session_id(s)).text);
+	}
+}
+
+void durable_close(struct session_rows *d, bool will)
+{
+	struct session *s = d->s;
+	must(!d->last);
+	d->keep_will = will;
+	if (d->writing || (s->resuming != NULL && s->resuming->busy))
+		return; /* comes back */
+	int64_t now = loop_now_wall_ms(shard_loop(session_shard(s)));
+	settle_will(d, now);
+	d->last = true;
+	d->tries = 0;
+	d->ends_ms = s->expiry_s == SESSION_NEVER ? INT64_MAX : now + (int64_t)s->expiry_s * 1000;
+	write_begin(d);
+	if (s->expiry_s == 0)
+		qos2_sweep(s->all, session_shard(s), session_id(s), d->groups, d->group_count);
+}

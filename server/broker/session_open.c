@@ -1,0 +1,455 @@
+/* Opening a session. The name is claimed in memory first: from then on nobody else in this process
+ * touches its rows. A session that is to last, or for which rows exist, then takes its row by one
+ * proposal, which decides in log order what there was, gives the new epoch, and hands out the old
+ * rows. One that goes on is set up from them before its client hears of it. */
+#include "server/base/log.h"
+#include "server/broker/session_priv.h"
+
+enum { ROW_BYTES_MAX = 16 * 1024 * 1024 };
+
+struct opening {
+	struct session_open op;
+	struct session *s;
+	struct row_read read;
+	struct proposal claim;
+	struct buf row, cursor, will; /* as they were */
+	struct buf fresh;             /* the row to be */
+	struct qos2_walk walk;
+	uint64_t *groups;
+	uint32_t group_count;
+	uint64_t epoch;
+	struct subscribe *subscribes; /* of a session that goes on */
+	struct session_row_sub *saved;
+	uint32_t pending;
+	bool existed, cancelled, fenced;
+};
+
+static struct loop *loop_of(const struct session *s)
+{
+	return s->claim.from;
+}
+static struct partition *table_of(const struct session *s)
+{
+	return catalog_table(shard_catalog(session_shard(s)), session_id(s));
+}
+
+static void opening_free(struct opening *o)
+{
+	buf_fini(&o->row);
+	buf_fini(&o->cursor);
+	buf_fini(&o->will);
+	buf_fini(&o->fresh);
+	mem_free(o->groups);
+	mem_free(o->subscribes);
+	mem_free(o->saved);
+	mem_free(o);
+}
+
+static void session_free(struct session *s)
+{
+	atomic_fetch_sub(&s->all->live, 1);
+	if (s->will != NULL)
+		buf_fini(s->will);
+	mem_free(s->will);
+	mem_free(s);
+}
+
+static struct opening *opening_of(struct session *s)
+{
+	return list_entry(s->opening, struct opening, op);
+}
+
+/* The outcome */
+
+static void fail(struct opening *o, enum err e)
+{
+	struct session *s = o->s;
+	o->op.err = e;
+	o->op.session = NULL;
+	s->opening = NULL;
+	s->closing = true;
+	if (!o->cancelled)
+		o->op.done(&o->op);
+	opening_free(o);
+	session_release(s);
+}
+
+static void succeed(struct opening *o)
+{
+	struct session *s = o->s;
+	bool cancelled = o->cancelled, fenced = o->fenced;
+	s->opening = NULL;
+	if (cancelled) {
+		opening_free(o);
+		session_close(s, false, s->expiry_s);
+		return;
+	}
+	o->op.err = OK;
+	o->op.session = s;
+	o->op.done(&o->op);
+	opening_free(o);
+	if (fenced && !s->closing)
+		s->ops->fenced(s, ERR_FENCED);
+}
+
+/* Setting up what goes on */
+
+static void on_resubscribed(struct subscribe *op)
+{
+	struct session *s = list_entry(op->who, struct session, reader);
+	struct opening *o = opening_of(s);
+	struct session_row_sub *saved = &o->saved[op - o->subscribes];
+	if (op->err != OK) {
+		LOG(LOG_WARN, AREA_BROKER, "subscription_lost", "client=\"%s\" err=\"%s\"",
+			log_text(session_id(s)).text, err_text(op->err));
+	} else {
+		s->subscription_count += !op->existed;
+		for (uint32_t i = 0; i < saved->start_count; i++) {
+			struct session_place at = session_row_start(saved, i);
+			struct partition *p = session_partition(session_shard(s), at.group);
+			if (p != NULL)
+				subscription_set_start(op->subscription, p, at.offset);
+		}
+	}
+	if (--o->pending == 0)
+		succeed(o);
+}
+
+static void resubscribe(struct opening *o)
+{
+	struct session_row row;
+	must(session_row_read(buf_bytes(&o->row), &row) == OK);
+	uint32_t count = row.subscription_count, i = 0;
+	if (count == 0) {
+		succeed(o);
+		return;
+	}
+	o->subscribes = mem_try(count * sizeof *o->subscribes);
+	o->saved = mem_try(count * sizeof *o->saved);
+	if (o->subscribes == NULL || o->saved == NULL) {
+		fail(o, ERR_NOMEM);
+		return;
+	}
+	o->pending = count;
+	struct bytes rest = row.subscriptions;
+	for (; session_row_next(&rest, &o->saved[i]); i++) {
+		const struct session_row_sub *sub = &o->saved[i];
+		o->subscribes[i] = (struct subscribe){.who = &o->s->reader,
+			.filter = sub->filter,
+			.qos = sub->qos,
+			.no_local = sub->no_local,
+			.retain_as_published = sub->retain_as_published,
+			.id = sub->id,
+			.retained = RETAINED_NOT,
+			.resumed = true,
+			.done = on_resubscribed};
+		list_init(&o->subscribes[i].node);
+	}
+	for (i = 0; i < count; i++)
+		subscriber_subscribe(&o->subscribes[i]);
+}
+
+static bool is_listed(const struct cursor_row *row, uint64_t group)
+{
+	for (uint32_t i = 0; i < row->position_count; i++)
+		if (cursor_row_position_at(row, i).group == group)
+			return true;
+	return false;
+}
+
+/* Partitions that their stream was given while the client was away: all in them is new to it. */
+static void start_new_ones(struct session *s, const struct cursor_row *row)
+{
+	const struct catalog *c = shard_catalog(session_shard(s));
+	for (int i = 0; i < catalog_stream_count(c); i++) {
+		const struct stream *stream = catalog_stream_at(c, i);
+		if (!is_listed(row, partition_group(stream->partitions[0])))
+			continue;
+		for (int k = 1; k < stream->partition_count; k++)
+			if (!is_listed(row, partition_group(stream->partitions[k])))
+				subscriber_start(&s->reader, stream->partitions[k], 0);
+	}
+}
+
+static enum err restore(struct opening *o)
+{
+	struct session *s = o->s;
+	struct cursor_row row;
+	if (buf_len(&o->cursor) == 0)
+		return OK;
+	if (cursor_row_read(buf_bytes(&o->cursor), &row) != OK)
+		return ERR_CORRUPT;
+	for (uint32_t i = 0; i < row.position_count; i++) {
+		struct session_place at = cursor_row_position_at(&row, i);
+		struct partition *p = session_partition(session_shard(s), at.group);
+		if (p != NULL && at.offset >= 0)
+			subscriber_start(&s->reader, p, at.offset);
+	}
+	start_new_ones(s, &row);
+	for (uint32_t i = 0; i < row.inflight_count; i++) {
+		struct cursor_inflight f = cursor_row_inflight_at(&row, i);
+		enum err e = window_restore(&s->window, f.packet_id, f.entry);
+		if (e != OK)
+			return e;
+	}
+	return OK;
+}
+
+static void on_received(struct qos2_walk *w, uint64_t group, uint16_t packet_id)
+{
+	struct opening *o = list_entry(w, struct opening, walk);
+	enum err e = session_ids_add(
+		&o->s->received, (struct session_id){group, packet_id, ID_RECEIVED});
+	if (e != OK && e != ERR_EXISTS)
+		w->err = e;
+}
+
+static void on_walked(struct qos2_walk *w)
+{
+	struct opening *o = list_entry(w, struct opening, walk);
+	enum err e = w->err;
+	if (e == OK && o->op.present)
+		e = restore(o);
+	if (e != OK)
+		fail(o, e);
+	else if (o->op.present)
+		resubscribe(o);
+	else
+		succeed(o);
+}
+
+/* Rows of QoS 2 that came in are known again, or forgotten with the session that is over. */
+static void walk_received(struct opening *o)
+{
+	struct session *s = o->s;
+	o->walk = (struct qos2_walk){.shard = session_shard(s),
+		.client_id = session_id(s),
+		.groups = o->groups,
+		.group_count = o->group_count,
+		.remove = !o->op.present,
+		.each = on_received,
+		.done = on_walked};
+	qos2_walk(&o->walk);
+}
+
+/* The claim of the rows */
+
+static enum err copy_row(struct eval *v, uint8_t keyspace, struct bytes id, struct buf *out)
+{
+	struct bytes value;
+	enum err e = eval_get(v, keyspace, id, &value);
+	buf_clear(out);
+	if (e == OK)
+		buf_add(out, value);
+	return e == ERR_NOTFOUND ? OK : e != OK ? e : out->err;
+}
+
+static void put_fresh(struct opening *o, struct eval *v, const struct session_row *old, bool durable)
+{
+	struct bytes id = session_id(o->s);
+	bool has_will = o->s->will != NULL;
+	if (!o->op.present)
+		eval_delete(v, KEYSPACE_CURSOR, id);
+	if (!durable) {
+		eval_delete(v, KEYSPACE_SESSION, id);
+		eval_delete(v, KEYSPACE_WILL, id);
+		return;
+	}
+	struct session_row row = {.connected = true,
+		.epoch = o->epoch,
+		.expiry_s = o->op.expiry_s,
+		.since_ms = eval_now_ms(v),
+		.group_count = o->group_count};
+	buf_clear(&o->fresh);
+	session_row_begin(&o->fresh, &row, o->groups);
+	size_t mark = session_row_subs_begin(&o->fresh);
+	if (o->op.present)
+		buf_add(&o->fresh, old->subscriptions);
+	session_row_subs_end(&o->fresh, mark, o->op.present ? old->subscription_count : 0);
+	eval_put(v, KEYSPACE_SESSION, id, buf_bytes(&o->fresh));
+	if (has_will)
+		eval_put(v, KEYSPACE_WILL, id, buf_bytes(o->s->will));
+	else
+		eval_delete(v, KEYSPACE_WILL, id);
+}
+
+static enum err claim_evaluate(struct proposal *p, struct eval *v)
+{
+	struct opening *o = list_entry(p, struct opening, claim);
+	struct bytes id = session_id(o->s);
+	struct session_row old = {0};
+	enum err e = copy_row(v, KEYSPACE_SESSION, id, &o->row);
+	if (e == OK)
+		e = copy_row(v, KEYSPACE_CURSOR, id, &o->cursor);
+	if (e == OK)
+		e = copy_row(v, KEYSPACE_WILL, id, &o->will);
+	if (e != OK)
+		return e;
+	o->existed = buf_len(&o->row) > 0 && session_row_read(buf_bytes(&o->row), &old) == OK;
+	int64_t now = eval_now_ms(v);
+	o->op.present = o->existed && !o->op.clean && session_row_ends_ms(&old, now) > now;
+	o->epoch = eval_index(v);
+	mem_free(o->groups);
+	o->groups = mem_new((old.group_count + 1) * sizeof *o->groups);
+	o->group_count = old.group_count;
+	for (uint32_t i = 0; i < old.group_count; i++)
+		o->groups[i] = session_row_group(&old, i);
+	put_fresh(o, v, &old, o->op.present || o->op.expiry_s > 0);
+	return o->fresh.err;
+}
+
+/* The will of a session that is over now, if it was still waiting (MQTT-3.1.3-9's "or the Session
+ * ends", whichever comes first). */
+static void settle_old_will(struct opening *o)
+{
+	if (o->op.present || buf_len(&o->will) == 0)
+		return;
+	if (will_publish(session_shard(o->s), buf_bytes(&o->will), NULL, NULL) != OK)
+		LOG(LOG_WARN, AREA_BROKER, "will_lost", "client=\"%s\"",
+			log_text(session_id(o->s)).text);
+}
+
+static void on_claimed(struct proposal *p)
+{
+	struct opening *o = list_entry(p, struct opening, claim);
+	struct session *s = o->s;
+	if (p->err != OK) {
+		fail(o, p->err);
+		return;
+	}
+	settle_old_will(o);
+	if (o->op.present || o->op.expiry_s > 0) {
+		s->durable = durable_new(s, p->to, o->epoch);
+		for (uint32_t i = 0; i < o->group_count; i++)
+			durable_list(s->durable, o->groups[i]);
+	}
+	if (o->group_count > 0)
+		walk_received(o);
+	else
+		on_walked(&o->walk);
+}
+
+static void claim_rows(struct opening *o)
+{
+	o->claim = (struct proposal){
+		.to = table_of(o->s), .evaluate = claim_evaluate, .done = on_claimed};
+	partition_propose(&o->claim);
+}
+
+/* One that ends with its connection needs no row, but there may be one to be taken over or
+ * forgotten. */
+static void on_looked(struct row_read *r)
+{
+	struct opening *o = list_entry(r, struct opening, read);
+	enum err e = r->err;
+	row_read_fini(r);
+	if (e == OK)
+		claim_rows(o);
+	else if (e == ERR_NOTFOUND)
+		succeed(o);
+	else
+		fail(o, e);
+}
+
+static void look(struct opening *o)
+{
+	o->read = (struct row_read){.from = table_of(o->s),
+		.keyspace = KEYSPACE_SESSION,
+		.linearizable = true,
+		.key = session_id(o->s),
+		.rows_max = 1,
+		.bytes_max = SIZE_MAX,
+		.done = on_looked};
+	partition_read_rows(&o->read);
+}
+
+static struct session *of_claim(struct claim *c)
+{
+	return list_entry(c, struct session, claim);
+}
+
+static void on_granted(struct claim *c)
+{
+	struct session *s = of_claim(c);
+	struct opening *o = opening_of(s);
+	if (o->cancelled)
+		fail(o, ERR_CLOSED);
+	else if (s->expiry_s > 0)
+		claim_rows(o);
+	else if (o->op.unique)
+		succeed(o);
+	else
+		look(o);
+}
+
+static void on_fenced(struct claim *c)
+{
+	struct session *s = of_claim(c);
+	if (s->opening != NULL)
+		opening_of(s)->fenced = true;
+	else if (!s->closing)
+		s->ops->fenced(s, ERR_FENCED);
+}
+
+static void on_claim_released(struct claim *c)
+{
+	session_free(of_claim(c));
+}
+
+const struct claim_ops session_claim_ops = {on_granted, on_fenced, on_claim_released};
+
+static enum err copy_will(struct session *s, struct bytes will)
+{
+	if (will.len == 0)
+		return OK;
+	s->will = mem_new(sizeof *s->will);
+	buf_init(s->will, will.len);
+	buf_add(s->will, will);
+	return s->will->err;
+}
+
+enum err session_open(const struct session_open *ask, struct session_open **out)
+{
+	struct opening *o = mem_try(sizeof *o);
+	struct session *s = mem_try(sizeof *s + ask->client_id.len);
+	if (o == NULL || s == NULL || ask->client_id.len > UINT16_MAX) {
+		mem_free(o);
+		mem_free(s);
+		return ERR_NOMEM;
+	}
+	*o = (struct opening){.op = *ask, .s = s};
+	buf_init(&o->row, ROW_BYTES_MAX);
+	buf_init(&o->cursor, ROW_BYTES_MAX);
+	buf_init(&o->will, ROW_BYTES_MAX);
+	buf_init(&o->fresh, ROW_BYTES_MAX);
+	memset(s, 0, sizeof *s);
+	s->ops = ask->ops;
+	s->owner = ask->owner;
+	s->all = ask->all;
+	s->expiry_s = ask->expiry_s;
+	s->opening = &o->op;
+	s->id_len = (uint16_t)ask->client_id.len;
+	memcpy(s->id, ask->client_id.at, ask->client_id.len);
+	o->op.client_id = session_id(s);
+	o->op.will = bytes_of(NULL, 0);
+	atomic_fetch_add(&s->all->live, 1);
+	enum err e = copy_will(s, ask->will);
+	if (e != OK) {
+		opening_free(o);
+		session_free(s);
+		return e;
+	}
+	subscriber_init(&s->reader, ask->shard, &session_reader_ops);
+	struct session_home *h = session_home_of(s->all, table_of(s));
+	claim_acquire(&s->claim, &h->claims, shard_loop(ask->shard), &session_claim_ops,
+		session_id(s));
+	*out = &o->op;
+	return OK;
+}
+
+void session_open_cancel(struct session_open *op)
+{
+	struct opening *o = list_entry(op, struct opening, op);
+	loop_must_own(loop_of(o->s));
+	o->cancelled = true;
+}

@@ -1,0 +1,197 @@
+/* Rows that partitions keep of a client's QoS 2 publishes: read when its session is resumed,
+ * removed one by one as ids are released and all together when the session is over. Which
+ * partitions to ask is in the session's row. */
+#include "server/base/log.h"
+#include "server/broker/session_priv.h"
+
+enum { PAGE_ROWS = 256, PAGE_BYTES = 64 * 1024 };
+
+static void next_partition(struct qos2_walk *w);
+
+static enum err forget_evaluate(struct proposal *p, struct eval *v)
+{
+	struct qos2_walk *w = list_entry(p, struct qos2_walk, forget);
+	for (int i = 0; i < w->read.count; i++)
+		eval_delete(v, KEYSPACE_QOS2, w->read.rows[i].key);
+	return OK;
+}
+
+static void finish(struct qos2_walk *w)
+{
+	mem_free(w->key);
+	w->key = NULL;
+	w->done(w);
+}
+
+static void step(struct qos2_walk *w)
+{
+	bool more = w->read.more && w->remove; /* removed ones are not read again */
+	row_read_fini(&w->read);
+	if (!more)
+		w->at++;
+	next_partition(w);
+}
+
+static void on_forgotten(struct proposal *p)
+{
+	struct qos2_walk *w = list_entry(p, struct qos2_walk, forget);
+	if (p->err != OK) {
+		w->err = p->err;
+		row_read_fini(&w->read);
+		finish(w);
+		return;
+	}
+	step(w);
+}
+
+static void give(struct qos2_walk *w)
+{
+	for (int i = 0; i < w->read.count; i++) {
+		uint16_t id;
+		uint64_t epoch;
+		int64_t offset;
+		if (qos2_row_decode(
+			    w->read.rows[i].key, w->read.rows[i].value, &id, &epoch, &offset) == OK)
+			w->each(w, w->groups[w->at], id);
+	}
+}
+
+static void on_read(struct row_read *r)
+{
+	struct qos2_walk *w = list_entry(r, struct qos2_walk, read);
+	if (r->err != OK) {
+		w->err = r->err;
+		row_read_fini(r);
+		finish(w);
+		return;
+	}
+	if (!w->remove) {
+		give(w);
+		step(w);
+	} else if (r->count > 0) {
+		w->forget = (struct proposal){
+			.to = r->from, .evaluate = forget_evaluate, .done = on_forgotten};
+		partition_propose(&w->forget);
+	} else {
+		step(w);
+	}
+}
+
+static void finish_later(void *arg)
+{
+	finish(arg);
+}
+
+static void next_partition(struct qos2_walk *w)
+{
+	struct partition *p = NULL;
+	while (w->at < w->group_count &&
+		(p = session_partition(w->shard, w->groups[w->at])) == NULL)
+		w->at++;
+	if (p == NULL) {
+		loop_call(shard_loop(w->shard), finish_later, w);
+		return;
+	}
+	/* Without a remove, one page has all: a client has 65535 ids, and few of them at once. */
+	w->read = (struct row_read){.from = p,
+		.keyspace = KEYSPACE_QOS2,
+		.prefix = true,
+		.linearizable = true,
+		.key = bytes_of(w->key, w->client_id.len + 1),
+		.rows_max = w->remove ? PAGE_ROWS : UINT16_MAX + 1,
+		.bytes_max = w->remove ? PAGE_BYTES : PAGE_BYTES * 1024,
+		.done = on_read};
+	partition_read_rows(&w->read);
+}
+
+void qos2_walk(struct qos2_walk *w)
+{
+	w->at = 0;
+	w->err = OK;
+	w->key = mem_new(w->client_id.len + QOS2_KEY_EXTRA);
+	qos2_key(w->client_id, 0, w->key);
+	next_partition(w);
+}
+
+struct sweep {
+	struct qos2_walk walk;
+	struct sessions *all;
+	uint64_t *groups;
+	uint8_t id[];
+};
+
+static void on_swept(struct qos2_walk *w)
+{
+	struct sweep *s = list_entry(w, struct sweep, walk);
+	if (w->err != OK)
+		LOG(LOG_WARN, AREA_BROKER, "qos2_rows_left", "err=\"%s\"", err_text(w->err));
+	atomic_fetch_sub(&s->all->live, 1);
+	mem_free(s->groups);
+	mem_free(s);
+}
+
+void qos2_sweep(struct sessions *all, struct shard *shard, struct bytes client_id,
+	const uint64_t *groups, uint32_t count)
+{
+	if (count == 0)
+		return;
+	struct sweep *s = mem_new(sizeof *s + client_id.len);
+	s->all = all;
+	s->groups = mem_new(count * sizeof *groups);
+	memcpy(s->groups, groups, count * sizeof *groups);
+	memcpy(s->id, client_id.at, client_id.len);
+	s->walk = (struct qos2_walk){.shard = shard,
+		.client_id = bytes_of(s->id, client_id.len),
+		.groups = s->groups,
+		.group_count = count,
+		.remove = true,
+		.done = on_swept};
+	atomic_fetch_add(&all->live, 1);
+	qos2_walk(&s->walk);
+}
+
+enum err session_publish_once(
+	struct session *s, const struct message *m, uint16_t packet_id, struct publish *p)
+{
+	if (s->durable == NULL)
+		return shard_publish(session_shard(s), m, p);
+	struct qos2_claim claim = {session_id(s), s->durable->epoch, packet_id};
+	return shard_publish_claimed(session_shard(s), m, &claim, p);
+}
+
+uint64_t session_listed(struct session *s, struct partition *p)
+{
+	if (s->durable == NULL || p == NULL || !durable_list(s->durable, partition_group(p)))
+		return 0;
+	return session_write(s, true);
+}
+
+static enum err release_evaluate(struct proposal *p, struct eval *v)
+{
+	struct session_forget *f = list_entry(p, struct session_forget, proposal);
+	eval_delete(v, KEYSPACE_QOS2, bytes_of(f->key, f->key_len));
+	return OK;
+}
+
+static void on_released(struct proposal *p)
+{
+	struct session_forget *f = list_entry(p, struct session_forget, proposal);
+	f->err = p->err;
+	mem_free(f->key);
+	f->done(f);
+}
+
+enum err session_forget(struct session *s, struct session_forget *f)
+{
+	struct partition *p = s->durable != NULL ? session_partition(session_shard(s), f->group)
+						 : NULL;
+	if (p == NULL)
+		return ERR_NOTFOUND;
+	f->key = mem_try(s->id_len + QOS2_KEY_EXTRA);
+	if (f->key == NULL)
+		return ERR_NOMEM;
+	f->key_len = qos2_key(session_id(s), f->packet_id, f->key);
+	f->proposal = (struct proposal){.to = p, .evaluate = release_evaluate, .done = on_released};
+	partition_propose(&f->proposal);
+	return OK;
+}

@@ -1,0 +1,28 @@
+/* A will: the message a client leaves to be published when it is gone, and how it waits. Its form,
+ * in memory and in the row KEYSPACE_WILL (key: client id): 0/1 version 1; 1/4 delay in s; 5/1 has a
+ * message expiry, 6/4 that in s; 10/8 wall ms when it is due, 0: its client is connected; then a
+ * record batch that holds the one message. Pure, but for will_publish. */
+#ifndef BROKER_WILL_H
+#define BROKER_WILL_H
+#include "server/broker/publish.h"
+
+struct will {
+	uint32_t delay_s;
+	bool has_expiry;
+	uint32_t expiry_s;        /* of the message, from when it is published */
+	int64_t due_ms;
+	struct message message;   /* writing: headers as an array */
+	struct bytes batch;       /* read */
+};
+/* ERR_TOOBIG: over bytes_max; ERR_NOMEM. */
+enum err will_encode(const struct will *w, size_t bytes_max, struct buf *out) MUST_USE;
+/* Reads it without the message. ERR_CORRUPT. */
+enum err will_read(struct bytes in, struct will *out) MUST_USE;
+void will_set_due(uint8_t *at, int64_t due_ms); /* in place */
+
+/* Publishes it; waits while the loop has no room. done (NULL is fine) runs once, with what became
+ * of it, never inside the call. Copies in. ERR_NOMEM: done will not run. */
+enum err will_publish(struct shard *s, struct bytes in, void (*done)(void *arg, enum err e),
+	void *arg) MUST_USE;
+
+#endif
