@@ -1,0 +1,146 @@
+/* The table of paths: what the door answers, and what /openapi.json says that it answers. A path is
+ * cut at its slashes before escapes are decoded, so %2F never separates. */
+#include "protocols/http/http_priv.h"
+
+static const struct http_route routes[] = {
+	{HTTP_POST, BODY_MESSAGE, false, "/topics/{topic...}", "retain qos expires",
+		"Publish the body as a message on an MQTT topic.", topic_publish},
+	{HTTP_GET, BODY_NONE, false, "/topics/{topic...}", "", "The retained value of a topic.",
+		topic_retained},
+	{HTTP_DELETE, BODY_NONE, false, "/topics/{topic...}", "",
+		"Forget a topic's retained value.", topic_forget},
+	{HTTP_POST, BODY_MESSAGE, false, "/streams/{stream}/records", "key partition",
+		"Append the body as a record.", records_produce},
+	{HTTP_DELETE, BODY_NONE, false, "/streams/{stream}/records", "key partition",
+		"Append a record without a value.", records_delete},
+	{HTTP_GET, BODY_NONE, false, "/streams/{stream}/records",
+		"partition offset time max bytes wait encoding",
+		"Records of a partition from an offset on, waiting for some if asked to.",
+		records_read},
+	{HTTP_GET, BODY_NONE, true, "/livez", "", "Whether the process runs.", page_livez},
+	{HTTP_GET, BODY_NONE, true, "/readyz", "", "Whether this node serves.", page_readyz},
+	{HTTP_GET, BODY_NONE, true, "/metrics", "", "Metrics in Prometheus' text format.",
+		page_metrics},
+	{HTTP_GET, BODY_NONE, true, "/openapi.json", "", "This description.", page_openapi},
+	{HTTP_GET, BODY_NONE, true, "/", "", "What this is.", page_root},
+	{HTTP_GET, BODY_NONE, false, "/api/v1", "", "Where to go from here.", api_index},
+	{HTTP_GET, BODY_NONE, false, "/api/v1/streams", "internal", "All streams.", api_streams},
+	{HTTP_POST, BODY_JSON, false, "/api/v1/streams", "dry_run", "Create a stream.",
+		api_stream_create},
+	{HTTP_GET, BODY_NONE, false, "/api/v1/streams/{stream}", "",
+		"A stream with its partitions and settings.", api_stream},
+	{HTTP_PATCH, BODY_JSON, false, "/api/v1/streams/{stream}", "dry_run",
+		"Change settings of a stream, or add partitions.", api_stream_alter},
+	{HTTP_DELETE, BODY_NONE, false, "/api/v1/streams/{stream}", "dry_run",
+		"Delete a stream with all its records.", api_stream_delete},
+	{HTTP_POST, BODY_JSON, false, "/api/v1/streams/{stream}/trim", "",
+		"Forget records below an offset or older than a time.", api_stream_trim},
+	{HTTP_GET, BODY_NONE, false, "/api/v1/routes", "", "Which stream takes which topics.",
+		api_routes},
+	{HTTP_PUT, BODY_JSON, false, "/api/v1/routes/{route}", "dry_run", "Set a route.",
+		api_route_set},
+	{HTTP_DELETE, BODY_NONE, false, "/api/v1/routes/{route}", "dry_run", "Delete a route.",
+		api_route_delete},
+	{HTTP_GET, BODY_NONE, false, "/api/v1/config", "", "All settings of this node.",
+		api_config},
+	{HTTP_PUT, BODY_JSON, false, "/api/v1/config/{key}", "dry_run",
+		"Set a key for the whole cluster.", api_config_set},
+	{HTTP_DELETE, BODY_NONE, false, "/api/v1/config/{key}", "dry_run",
+		"Take back what was set for the whole cluster.", api_config_delete},
+	{HTTP_GET, BODY_NONE, false, "/api/v1/node", "", "The state of this node.", api_node},
+};
+enum { ROUTE_COUNT = sizeof routes / sizeof routes[0] };
+
+const struct http_route *route_at(int index)
+{
+	return index < ROUTE_COUNT ? &routes[index] : NULL;
+}
+
+/* Matches one part of the pattern up to its next slash; false: no match. Both go on behind it. */
+static bool match_part(
+	const char **pattern, struct bytes *path, struct bytes *param, bool *is_param)
+{
+	size_t want = strcspn(*pattern, "/");
+	const uint8_t *slash = path->len ? memchr(path->at, '/', path->len) : NULL;
+	size_t len = slash == NULL ? path->len : (size_t)(slash - path->at);
+	bool rest = want > 5 && strncmp(*pattern + want - 4, "...}", 4) == 0;
+
+	*is_param = **pattern == '{';
+	if (rest)
+		len = path->len;
+	if (*is_param ? len == 0 : len != want || memcmp(*pattern, path->at, len) != 0)
+		return false;
+	*param = bytes_of(path->at, len);
+	*pattern += want;
+	path->at += len;
+	path->len -= len;
+	return true;
+}
+
+bool route_match(const char *pattern, struct bytes path, struct bytes *params)
+{
+	int count = 0;
+
+	while (*pattern == '/' && path.len > 0 && path.at[0] == '/') {
+		struct bytes param;
+		bool is_param;
+		pattern++;
+		path.at++;
+		path.len--;
+		if (*pattern == 0 && path.len == 0)
+			return true;
+		if (!match_part(&pattern, &path, &param, &is_param))
+			return false;
+		if (is_param)
+			params[count++] = param;
+	}
+	return *pattern == 0 && path.len == 0;
+}
+
+static const char *method_name(uint8_t method)
+{
+	return llhttp_method_name((llhttp_method_t)method);
+}
+
+static void allow(struct exchange *x)
+{
+	struct bytes params[PARAMS_MAX];
+	bool any = x->path.len == 1 && x->path.at[0] == '*';
+
+	buf_add_text(&x->extra, "Allow: OPTIONS");
+	for (int i = 0; i < ROUTE_COUNT; i++) {
+		if (!any && !route_match(routes[i].pattern, x->path, params))
+			continue;
+		if (any)
+			break;
+		buf_addf(&x->extra, ", %s", method_name(routes[i].method));
+		if (routes[i].method == HTTP_GET)
+			buf_add_text(&x->extra, ", HEAD");
+	}
+	buf_add_text(&x->extra, "\r\n");
+}
+
+int route_find(struct exchange *x)
+{
+	uint8_t method = x->method == HTTP_HEAD ? HTTP_GET : x->method;
+	bool known = x->path.len == 1 && x->path.at[0] == '*';
+
+	for (int i = 0; i < ROUTE_COUNT; i++) {
+		struct bytes params[PARAMS_MAX] = {{0}};
+		if (!route_match(routes[i].pattern, x->path, params))
+			continue;
+		known = true;
+		if (routes[i].method != method)
+			continue;
+		x->route = &routes[i];
+		for (int k = 0; k < PARAMS_MAX; k++)
+			if (params[k].at != NULL &&
+				percent_decode(x, params[k], false, &x->params[k]) != OK)
+				return 400;
+		return 0;
+	}
+	if (!known)
+		return 404;
+	allow(x);
+	return x->method == HTTP_OPTIONS ? 204 : 405;
+}

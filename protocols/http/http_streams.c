@@ -1,0 +1,439 @@
+/* Streams: shown from the catalogue in force on the connection's loop, changed through it. A change
+ * is answered when it is in force on every loop, so whoever asks next sees it. */
+#include <stdio.h>
+#include "protocols/http/http_priv.h"
+#include "server/base/clock.h"
+#include "server/base/mem.h"
+#include "server/broker/admin.h"
+
+const struct stream *exchange_stream(struct exchange *x)
+{
+	const struct catalog *c = shard_catalog(x->shard);
+	const struct stream *s = c == NULL ? NULL : catalog_stream(c, x->params[0]);
+
+	if (c == NULL)
+		answer_err(x, ERR_UNAVAILABLE, NULL);
+	else if (s == NULL)
+		answer_error(x, 404, "not_found", "no stream %.*s",
+			(int)(x->params[0].len < 100 ? x->params[0].len : 100),
+			(const char *)x->params[0].at);
+	return s;
+}
+
+cJSON *exchange_json(struct exchange *x)
+{
+	cJSON *o = buf_len(&x->body) == 0 ? cJSON_CreateObject() : json_read(buf_bytes(&x->body));
+
+	if (o == NULL)
+		answer_error(x, 400, "malformed", "the body must be a JSON object");
+	return o;
+}
+
+char *exchange_text(struct exchange *x, struct bytes b)
+{
+	if (b.len > 0 && memchr(b.at, 0, b.len) == NULL)
+		return mem_text(b.at, b.len);
+	answer_error(x, 400, "invalid", "a name is needed");
+	return NULL;
+}
+
+/* ---- showing */
+
+static void add_totals(struct json *j, const struct stream *s)
+{
+	struct admin_partition p;
+	int64_t records = 0, bytes = 0;
+
+	for (int i = 0; i < s->partition_count; i++) {
+		admin_partition(s, i, &p);
+		records += p.next_offset - p.first_offset;
+		bytes += p.bytes;
+	}
+	json_text(j, "name", s->name);
+	json_int(j, "partitions", s->partition_count);
+	json_int(j, "records", records);
+	json_int(j, "bytes", bytes);
+	json_int(j, "retention_ms", s->retention_ms);
+	json_int(j, "retention_bytes", s->retention_bytes);
+	json_bool(j, "internal", s->internal);
+}
+
+void api_streams(struct exchange *x)
+{
+	const struct catalog *c = shard_catalog(x->shard);
+	struct json j = json_over(&x->out);
+	bool internal = false;
+
+	if (request_query_bool(x, "internal", &internal) != OK) {
+		answer_error(x, 400, "invalid", "internal must be true or false");
+		return;
+	}
+	if (c == NULL) {
+		answer_err(x, ERR_UNAVAILABLE, NULL);
+		return;
+	}
+	json_open(&j, NULL, '{');
+	json_open(&j, "streams", '[');
+	for (int i = 0; i < catalog_stream_count(c); i++) {
+		const struct stream *s = catalog_stream_at(c, i);
+		if (s->internal && !internal)
+			continue;
+		json_open(&j, NULL, '{');
+		add_totals(&j, s);
+		json_close(&j, '}');
+	}
+	json_close(&j, ']');
+	json_close(&j, '}');
+	answer_json(x, 200);
+}
+
+static void add_partitions(struct exchange *x, struct json *j, const struct stream *s)
+{
+	int64_t id = node_conf(shard_node(x->shard))->id;
+
+	json_open(j, "partition_list", '[');
+	for (int i = 0; i < s->partition_count; i++) {
+		struct admin_partition p;
+		admin_partition(s, i, &p);
+		json_open(j, NULL, '{');
+		json_int(j, "partition", i);
+		json_int(j, "first_offset", p.first_offset);
+		json_int(j, "next_offset", p.next_offset);
+		json_int(j, "records", p.next_offset - p.first_offset);
+		json_int(j, "bytes", p.bytes);
+		if (p.leads)
+			json_int(j, "leader", id);
+		else
+			json_null(j, "leader");
+		json_int(j, "epoch", p.epoch);
+		json_close(j, '}');
+	}
+	json_close(j, ']');
+}
+
+static void add_uuid(struct json *j, const uint8_t uuid[16])
+{
+	char text[37];
+	size_t len = 0;
+
+	for (int i = 0; i < 16; i++) {
+		const char *dash = i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "";
+		len += (size_t)snprintf(text + len, sizeof text - len, "%s%02x", dash, uuid[i]);
+	}
+	json_text(j, "uuid", text);
+}
+
+static void answer_stream(struct exchange *x, const struct stream *s, int status)
+{
+	struct json j = json_over(&x->out);
+	char created[32];
+
+	clock_text(s->created_ms, created);
+	json_open(&j, NULL, '{');
+	add_totals(&j, s);
+	add_uuid(&j, s->uuid);
+	json_text(&j, "created", created);
+	json_int(&j, "message_bytes_max", stream_bytes_max(s, shard_conf(x->shard)));
+	json_open(&j, "settings", '{');
+	for (int i = 0; i < s->setting_count; i++)
+		json_text(&j, s->settings[i].key, s->settings[i].value);
+	json_close(&j, '}');
+	add_partitions(x, &j, s);
+	json_close(&j, '}');
+	answer_json(x, status);
+}
+
+void api_stream(struct exchange *x)
+{
+	const struct stream *s = exchange_stream(x);
+
+	if (s != NULL)
+		answer_stream(x, s, 200);
+}
+
+/* ---- changing */
+
+struct change { /* one request that changes the catalogue */
+	struct meta_op op;
+	struct exchange *x;
+	cJSON *json;
+	char *name;
+	int64_t partitions; /* alter: to be set after the settings; -1: not asked */
+	int setting_count;
+	struct meta_setting *settings; /* values are owned */
+};
+
+static void change_free(struct change *c)
+{
+	for (int i = 0; i < c->setting_count; i++)
+		mem_free((void *)(uintptr_t)c->settings[i].value);
+	mem_free(c->settings);
+	mem_free(c->name);
+	cJSON_Delete(c->json);
+	mem_free(c);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t len = strlen(text), end_len = strlen(end);
+
+	return len >= end_len && strcmp(text + len - end_len, end) == 0;
+}
+
+/* "7d" for a setting in ms and "1GiB" for one in bytes are as good as the number. */
+static char *setting_text(const char *key, const cJSON *v)
+{
+	char number[32];
+	int64_t n;
+
+	if (cJSON_IsString(v)) {
+		if ((ends_with(key, ".ms") && conf_parse_msec(v->valuestring, &n) == OK) ||
+			(ends_with(key, ".bytes") && conf_parse_bytes(v->valuestring, &n) == OK))
+			(void)snprintf(number, sizeof number, "%lld", (long long)n);
+		else
+			return mem_text(v->valuestring, strlen(v->valuestring));
+	} else if (cJSON_IsNumber(v)) {
+		(void)snprintf(number, sizeof number, "%.17g", v->valuedouble);
+	} else if (cJSON_IsBool(v)) {
+		(void)snprintf(number, sizeof number, "%s", cJSON_IsTrue(v) ? "true" : "false");
+	} else {
+		return NULL;
+	}
+	return mem_text(number, strlen(number));
+}
+
+static enum err settings_read(struct change *c)
+{
+	const cJSON *o = cJSON_GetObjectItemCaseSensitive(c->json, "settings"), *v;
+	int count = cJSON_IsObject(o) ? cJSON_GetArraySize(o) : 0;
+
+	if (o != NULL && !cJSON_IsObject(o) && !cJSON_IsNull(o))
+		return ERR_INVALID;
+	if (count == 0)
+		return OK;
+	c->settings = mem_try((size_t)count * sizeof *c->settings);
+	if (c->settings == NULL)
+		return ERR_NOMEM;
+	cJSON_ArrayForEach(v, o)
+	{
+		char *text = setting_text(v->string, v);
+		if (text == NULL && !cJSON_IsNull(v))
+			return ERR_INVALID;
+		c->settings[c->setting_count++] = (struct meta_setting){v->string, text};
+	}
+	return OK;
+}
+
+static struct change *change_new(struct exchange *x, enum meta_kind kind)
+{
+	struct change *c = mem_new(sizeof *c);
+	bool dry = false;
+	enum err e;
+
+	c->x = x;
+	c->op = (struct meta_op){.kind = kind, .partitions = -1, .replicas = -1};
+	c->partitions = -1;
+	c->json = exchange_json(x);
+	if (c->json == NULL)
+		goto fail;
+	e = settings_read(c);
+	if (e == OK)
+		e = request_query_bool(x, "dry_run", &dry);
+	if (e != OK) {
+		answer_err(x, e, "settings must be an object of texts; dry_run true or false");
+		goto fail;
+	}
+	c->op.check_only = dry;
+	c->op.settings = c->settings;
+	c->op.setting_count = c->setting_count;
+	return c;
+fail:
+	change_free(c);
+	return NULL;
+}
+
+static void change_start(struct change *c, void (*done)(struct meta_op *op))
+{
+	c->op.name = c->name;
+	c->op.done = done;
+	node_change(shard_node(c->x->shard), &c->op);
+}
+
+/* Answers what every change answers that did not work or was only tried. Whether it did. */
+static bool answered_otherwise(struct change *c)
+{
+	if (c->op.err != OK) {
+		answer_err(c->x, c->op.err, c->op.why);
+	} else if (c->op.check_only) {
+		struct json j = json_over(&c->x->out);
+		json_open(&j, NULL, '{');
+		json_bool(&j, "dry_run", true);
+		json_bool(&j, "valid", true);
+		json_close(&j, '}');
+		answer_json(c->x, 200);
+	} else {
+		return false;
+	}
+	change_free(c);
+	return true;
+}
+
+static void answer_changed(struct change *c, int status)
+{
+	const struct stream *s = catalog_stream(shard_catalog(c->x->shard), bytes_text(c->name));
+
+	if (s != NULL)
+		answer_stream(c->x, s, status);
+	else
+		answer_err(c->x, ERR_CONFLICT, "deleted meanwhile");
+	change_free(c);
+}
+
+static void created(struct meta_op *op)
+{
+	struct change *c = list_entry(op, struct change, op);
+
+	if (!answered_otherwise(c))
+		answer_changed(c, 201);
+}
+
+void api_stream_create(struct exchange *x)
+{
+	struct change *c = change_new(x, META_CREATE_STREAM);
+	const char *name = NULL;
+
+	if (c == NULL)
+		return;
+	if (json_get_text(c->json, "name", &name) != OK || name == NULL ||
+		json_get_int(c->json, "partitions", &c->op.partitions) != OK ||
+		json_get_int(c->json, "replicas", &c->op.replicas) != OK) {
+		answer_error(x, 400, "invalid",
+			"name must be a text, partitions and replicas whole numbers");
+		change_free(c);
+		return;
+	}
+	c->name = mem_text(name, strlen(name));
+	change_start(c, created);
+}
+
+static void grown(struct meta_op *op)
+{
+	struct change *c = list_entry(op, struct change, op);
+
+	if (!answered_otherwise(c))
+		answer_changed(c, 200);
+}
+
+static void altered(struct meta_op *op)
+{
+	struct change *c = list_entry(op, struct change, op);
+
+	if (op->err == OK && c->partitions >= 0) {
+		op->kind = META_ADD_PARTITIONS;
+		op->partitions = c->partitions;
+		op->setting_count = 0;
+		c->partitions = -1;
+		change_start(c, grown);
+		return;
+	}
+	grown(op);
+}
+
+void api_stream_alter(struct exchange *x)
+{
+	const struct stream *s = exchange_stream(x);
+	struct change *c = s == NULL ? NULL : change_new(x, META_ALTER_STREAM);
+	int64_t partitions = -1;
+
+	if (c == NULL)
+		return;
+	if (json_get_int(c->json, "partitions", &partitions) != OK) {
+		answer_error(x, 400, "invalid", "partitions must be a whole number");
+		change_free(c);
+		return;
+	}
+	c->name = mem_text(s->name, strlen(s->name));
+	c->partitions = partitions == s->partition_count ? -1 : partitions;
+	if (c->setting_count == 0 && c->partitions >= 0)
+		altered(&c->op);
+	else
+		change_start(c, altered);
+}
+
+static void deleted(struct meta_op *op)
+{
+	struct change *c = list_entry(op, struct change, op);
+
+	if (answered_otherwise(c))
+		return;
+	answer_empty(c->x, 204);
+	change_free(c);
+}
+
+void api_stream_delete(struct exchange *x)
+{
+	const struct stream *s = exchange_stream(x);
+	struct change *c = s == NULL ? NULL : change_new(x, META_DELETE_STREAM);
+
+	if (c == NULL)
+		return;
+	c->name = mem_text(s->name, strlen(s->name));
+	change_start(c, deleted);
+}
+
+/* ---- trimming */
+
+static void trimmed(struct admin_trim *t)
+{
+	struct exchange *x = t->arg;
+	enum err e = t->err;
+	struct json j = json_over(&x->out);
+
+	json_open(&j, NULL, '{');
+	json_int(&j, "partitions_trimmed", t->parts);
+	json_close(&j, '}');
+	admin_trim_free(t);
+	if (e != OK)
+		answer_err(x, e, NULL);
+	else
+		answer_json(x, 200);
+}
+
+static enum err trim_read(const cJSON *o, struct admin_trim_what *what)
+{
+	const char *age = NULL;
+	int64_t age_ms;
+
+	*what = (struct admin_trim_what){.partition = -1, .offset = -1, .time_ms = -1};
+	if (json_get_int(o, "partition", &what->partition) != OK ||
+		json_get_int(o, "before_offset", &what->offset) != OK ||
+		json_get_int(o, "before_time", &what->time_ms) != OK ||
+		json_get_text(o, "older_than", &age) != OK)
+		return ERR_INVALID;
+	if (age != NULL) {
+		if (conf_parse_msec(age, &age_ms) != OK || age_ms < 0)
+			return ERR_INVALID;
+		what->time_ms = clock_wall_ms() - age_ms;
+	}
+	return (what->offset >= 0) == (what->time_ms >= 0) ? ERR_INVALID : OK;
+}
+
+void api_stream_trim(struct exchange *x)
+{
+	const struct stream *s = exchange_stream(x);
+	cJSON *o = s == NULL ? NULL : exchange_json(x);
+	struct admin_trim_what what;
+	enum err e;
+
+	if (o == NULL)
+		return;
+	e = trim_read(o, &what);
+	cJSON_Delete(o);
+	if (e == OK)
+		e = admin_trim(x->shard, s, &what, trimmed, x);
+	if (e != OK)
+		answer_err(x, e,
+			e == ERR_INVALID ? "one of before_offset, before_time (ms) and older_than "
+					   "(7d) is needed; partition is a number"
+					 : "no such partition");
+}
