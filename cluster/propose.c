@@ -233,13 +233,13 @@ static void building_abandon(struct partition *p, struct building *b, enum err e
 	answer_all(p, &b->proposals, e);
 }
 
-static void count_entry(struct partition *p, const struct building *b)
+static void count_entry(struct partition *p, const struct building *b, const struct entry *e)
 {
 	struct metric_cells *cells = loop_cells(p->loop);
 
 	metric_add(cells, &node_metrics, M_ENTRIES, 1);
 	metric_add(cells, &node_metrics, M_BATCH_BYTES, (int64_t)b->batch_bytes);
-	metric_add(cells, &node_metrics, M_RECORDS, b->records);
+	metric_add(cells, &node_metrics, M_RECORDS, e->head.count);
 }
 
 /* The entry being made leaves for the log. */
@@ -260,6 +260,7 @@ static void building_seal(struct partition *p, struct building *b)
 		return;
 	}
 	b->part_count = 0; /* the entry has the parts */
+	b->records = 0;
 	pe = pending_new(p);
 	pe->proposal.entry = e;
 	pe->proposal.batch_max_ms = b->max_ms;
@@ -274,7 +275,7 @@ static void building_seal(struct partition *p, struct building *b)
 	}
 	pe->index = plog_last_index(p->log);
 	list_push_back(&p->inflight, &pe->node);
-	count_entry(p, b);
+	count_entry(p, b, e);
 }
 
 /* --- evaluation --- */
@@ -436,6 +437,8 @@ static bool evaluate_one(struct partition *p, struct building *b, struct proposa
 
 static bool full(const struct building *b, const struct proposal *q)
 {
+	if (!building_begun(b))
+		return false;
 	if (b->records > 0 && b->batch_bytes + q->batch.bytes.len > ENTRY_BATCH_BYTES)
 		return true;
 	return buf_len(&b->rows) > ENTRY_ROW_BYTES;

@@ -18,7 +18,7 @@ static struct workers *workers;
 static struct storage *storage;
 static struct node *node;
 static sem_t done;
-static int64_t tables = 4;
+static int64_t tables;
 static struct catalog_watcher watchers[LOOPS];
 static _Atomic int seen_streams[LOOPS], changes[LOOPS];
 
@@ -87,10 +87,15 @@ static void restart(void)
 
 static void setup(void)
 {
+	static bool registered;
 	char why[200];
 
-	metric_register(&node_metrics);
-	metric_register(&storage_metrics);
+	if (!registered) {
+		metric_register(&node_metrics);
+		metric_register(&storage_metrics);
+	}
+	registered = true;
+	tables = 4;
 	snprintf(dir, sizeof dir, "/tmp/sluice-node-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	sem_init(&done, 0, 0);

@@ -148,6 +148,87 @@ START_TEST(proposals_of_three_loops_are_dense_and_ordered)
 }
 END_TEST
 
+static struct proposal large[40];
+static int large_done;
+
+static void large_answer(struct proposal *q)
+{
+	ck_assert_int_eq(q->err, OK);
+	ck_assert_ptr_eq(q, &large[large_done]);
+	if (++large_done == 40)
+		sem_post(&W.done);
+}
+
+static void large_run(void *arg)
+{
+	(void)arg;
+	large_done = 0;
+	for (int i = 0; i < 40; i++) {
+		large[i] = (struct proposal){.to = P, .done = large_answer};
+		world_batch_into(&large[i], 1, i % 10 == 9 ? 400000 : 60000, 1000);
+		partition_propose(&large[i]);
+	}
+}
+
+START_TEST(entries_hold_256_kb_or_one_larger_batch)
+{
+	struct world_read r = {.r = {.from = P, .bytes_max = 16 << 20}};
+
+	for (int round = 0; round < 5; round++)
+		world_call(&W, round % WORLD_LOOPS, large_run, NULL);
+	ck_assert_int_eq(partition_high_watermark(P), 200);
+	r.r.offset = 100;
+	ck_assert_int_eq(world_read(&W, 0, &r), OK);
+	ck_assert_int_gt(r.r.count, 1);
+	for (int i = 0; i < r.r.count; i++) {
+		const struct entry_header *h = &r.r.entries[i]->head;
+
+		ck_assert(h->payload_bytes <= (256 << 10) + CHANGE_HEADER_BYTES || h->count == 1);
+		ck_assert_uint_ge(h->count, 1);
+	}
+	record_read_fini(&r.r);
+}
+END_TEST
+
+static int busy_count;
+
+static void busy_answer(struct proposal *q)
+{
+	ck_assert(q->err == OK || q->err == ERR_BUSY);
+	busy_count += q->err == ERR_BUSY;
+	if (++large_done == 20)
+		sem_post(&W.done);
+}
+
+static void busy_run(void *arg)
+{
+	(void)arg;
+	large_done = busy_count = 0;
+	for (int i = 0; i < 20; i++) {
+		large[i] = (struct proposal){.to = P, .done = busy_answer};
+		world_batch_into(&large[i], 1, 200000, 1000);
+		partition_propose(&large[i]);
+	}
+}
+
+START_TEST(too_much_in_flight_is_refused)
+{
+	W.limits.inflight_bytes_max = 1 << 20;
+	restart(false);
+	struct world_ask a = {.q = {.to = P}};
+
+	world_batch_into(&a.q, 1, 3 << 20, 5); /* alone, a larger one passes */
+	ck_assert_int_eq(world_ask(&W, 0, &a), OK);
+	ck_assert_uint_eq(P->held_bytes, 0);
+	world_call(&W, 1, busy_run, NULL);
+	ck_assert_int_ge(busy_count, 10);
+	ck_assert_int_le(busy_count, 16);
+	ck_assert_int_eq(partition_high_watermark(P), 1 + 20 - busy_count);
+	ck_assert_uint_eq(P->held_bytes, 0);
+	W.limits.inflight_bytes_max = 0;
+}
+END_TEST
+
 /* --- conditions --- */
 
 static enum err only_once(struct proposal *q, struct eval *v)
@@ -709,6 +790,8 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, proposals_of_three_loops_are_dense_and_ordered);
+	tcase_add_test(tc, entries_hold_256_kb_or_one_larger_batch);
+	tcase_add_test(tc, too_much_in_flight_is_refused);
 	tcase_add_test(tc, negative_answer_waits_for_what_it_relied_on);
 	tcase_add_test(tc, refused_proposal_leaves_nothing);
 	tcase_add_test(tc, duplicate_is_answered_with_its_own_offset);
