@@ -1,6 +1,6 @@
 /* A node: its groups (catalogue, tables, stream partitions), and the catalogue all loops read.
- * Boot (main thread): node_open before loops_run; the end: node_close after the doors are closed and
- * while loops still run. */
+ * Boot (main thread): node_open before loops_run; the end: node_close after the doors are closed
+ * and while loops still run. */
 #ifndef CLUSTER_NODE_H
 #define CLUSTER_NODE_H
 #include "cluster/partition.h"
@@ -16,8 +16,9 @@ struct node_conf { /* filled by node_rows: node.*, cluster.*, stream.*, retentio
 	int64_t stream_partitions, stream_replicas;
 	int64_t retention_ms, retention_bytes;
 	int64_t tables;
-	int64_t inflight_bytes_max;     /* partition.inflight: per partition, proposed and not answered */
-	int64_t rows_bytes_max;         /* partition.rows: over all loops, rows kept in memory */
+	int64_t inflight_bytes_max; /* partition.inflight: per partition, proposed and not answered
+				     */
+	int64_t rows_bytes_max;     /* partition.rows: over all loops, rows kept in memory */
 };
 extern const struct conf_row node_rows[];
 extern struct metric_table node_metrics;
@@ -28,18 +29,21 @@ enum err node_open(const struct node_conf *conf, struct loops *loops, struct wor
 bool node_ready(const struct node *n);
 void node_close(struct node *n); /* writes back rows, waits for it; not from a loop */
 const struct node_conf *node_conf(const struct node *n);
-const char *node_cluster_id(const struct node *n); /* 22 characters of base64url, made at founding */
+const char *node_cluster_id(
+	const struct node *n); /* 22 characters of base64url, made at founding */
 
 /* --- the catalogue: immutable, one snapshot in force per loop --- */
-struct stream_setting { const char *key, *value; }; /* as set; unset ones take the node's defaults */
+struct stream_setting {
+	const char *key, *value;
+}; /* as set; unset ones take the node's defaults */
 
 struct stream {
 	const char *name;
 	uint8_t uuid[16];
-	bool internal;                  /* name starts with __ */
+	bool internal; /* name starts with __ */
 	int64_t created_ms;
 	int64_t retention_ms, retention_bytes; /* in force; -1: not limited */
-	int64_t message_bytes_max;      /* 0: the node's */
+	int64_t message_bytes_max;             /* 0: the node's */
 	int setting_count;
 	const struct stream_setting *settings;
 	int partition_count;
@@ -69,28 +73,38 @@ struct catalog_watcher {
 	struct loop *loop;
 	void (*changed)(struct catalog_watcher *w, const struct catalog *c);
 };
-void node_watch_catalog(struct node *n, struct catalog_watcher *w); /* on w->loop, or before loops_run */
+void node_watch_catalog(
+	struct node *n, struct catalog_watcher *w); /* on w->loop, or before loops_run */
 
 /* --- changes of the catalogue: any loop --- */
-enum meta_kind { META_CREATE_STREAM, META_DELETE_STREAM, META_ADD_PARTITIONS, META_ALTER_STREAM, META_SET };
-struct meta_setting { const char *key; const char *value; /* NULL: remove, back to the default */ };
-struct meta_op { /* belongs to the node until done runs on the caller's loop */
-	struct proposal proposal;       /* private */
-	struct loop_msg msg;            /* private */
-	struct node *node;              /* private */
+enum meta_kind {
+	META_CREATE_STREAM,
+	META_DELETE_STREAM,
+	META_ADD_PARTITIONS,
+	META_ALTER_STREAM,
+	META_SET
+};
+struct meta_setting {
+	const char *key;
+	const char *value; /* NULL: remove, back to the default */
+};
+struct meta_op {                  /* belongs to the node until done runs on the caller's loop */
+	struct proposal proposal; /* private */
+	struct loop_msg msg;      /* private */
+	struct node *node;        /* private */
 	struct loop *from;
 	enum meta_kind kind;
-	const char *name;               /* stream; borrowed until done, like all pointers here */
-	int64_t partitions;             /* create: -1 default; add: the new total */
-	int64_t replicas;               /* -1: default */
+	const char *name;   /* stream; borrowed until done, like all pointers here */
+	int64_t partitions; /* create: -1 default; add: the new total */
+	int64_t replicas;   /* -1: default */
 	const struct meta_setting *settings;
 	int setting_count;
-	bool check_only;                /* validate, change nothing */
+	bool check_only; /* validate, change nothing */
 	/* Names as in Kafka: 1-249 of [a-zA-Z0-9._-], not "." or "..". Settings: retention.ms,
-	 * retention.bytes, max.message.bytes, cleanup.policy (delete), min.insync.replicas, ...; unknown
-	 * ones: ERR_INVALID. ERR_EXISTS, ERR_NOTFOUND, ERR_UNSUPPORTED. */
+	 * retention.bytes, max.message.bytes, cleanup.policy (delete), min.insync.replicas, ...;
+	 * unknown ones: ERR_INVALID. ERR_EXISTS, ERR_NOTFOUND, ERR_UNSUPPORTED. */
 	enum err err;
-	char why[160];                  /* one line for the user when err is not OK */
+	char why[160];                    /* one line for the user when err is not OK */
 	void (*done)(struct meta_op *op); /* after the change is in force on every loop */
 };
 void node_change(struct node *n, struct meta_op *op);

@@ -13,33 +13,35 @@ struct proposal;
 struct eval; /* the leader's view while a proposal is evaluated */
 
 /* --- writing: any loop --- */
-struct proposal { /* belongs to the partition from partition_propose until done runs */
-	struct loop_msg msg;      /* private */
-	struct list node;         /* private */
+struct proposal {            /* belongs to the partition from partition_propose until done runs */
+	struct loop_msg msg; /* private */
+	struct list node;    /* private */
 	struct partition *to;
-	struct loop *from;        /* done runs here; set by partition_propose */
+	struct loop *from; /* done runs here; set by partition_propose */
 	/* One record batch of v2 or no bytes; the partition owns these bytes alone and sets offset
 	 * and epoch in them. Share taken. */
 	struct slice batch;
-	int64_t batch_max_ms;     /* greatest timestamp in batch */
-	uint32_t batch_count;     /* records in batch */
-	/* NULL: always goes. Reads through eval_get, writes through eval_put/eval_delete, answers OK
-	 * or what to answer. ERR_MORE, passed on from eval_get: rows are fetched, then it runs anew
-	 * (so it must not keep what it did). May set batch_count to 0 and empty batch (a duplicate) and
-	 * base_offset, and return OK. */
+	int64_t batch_max_ms; /* greatest timestamp in batch */
+	uint32_t batch_count; /* records in batch */
+	/* NULL: always goes. Reads through eval_get, writes through eval_put/eval_delete, answers
+	 * OK or what to answer. ERR_MORE, passed on from eval_get: rows are fetched, then it runs
+	 * anew (so it must not keep what it did). May set batch_count to 0 and empty batch (a
+	 * duplicate) and base_offset, and return OK. */
 	enum err (*evaluate)(struct proposal *p, struct eval *v);
 	void (*done)(struct proposal *p); /* on `from`, never inside partition_propose */
 	/* The outcome: */
-	enum err err;             /* ERR_NOTLEADER, ERR_UNAVAILABLE, ERR_UNKNOWN, ERR_NOSPACE, ERR_BUSY, or evaluate's */
-	int64_t base_offset;      /* of the first record */
-	uint64_t index;           /* of the entry */
+	enum err err; /* ERR_NOTLEADER, ERR_UNAVAILABLE, ERR_UNKNOWN, ERR_NOSPACE, ERR_BUSY, or
+			 evaluate's */
+	int64_t base_offset; /* of the first record */
+	uint64_t index;      /* of the entry */
 };
 /* Any loop. Proposals of one loop to one partition keep their order. Takes p until done. */
 void partition_propose(struct proposal *p);
 
-int64_t eval_offset(const struct eval *v);  /* what batch's first record will get */
-int64_t eval_now_ms(const struct eval *v);  /* wall clock of the leader's turn */
-uint64_t eval_index(const struct eval *v);  /* a number that grows with each entry (the next index) */
+int64_t eval_offset(const struct eval *v); /* what batch's first record will get */
+int64_t eval_now_ms(const struct eval *v); /* wall clock of the leader's turn */
+uint64_t eval_index(
+	const struct eval *v); /* a number that grows with each entry (the next index) */
 uint64_t eval_term(const struct eval *v);
 /* Borrowed until the next eval call. ERR_NOTFOUND; ERR_MORE: not in memory, see evaluate. */
 enum err eval_get(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes *out) MUST_USE;
@@ -47,21 +49,24 @@ void eval_put(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes v
 void eval_delete(struct eval *v, uint8_t keyspace, struct bytes key);
 
 /* --- reading rows: any loop --- */
-struct row { struct bytes key, value; };
+struct row {
+	struct bytes key, value;
+};
 struct row_read { /* one key (prefix false), or keys with a prefix after `after`, in order */
-	struct loop_msg msg;      /* private */
-	struct job job;           /* private */
+	struct loop_msg msg; /* private */
+	struct job job;      /* private */
 	struct partition *from;
-	struct loop *to;          /* done runs here; set by the call */
+	struct loop *to; /* done runs here; set by the call */
 	uint8_t keyspace;
 	bool prefix, linearizable;
-	struct bytes key, after;  /* borrowed until done */
-	int rows_max; size_t bytes_max;
-	enum err err;             /* one key: ERR_NOTFOUND */
-	struct row *rows;         /* given; with held, freed by row_read_fini */
+	struct bytes key, after; /* borrowed until done */
+	int rows_max;
+	size_t bytes_max;
+	enum err err;     /* one key: ERR_NOTFOUND */
+	struct row *rows; /* given; with held, freed by row_read_fini */
 	int count;
-	bool more;                /* a limit ended it: go on after the last key */
-	int64_t at_offset;        /* next offset at the time read: rows reflect all records below */
+	bool more;         /* a limit ended it: go on after the last key */
+	int64_t at_offset; /* next offset at the time read: rows reflect all records below */
 	struct chunk *held;
 	void (*done)(struct row_read *r);
 };
@@ -70,14 +75,14 @@ void row_read_fini(struct row_read *r);
 
 /* --- reading records: any loop --- */
 struct record_read {
-	struct loop_msg msg;      /* private */
-	struct plog_read read;    /* private */
+	struct loop_msg msg;   /* private */
+	struct plog_read read; /* private */
 	struct partition *from;
-	struct loop *to;          /* done runs here; set by the call */
+	struct loop *to; /* done runs here; set by the call */
 	int64_t offset;
-	size_t bytes_max;         /* at least one entry is given if there is a committed one */
-	enum err err;             /* ERR_RANGE: below first_offset or above high watermark */
-	struct entry **entries;   /* given: only committed ones; record_read_fini */
+	size_t bytes_max;       /* at least one entry is given if there is a committed one */
+	enum err err;           /* ERR_RANGE: below first_offset or above high watermark */
+	struct entry **entries; /* given: only committed ones; record_read_fini */
 	int count;
 	int64_t first_offset, high_watermark;
 	void (*done)(struct record_read *r);
@@ -85,14 +90,14 @@ struct record_read {
 void partition_read_records(struct record_read *r);
 void record_read_fini(struct record_read *r);
 
-struct partition_wait { /* embed; tells when the log grows past an offset */
-	struct loop_msg msg;      /* private */
-	struct list node;         /* private */
+struct partition_wait {      /* embed; tells when the log grows past an offset */
+	struct loop_msg msg; /* private */
+	struct list node;    /* private */
 	struct partition *at;
-	struct loop *to;          /* set by the call */
+	struct loop *to; /* set by the call */
 	int64_t offset;
-	bool armed;               /* owner's: from partition_wait until done; memory must last as long */
-	bool cancelled;           /* private */
+	bool armed;     /* owner's: from partition_wait until done; memory must last as long */
+	bool cancelled; /* private */
 	void (*done)(struct partition_wait *w);
 };
 /* done runs on the caller's loop when the high watermark is above offset (or leadership is lost, or
@@ -102,14 +107,17 @@ void partition_wait_cancel(struct partition_wait *w); /* done still runs, soon *
 
 /* Seeks (any loop): times, leader epochs; see plog.h. */
 struct offset_seek {
-	struct loop_msg msg;      /* private */
-	union { struct plog_seek time; struct plog_epoch epoch; } op; /* private */
+	struct loop_msg msg; /* private */
+	union {
+		struct plog_seek time;
+		struct plog_epoch epoch;
+	} op; /* private */
 	struct partition *from;
 	struct loop *to;
 	bool by_epoch;
-	int64_t time_ms;          /* or */
+	int64_t time_ms; /* or */
 	int32_t epoch;
-	enum err err;             /* ERR_NOTFOUND: no record that young */
+	enum err err; /* ERR_NOTFOUND: no record that young */
 	int64_t offset, timestamp_ms;
 	int32_t found_epoch;
 	void (*done)(struct offset_seek *s);
@@ -119,8 +127,8 @@ void partition_seek(struct offset_seek *s);
 /* What others may look at from any loop; each value is never ahead of a completion that told it. */
 int64_t partition_high_watermark(const struct partition *p);
 int64_t partition_first_offset(const struct partition *p);
-int32_t partition_epoch(const struct partition *p);  /* Raft term */
-bool partition_leads(const struct partition *p);     /* ready to serve on this node */
+int32_t partition_epoch(const struct partition *p); /* Raft term */
+bool partition_leads(const struct partition *p);    /* ready to serve on this node */
 int64_t partition_bytes(const struct partition *p);
 uint64_t partition_group(const struct partition *p);
 struct loop *partition_home(const struct partition *p);
