@@ -269,8 +269,9 @@ static bool heads_ready(struct retained_send *j)
 {
 	for (int i = 0; i < j->part_count; i++) {
 		struct part *p = &j->parts[i];
-		bool used = p->at >= p->read.count && !p->exhausted;
-		if (!p->busy && !p->failed && (used || p->stale))
+		if (p->busy || p->failed)
+			continue; /* the page is its partition's to write */
+		if (p->stale || (!p->exhausted && p->at >= p->read.count))
 			page_ask(j, p);
 	}
 	for (int i = 0; i < j->part_count; i++)
