@@ -8,6 +8,7 @@
 #include "cluster/node.h"
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 #include "cluster/node_metrics.h"
 #include "cluster/node_priv.h"
 #include "server/base/clock.h"
@@ -298,6 +299,10 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 	struct catalog *empty = catalog_new(&(struct catalog_parts){0});
 
 	n->conf = *conf;
+	if (conf->name == NULL || conf->name[0] == 0) {
+		gethostname(n->host, sizeof n->host - 1);
+		n->conf.name = n->host;
+	}
 	n->loops = loops;
 	n->workers = workers;
 	n->storage = storage;

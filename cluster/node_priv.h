@@ -53,6 +53,7 @@ struct node {
 	struct watcher watcher;
 	struct meta_view view;
 	char cluster_id[23];
+	char host[65]; /* the name where none is set */
 	_Atomic bool ready, closed;
 
 	/* the model: rows as applied */
