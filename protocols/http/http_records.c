@@ -275,7 +275,6 @@ static void wait_over(struct partition_wait *w)
 {
 	struct read_op *op = list_entry(w, struct read_op, wait);
 
-	op->wait.armed = false;
 	if (op->over || op->x->gone)
 		answer_records(op);
 	else
@@ -318,8 +317,7 @@ static void read_done(struct stream_read *r)
 		return;
 	}
 	stream_read_fini(r);
-	op->wait = (struct partition_wait){
-		.at = r->from, .offset = op->offset, .armed = true, .done = wait_over};
+	op->wait = (struct partition_wait){.at = r->from, .offset = op->offset, .done = wait_over};
 	partition_wait(&op->wait);
 }
 
