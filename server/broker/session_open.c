@@ -157,15 +157,16 @@ static bool is_listed(const struct cursor_row *row, uint64_t group)
 	return false;
 }
 
-/* Partitions that their stream was given while the client was away: all in them is new to it. */
-static void start_new_ones(struct session *s, const struct cursor_row *row)
+/* Partitions and streams that came while the client was away: all in them is new to it. */
+static void start_new_ones(struct session *s, const struct cursor_row *row, int64_t since_ms)
 {
-	const struct catalog *c = shard_catalog(session_shard(s));
-	for (int i = 0; i < catalog_stream_count(c); i++) {
-		const struct stream *stream = catalog_stream_at(c, i);
-		if (!is_listed(row, partition_group(stream->partitions[0])))
+	int count = subscriber_stream_count(&s->reader);
+	for (int i = 0; i < count; i++) {
+		const struct stream *stream = subscriber_stream_at(&s->reader, i);
+		bool known = is_listed(row, partition_group(stream->partitions[0]));
+		if (!known && stream->created_ms <= since_ms)
 			continue;
-		for (int k = 1; k < stream->partition_count; k++)
+		for (int k = 0; k < stream->partition_count; k++)
 			if (!is_listed(row, partition_group(stream->partitions[k])))
 				subscriber_start(&s->reader, stream->partitions[k], 0);
 	}
@@ -175,9 +176,11 @@ static enum err restore(struct opening *o)
 {
 	struct session *s = o->s;
 	struct cursor_row row;
+	struct session_row old;
 	if (buf_len(&o->cursor) == 0)
 		return OK;
-	if (cursor_row_read(buf_bytes(&o->cursor), &row) != OK)
+	if (cursor_row_read(buf_bytes(&o->cursor), &row) != OK ||
+		session_row_read(buf_bytes(&o->row), &old) != OK)
 		return ERR_CORRUPT;
 	for (uint32_t i = 0; i < row.position_count; i++) {
 		struct session_place at = cursor_row_position_at(&row, i);
@@ -185,7 +188,7 @@ static enum err restore(struct opening *o)
 		if (p != NULL && at.offset >= 0)
 			subscriber_start(&s->reader, p, at.offset);
 	}
-	start_new_ones(s, &row);
+	start_new_ones(s, &row, old.since_ms);
 	for (uint32_t i = 0; i < row.inflight_count; i++) {
 		struct cursor_inflight f = cursor_row_inflight_at(&row, i);
 		enum err e = window_restore(&s->window, f.packet_id, f.entry);

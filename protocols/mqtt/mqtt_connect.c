@@ -1,0 +1,349 @@
+/* CONNECT: checked, admitted at a rate, its session opened, then CONNACK. While that is under way
+ * nothing is read from the connection; what the client has sent already waits in the socket. */
+#include "protocols/mqtt/mqtt_priv.h"
+#include "server/base/clock.h"
+#include "server/broker/will.h"
+
+enum { WILL_HEADROOM = 256 * 1024, RATE_TICK_MS = 10, ID_CHARS = 20 };
+
+struct login { /* from CONNECT to CONNACK */
+	struct list node; /* in home->logins while it waits for the rate */
+	struct mqtt_conn *m;
+	struct session_open *opening; /* NULL: not begun */
+	bool assigned;
+	bool clean;
+	bool keep_alive_cut, expiry_cut;
+	struct buf will;
+	uint16_t id_len;
+	uint8_t id[];
+};
+
+static const struct mqtt_conf *conf_of(const struct mqtt_conn *m)
+{
+	return m->home->mqtt->conf;
+}
+
+static enum err answer_refusal(struct mqtt_conn *m, enum mqtt_reason reason)
+{
+	COUNT(m, M_CONNECTS_REFUSED, 1);
+	LOG(LOG_INFO, AREA_MQTT, "connect_refused", "peer=%s reason=\"%s\"", conn_peer(m->conn),
+		mqtt_reason_text((uint8_t)reason));
+	mqtt_wrote(m, mqtt_write_connack(conn_out(m->conn), &m->peer, false, reason, NULL));
+	conn_close(m->conn, ERR_PROTOCOL);
+	return ERR_PROTOCOL;
+}
+
+static enum mqtt_reason refusal_of(enum err e)
+{
+	enum mqtt_reason reason = mqtt_reason_of(e);
+	return reason == MQTT_IMPLEMENTATION ? MQTT_UNAVAILABLE : reason;
+}
+
+/* The session is there */
+
+static void fill_connack(
+	struct mqtt_conn *m, const struct login *l, struct mqtt_props *p, struct bytes id)
+{
+	const struct mqtt_conf *conf = conf_of(m);
+	p->receive_max = (uint16_t)conf->inflight_max;
+	mqtt_props_mark(p, MQTT_PROP_RECEIVE_MAX);
+	p->frame_bytes_max = (uint32_t)shard_conf(m->home->shard)->message_bytes_max + 65536;
+	mqtt_props_mark(p, MQTT_PROP_FRAME_BYTES_MAX);
+	p->alias_max = (uint16_t)conf->alias_max;
+	mqtt_props_mark(p, MQTT_PROP_ALIAS_MAX);
+	mqtt_props_mark(p, MQTT_PROP_SHARED_OK); /* 0: not yet */
+	if (l->assigned) {
+		p->assigned_id = id;
+		mqtt_props_mark(p, MQTT_PROP_ASSIGNED_ID);
+	}
+	if (l->keep_alive_cut) {
+		p->server_keep_alive_s = m->keep_alive_s;
+		mqtt_props_mark(p, MQTT_PROP_SERVER_KEEP_ALIVE);
+	}
+	if (l->expiry_cut) {
+		p->session_expiry_s = m->expiry_s;
+		mqtt_props_mark(p, MQTT_PROP_SESSION_EXPIRY);
+	}
+}
+
+static void login_free(struct mqtt_conn *m)
+{
+	struct login *l = m->login;
+	m->login = NULL;
+	list_remove(&l->node);
+	buf_fini(&l->will);
+	mem_free(l);
+}
+
+static void on_session(struct session_open *op)
+{
+	struct mqtt_conn *m = op->owner;
+	struct login *l = m->login;
+	struct mqtt_props p = {0};
+	l->opening = NULL;
+	if (op->err != OK) {
+		login_free(m);
+		answer_refusal(m, refusal_of(op->err));
+		return;
+	}
+	m->session = op->session;
+	m->has_no_local = op->present; /* maybe */
+	COUNT(m, M_CONNECTED, 1);
+	if (conn_is_closing(m->conn)) {
+		login_free(m);
+		return;
+	}
+	fill_connack(m, l, &p, session_id(m->session));
+	mqtt_wrote(m,
+		mqtt_write_connack(conn_out(m->conn), &m->peer, op->present, MQTT_SUCCESS, &p));
+	login_free(m);
+	COUNT(m, M_CONNECTS, 1);
+	m->seen_ms = loop_now_ms(m->home->loop);
+	mqtt_arm_keep_alive(m);
+	session_resume(m->session);
+	mqtt_unpause(m, PAUSE_LOGIN);
+}
+
+static void on_written(struct session *s)
+{
+	struct mqtt_conn *m = s->owner;
+	mqtt_flush_acks(m);
+	mqtt_flush_subop(m);
+	mqtt_release_held(m);
+}
+
+static void on_fenced(struct session *s, enum err why)
+{
+	struct mqtt_conn *m = s->owner;
+	bool taken = why == ERR_FENCED;
+	if (conn_is_closing(m->conn))
+		return;
+	COUNT(m, M_TAKEN_OVER, taken);
+	mqtt_wrote(m,
+		mqtt_write_disconnect(conn_out(m->conn), &m->peer,
+			taken ? MQTT_TAKEN_OVER : MQTT_IMPLEMENTATION, NULL));
+	conn_close(m->conn, why);
+}
+
+static const struct session_ops session_ops = {
+	.deliver = mqtt_deliver,
+	.again = mqtt_again,
+	.written = on_written,
+	.fenced = on_fenced,
+	.ended = mqtt_ended,
+};
+
+static void open_session(struct login *l)
+{
+	struct mqtt_conn *m = l->m;
+	struct session_open ask = {.all = m->home->mqtt->sessions,
+		.shard = m->home->shard,
+		.ops = &session_ops,
+		.owner = m,
+		.client_id = bytes_of(l->id, l->id_len),
+		.unique = l->assigned,
+		.clean = l->clean,
+		.expiry_s = m->expiry_s,
+		.will = buf_bytes(&l->will),
+		.done = on_session};
+	enum err e = session_open(&ask, &l->opening);
+	if (e == OK)
+		return;
+	login_free(m);
+	answer_refusal(m, refusal_of(e));
+}
+
+/* The rate: a loop admits its share of it */
+
+static bool take_token(struct mqtt_loop *l)
+{
+	int64_t rate = l->mqtt->conf->connect_rate;
+	int64_t now = loop_now_ms(l->loop);
+	if (rate == 0)
+		return true;
+	int64_t cost = 1000000 * (int64_t)l->mqtt->count / rate;
+	l->tokens_us += (now - l->tokens_at_ms) * 1000;
+	l->tokens_at_ms = now;
+	if (l->tokens_us > 200000 + cost)
+		l->tokens_us = 200000 + cost;
+	if (l->tokens_us < cost)
+		return false;
+	l->tokens_us -= cost;
+	return true;
+}
+
+static void on_login_timer(struct loop_timer *t)
+{
+	struct mqtt_loop *l = list_entry(t, struct mqtt_loop, login_timer);
+	while (!list_empty(&l->logins) && take_token(l))
+		open_session(list_entry(list_pop(&l->logins), struct login, node));
+	if (!list_empty(&l->logins))
+		loop_timer_set(t, RATE_TICK_MS);
+}
+
+void mqtt_login_init(struct mqtt_loop *l)
+{
+	list_init(&l->logins);
+	loop_timer_init(&l->login_timer, l->loop, on_login_timer);
+}
+
+static void admit(struct login *l)
+{
+	struct mqtt_loop *home = l->m->home;
+	if (list_empty(&home->logins) && take_token(home)) {
+		open_session(l);
+		return;
+	}
+	list_push_back(&home->logins, &l->node);
+	if (!loop_timer_is_set(&home->login_timer))
+		loop_timer_set(&home->login_timer, RATE_TICK_MS);
+}
+
+void mqtt_login_timeout(struct mqtt_conn *m)
+{
+	if (m->login == NULL) {
+		conn_close(m->conn, ERR_TIMEOUT); /* no CONNECT came */
+		return;
+	}
+	bool waits = m->login->opening == NULL;
+	answer_refusal(m, waits ? MQTT_CONNECT_RATE : MQTT_UNAVAILABLE);
+}
+
+void mqtt_login_end(struct mqtt_conn *m)
+{
+	if (m->login == NULL)
+		return;
+	if (m->login->opening != NULL)
+		session_open_cancel(m->login->opening);
+	login_free(m);
+}
+
+/* The packet */
+
+static bool is_loopback(const struct mqtt_conn *m)
+{
+	const char *peer = conn_peer(m->conn);
+	return strncmp(peer, "127.", 4) == 0 || strncmp(peer, "[::1]", 5) == 0;
+}
+
+static bool may_come(const struct mqtt_conn *m)
+{
+	switch (m->home->mqtt->anonymous) {
+	case MQTT_ANONYMOUS_AUTO: return is_loopback(m);
+	case MQTT_ANONYMOUS_ON: return true;
+	case MQTT_ANONYMOUS_OFF: return false;
+	}
+	return false;
+}
+
+static enum mqtt_reason check(const struct mqtt_conn *m, const struct mqtt_connect *c)
+{
+	if (mqtt_props_has(&c->props, MQTT_PROP_AUTH_METHOD))
+		return MQTT_BAD_AUTH_METHOD;
+	if (!may_come(m))
+		return MQTT_NOT_AUTHORIZED;
+	if ((int64_t)c->client_id.len > conf_of(m)->client_id_bytes_max)
+		return MQTT_BAD_CLIENT_ID;
+	if (c->client_id.len == 0 && c->version == MQTT_V311 && !c->clean) /* MQTT-3.1.3-8 */
+		return MQTT_BAD_CLIENT_ID;
+	return MQTT_SUCCESS;
+}
+
+static enum err keep_will(struct mqtt_conn *m, const struct mqtt_connect *c, struct buf *out)
+{
+	size_t max = (size_t)shard_conf(m->home->shard)->message_bytes_max;
+	struct mqtt_headers *h = mem_new(sizeof *h);
+	const struct mqtt_props *p = &c->will.props;
+	enum err e = c->will.payload.len > max ? ERR_TOOBIG
+					       : mqtt_headers_fill(h, p, bytes_of(NULL, 0));
+	struct will w = {.delay_s = p->will_delay_s,
+		.has_expiry = mqtt_props_has(p, MQTT_PROP_MESSAGE_EXPIRY),
+		.expiry_s = p->message_expiry_s,
+		.message = {.topic = c->will.topic,
+			.value = c->will.payload,
+			.qos = c->will.qos,
+			.retain = c->will.retain,
+			.headers = h->at,
+			.header_count = h->count}};
+	buf_init(out, max + WILL_HEADROOM);
+	if (e == OK)
+		e = will_encode(&w, max + WILL_HEADROOM, out);
+	mem_free(h);
+	return e;
+}
+
+static void make_id(uint8_t *out)
+{
+	static const char digits[] = "0123456789abcdefghjkmnpqrstvwxyz";
+	uint8_t random[ID_CHARS];
+	random_fill(random, sizeof random);
+	memcpy(out, "auto-", 5);
+	for (int i = 0; i < ID_CHARS; i++)
+		out[5 + i] = (uint8_t)digits[random[i] & 31];
+}
+
+static struct login *login_new(struct mqtt_conn *m, const struct mqtt_connect *c)
+{
+	bool assigned = c->client_id.len == 0;
+	size_t len = assigned ? 5 + ID_CHARS : c->client_id.len;
+	struct login *l = mem_try(sizeof *l + len);
+	if (l == NULL)
+		return NULL;
+	*l = (struct login){
+		.m = m, .assigned = assigned, .clean = c->clean, .id_len = (uint16_t)len};
+	list_init(&l->node);
+	buf_init(&l->will, 0);
+	if (assigned)
+		make_id(l->id);
+	else
+		memcpy(l->id, c->client_id.at, len);
+	return l;
+}
+
+static void take_wishes(struct mqtt_conn *m, struct login *l, const struct mqtt_connect *c)
+{
+	const struct mqtt_conf *conf = conf_of(m);
+	int64_t keep = conf->keep_alive_s_max;
+	m->peer.frame_bytes_max = c->frame_bytes_max;
+	m->peer.problem_info = c->problem_info;
+	m->receive_max =
+		c->receive_max < conf->inflight_max ? c->receive_max : (uint16_t)conf->inflight_max;
+	m->keep_alive_s = c->keep_alive_s;
+	if (keep > 0 && c->version == MQTT_V5 && (c->keep_alive_s == 0 || c->keep_alive_s > keep)) {
+		m->keep_alive_s = (uint16_t)keep;
+		l->keep_alive_cut = true;
+	}
+	m->expiry_s = c->session_expiry_s;
+	m->expires = c->session_expiry_s > 0;
+	if (m->expiry_s > conf->session_expiry_s_max) {
+		m->expiry_s = (uint32_t)conf->session_expiry_s_max;
+		l->expiry_cut = true;
+	}
+}
+
+enum err mqtt_on_connect(struct mqtt_conn *m, const struct mqtt_frame *f)
+{
+	struct mqtt_connect c;
+	enum mqtt_reason why;
+	enum err e = mqtt_read_connect(f, &c, &why);
+	m->peer.version = c.version;
+	if (e != OK && c.version == MQTT_V311 && e != ERR_UNSUPPORTED && why != MQTT_BAD_CLIENT_ID)
+		return mqtt_refuse(m, why, "CONNECT"); /* 3.1.1 has no code for it */
+	if (e != OK)
+		return answer_refusal(m, why);
+	why = check(m, &c);
+	if (why != MQTT_SUCCESS)
+		return answer_refusal(m, why);
+	struct login *l = login_new(m, &c);
+	if (l == NULL)
+		return answer_refusal(m, MQTT_UNAVAILABLE);
+	m->login = l;
+	if (c.has_will && (e = keep_will(m, &c, &l->will)) != OK) {
+		login_free(m);
+		return answer_refusal(m, e == ERR_TOOBIG ? MQTT_TOO_LARGE : MQTT_UNAVAILABLE);
+	}
+	take_wishes(m, l, &c);
+	mqtt_pause(m, PAUSE_LOGIN);
+	admit(l);
+	return conn_is_closing(m->conn) ? ERR_PROTOCOL : OK;
+}

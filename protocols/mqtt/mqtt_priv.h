@@ -1,0 +1,157 @@
+/* Inside of the MQTT door: mqtt.c (the life of a connection, its input), mqtt_connect.c,
+ * mqtt_publish.c (what comes in), mqtt_deliver.c (what goes out), mqtt_subscribe.c, mqtt_message.c
+ * (properties and headers). All of a connection happens on its loop. */
+#ifndef MQTT_PRIV_H
+#define MQTT_PRIV_H
+#include "protocols/mqtt/mqtt.h"
+#include "protocols/mqtt/mqtt_encode.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "server/broker/session.h"
+
+enum mqtt_metric {
+	M_CONNECTED,
+	M_CONNECTS,
+	M_CONNECTS_REFUSED,
+	M_TAKEN_OVER,
+	M_KEEP_ALIVE,
+	M_PROTOCOL_ERRORS,
+	M_PUBLISH_IN_0,
+	M_PUBLISH_IN_1,
+	M_PUBLISH_IN_2,
+	M_PUBLISH_OUT_0,
+	M_PUBLISH_OUT_1,
+	M_PUBLISH_OUT_2,
+	M_PUBLISH_FAILED,
+	M_DROPPED_EXPIRED,
+	M_DROPPED_TOO_LARGE,
+	M_SUBSCRIPTIONS,
+	M_INPUT_PAUSED
+};
+#define COUNT(m, row, n) metric_add(loop_cells((m)->home->loop), &mqtt_metrics, (row), (n))
+
+struct mqtt_props_cache { /* properties of the record delivered last, encoded: same for all */
+	struct buf buf;
+	const struct partition *partition;
+	int64_t offset, at_ms;
+};
+
+struct mqtt_loop { /* one per loop */
+	struct mqtt *mqtt;
+	struct loop *loop;
+	struct shard *shard;
+	struct list spare; /* struct inbound */
+	int spare_count;
+	struct mqtt_props_cache cache;
+	struct mqtt_user *users;      /* scratch */
+	uint32_t *ids;                /* scratch: subscription ids */
+	int users_room, ids_room;
+	struct list logins;           /* waiting for the rate */
+	struct loop_timer login_timer;
+	int64_t tokens_us, tokens_at_ms;
+};
+
+struct mqtt {
+	const struct mqtt_conf *conf;
+	struct broker *broker;
+	struct sessions *sessions;
+	enum mqtt_anonymous anonymous;
+	int count;
+	struct mqtt_loop loops[];
+};
+
+enum mqtt_pause { /* why input is not read; bits */
+	PAUSE_LOGIN = 1,     /* until CONNACK */
+	PAUSE_ROOM = 2,      /* the broker has too much in flight */
+	PAUSE_INFLIGHT = 4,  /* this client has */
+	PAUSE_SUBSCRIBE = 8, /* one SUBSCRIBE or UNSUBSCRIBE at a time */
+	PAUSE_OUTPUT = 16    /* the client does not read its answers */
+};
+
+struct mqtt_conn {
+	struct conn *conn;
+	struct mqtt_loop *home;
+	struct session *session; /* from CONNACK to the end */
+	struct login *login;     /* from CONNECT to CONNACK */
+	struct held *held;       /* what waits to be sent; NULL: nothing */
+	struct alias *aliases;   /* alias_max of them; NULL: none set yet */
+	struct list inbound;     /* publishes not acknowledged yet, in order */
+	struct subop *subop;     /* the SUBSCRIBE or UNSUBSCRIBE under way */
+	struct list releases;    /* PUBRELs whose row is being removed */
+	struct room_wait room;
+	int64_t seen_ms;         /* of the last input */
+	struct mqtt_peer peer;
+	uint32_t expiry_s;       /* of the session, as the client wants it now */
+	uint16_t keep_alive_s;
+	uint16_t receive_max;    /* the client's, capped */
+	uint16_t inbound_count;
+	uint16_t quota;          /* QoS 1 and 2 that came in and are not completed */
+	uint8_t pauses;          /* enum mqtt_pause */
+	bool graceful : 1;       /* DISCONNECT without will */
+	bool expires : 1;        /* CONNECT asked for a session that lasts */
+	bool acked : 1;          /* the window has got room in this turn */
+	bool has_no_local : 1;   /* some subscription of this connection had it */
+};
+
+/* mqtt.c */
+static inline struct mqtt_conn *mqtt_of(struct conn *c)
+{
+	return conn_state(c);
+}
+void mqtt_pause(struct mqtt_conn *m, enum mqtt_pause why);
+void mqtt_unpause(struct mqtt_conn *m, enum mqtt_pause why);
+/* Ends the connection: says why (MQTT 5), counts and logs. Gives the error that input returns. */
+enum err mqtt_refuse(struct mqtt_conn *m, enum mqtt_reason reason, const char *what);
+/* After writing to conn_out: e is what the writer gave. */
+void mqtt_wrote(struct mqtt_conn *m, enum err e);
+/* What a failure of ours is called, in acknowledgements. */
+enum mqtt_reason mqtt_reason_of(enum err e);
+
+/* mqtt_connect.c */
+enum err mqtt_on_connect(struct mqtt_conn *m, const struct mqtt_frame *f);
+void mqtt_login_timeout(struct mqtt_conn *m);
+void mqtt_login_end(struct mqtt_conn *m); /* the connection goes */
+void mqtt_login_init(struct mqtt_loop *l);
+void mqtt_arm_keep_alive(struct mqtt_conn *m);
+
+/* mqtt_publish.c */
+enum err mqtt_on_publish(struct mqtt_conn *m, const struct mqtt_frame *f);
+enum err mqtt_on_pubrel(struct mqtt_conn *m, const struct mqtt_frame *f);
+void mqtt_flush_acks(struct mqtt_conn *m); /* those that are due */
+void mqtt_publish_end(struct mqtt_conn *m);
+void mqtt_publish_fini(struct mqtt_loop *l);
+
+/* mqtt_deliver.c */
+bool mqtt_deliver(struct session *s, const struct delivery *d);
+bool mqtt_again(struct session *s, uint16_t packet_id, const struct delivery *d);
+enum err mqtt_on_puback(struct mqtt_conn *m, const struct mqtt_frame *f);
+enum err mqtt_on_pubrec(struct mqtt_conn *m, const struct mqtt_frame *f);
+enum err mqtt_on_pubcomp(struct mqtt_conn *m, const struct mqtt_frame *f);
+void mqtt_release_held(struct mqtt_conn *m); /* what has room and is in the log leaves */
+void mqtt_after_acks(struct mqtt_conn *m);
+void mqtt_deliver_end(struct mqtt_conn *m);
+
+/* mqtt_subscribe.c */
+enum err mqtt_on_subscribe(struct mqtt_conn *m, const struct mqtt_frame *f);
+enum err mqtt_on_unsubscribe(struct mqtt_conn *m, const struct mqtt_frame *f);
+void mqtt_flush_subop(struct mqtt_conn *m);
+void mqtt_subscribe_end(struct mqtt_conn *m); /* what is left goes with the session */
+void mqtt_ended(struct session *s);
+
+/* mqtt_message.c: MQTT 5 properties as record headers, and back. */
+enum { MQTT_HEADERS_MAX = 1000 };
+struct mqtt_headers {
+	struct record_header at[MQTT_HEADERS_MAX];
+	int count;
+	char pfi[2];
+};
+/* Headers of p in their stored order; from: the publisher's client id if it is to be known (No
+ * Local), else empty. ERR_TOOBIG: too many user properties. */
+enum err mqtt_headers_fill(
+	struct mqtt_headers *h, const struct mqtt_props *p, struct bytes from) MUST_USE;
+/* The properties of a stored message, encoded; good until the next call on this loop. */
+struct bytes mqtt_message_props(struct mqtt_loop *l, const struct delivery *d);
+/* Whether the client with this id published it (as far as that was marked). */
+bool mqtt_message_from(const struct message *m, struct bytes client_id);
+
+#endif
