@@ -9,14 +9,14 @@
 struct broker;
 struct shard;
 
-struct broker_conf { /* filled by broker_rows */
-	int64_t message_bytes_max;     /* message.bytes_max: one limit for all doors, 4 MiB */
-	bool stream_auto_create;       /* stream.auto_create */
-	struct conf_named routes;      /* route.* */
-	int64_t publish_inflight_bytes;/* per loop: published and not yet committed */
-	int64_t batch_bytes_max;       /* a turn's publishes to one partition are cut at this size */
+struct broker_conf {                    /* filled by broker_rows */
+	int64_t message_bytes_max;      /* message.bytes_max: one limit for all doors, 4 MiB */
+	bool stream_auto_create;        /* stream.auto_create */
+	struct conf_named routes;       /* route.* */
+	int64_t publish_inflight_bytes; /* per loop: published and not yet committed */
+	int64_t batch_bytes_max; /* a turn's publishes to one partition are cut at this size */
 	int64_t session_expiry_ms_max;
-	int64_t feed_bytes;            /* per loop: recent entries kept for readers that fell behind */
+	int64_t feed_bytes; /* per loop: recent entries kept for readers that fell behind */
 };
 extern const struct conf_row broker_rows[];
 extern struct metric_table broker_metrics;
@@ -26,8 +26,9 @@ enum err broker_new(const struct broker_conf *conf, struct node *node, struct lo
 	struct workers *workers, struct broker **out, char *why, size_t why_size) MUST_USE;
 /* Starts what needs running loops (the default stream exists, feeds, expiry): after loops_run. */
 void broker_start(struct broker *b);
-bool broker_ready(const struct broker *b); /* any thread: node_ready, and the routes' streams exist */
-void broker_free(struct broker *b);        /* loops stand */
+bool broker_ready(
+	const struct broker *b);    /* any thread: node_ready, and the routes' streams exist */
+void broker_free(struct broker *b); /* loops stand */
 
 struct shard *broker_shard(struct broker *b, const struct loop *l);
 struct loop *shard_loop(const struct shard *s);

@@ -11,34 +11,37 @@
 #include "server/broker/broker.h"
 #include "server/broker/message.h"
 
-struct subscription { /* one filter of one subscriber; read only for others than deliver.c */
-	struct list node;          /* in the subscriber */
+struct subscription {     /* one filter of one subscriber; read only for others than deliver.c */
+	struct list node; /* in the subscriber */
 	struct subscriber *who;
-	struct bytes filter;       /* owned */
+	struct bytes filter; /* owned */
 	uint8_t qos;
 	bool no_local, retain_as_published;
-	uint32_t id;               /* MQTT 5 subscription identifier, 0: none */
-	uint64_t priv[4];          /* private: start offsets, place in the trie */
+	uint32_t id;      /* MQTT 5 subscription identifier, 0: none */
+	uint64_t priv[4]; /* private: start offsets, place in the trie */
 };
 
 struct delivery {
 	const struct message *message;
-	const struct slice *holder;       /* shares the chunk that holds message->value, or NULL (inflated) */
-	const struct stream *stream;      /* NULL for a memory route */
-	struct partition *partition;      /* NULL for a memory route */
-	int64_t offset;                   /* -1 for a memory route */
-	bool retained;                    /* a retained message, sent because of a new subscription */
-	struct subscription *const *matches; /* all of this subscriber that match (one if retained) */
+	const struct slice
+		*holder; /* shares the chunk that holds message->value, or NULL (inflated) */
+	const struct stream *stream; /* NULL for a memory route */
+	struct partition *partition; /* NULL for a memory route */
+	int64_t offset;              /* -1 for a memory route */
+	bool retained;               /* a retained message, sent because of a new subscription */
+	struct subscription *const
+		*matches; /* all of this subscriber that match (one if retained) */
 	int match_count;
-	uint8_t qos;                      /* greatest of the matches' */
+	uint8_t qos; /* greatest of the matches' */
 };
 
 struct subscriber;
 struct subscriber_ops {
-	/* Takes the record (true), or refuses it for now (false: output too full, window full): then it
-	 * and all later ones of its partition are offered again after subscriber_ready. Expired messages
-	 * and No Local are the subscriber's business (true = done with it). On a memory route a refused
-	 * record is dropped. It may subscribe, unsubscribe and even end the subscriber. */
+	/* Takes the record (true), or refuses it for now (false: output too full, window full):
+	 * then it and all later ones of its partition are offered again after subscriber_ready.
+	 * Expired messages and No Local are the subscriber's business (true = done with it). On a
+	 * memory route a refused record is dropped. It may subscribe, unsubscribe and even end the
+	 * subscriber. */
 	bool (*deliver)(struct subscriber *s, const struct delivery *d);
 	/* Records between the subscriber's position and where the log now starts were trimmed. */
 	void (*skipped)(struct subscriber *s, struct partition *p, int64_t from, int64_t to);
@@ -48,17 +51,18 @@ struct subscriber { /* embed in the session; init before use */
 	struct shard *shard;
 	struct list subscriptions;
 	struct list private_node, all_node;
-	struct subscriber_state *state;   /* private: positions of those behind; NULL while all live */
+	struct subscriber_state
+		*state; /* private: positions of those behind; NULL while all live */
 };
 void subscriber_init(struct subscriber *s, struct shard *shard, const struct subscriber_ops *ops);
 /* Leaves the feeds; subscriptions are freed. Completions under way are dropped. */
 void subscriber_fini(struct subscriber *s);
 
 struct subscribe { /* embed; one filter being added; the caller's until it asks, back at done */
-	struct list node;             /* private */
-	struct loop_msg msg;          /* private */
+	struct list node;    /* private */
+	struct loop_msg msg; /* private */
 	struct subscriber *who;
-	struct bytes filter;          /* copied */
+	struct bytes filter; /* copied */
 	uint8_t qos;
 	bool no_local, retain_as_published;
 	uint32_t id;
@@ -68,12 +72,14 @@ struct subscribe { /* embed; one filter being added; the caller's until it asks,
 	/* Resuming a session: records from the positions set by subscriber_start count for it (no
 	 * "effective from now"), retained ones are not sent. */
 	bool resumed;
-	enum err err;                 /* ERR_INVALID filter, ERR_TOOBIG over a limit, ERR_DENIED */
-	bool existed;                 /* replaced a subscription with the same filter */
+	enum err err; /* ERR_INVALID filter, ERR_TOOBIG over a limit, ERR_DENIED */
+	bool existed; /* replaced a subscription with the same filter */
 	struct subscription *subscription; /* given */
-	void (*done)(struct subscribe *op);/* every record committed from now on will be delivered */
+	void (*done)(
+		struct subscribe *op); /* every record committed from now on will be delivered */
 };
-void subscriber_subscribe(struct subscribe *op);  /* done is never inside the call; in order per subscriber */
+void subscriber_subscribe(
+	struct subscribe *op); /* done is never inside the call; in order per subscriber */
 /* ERR_NOTFOUND. */
 enum err subscriber_unsubscribe(struct subscriber *s, struct bytes filter) MUST_USE;
 /* The subscriber can take records again. */
@@ -91,14 +97,14 @@ void subscription_set_start(struct subscription *sub, struct partition *p, int64
 int subscriber_stream_count(const struct subscriber *s);
 const struct stream *subscriber_stream_at(const struct subscriber *s, int index);
 
-/* One record again (redelivery after a resume): read from the log and offered once to give. r is the
- * module's until done, even if the subscriber ends: then set give to NULL, before. */
+/* One record again (redelivery after a resume): read from the log and offered once to give. r is
+ * the module's until done, even if the subscriber ends: then set give to NULL, before. */
 struct redeliver {
-	struct record_read read;      /* private */
+	struct record_read read; /* private */
 	struct partition *partition;
 	int64_t offset;
 	struct subscriber *who;
-	enum err err;                 /* ERR_RANGE: trimmed */
+	enum err err;                                                /* ERR_RANGE: trimmed */
 	void (*give)(struct redeliver *r, const struct delivery *d); /* matches may be empty */
 	void (*done)(struct redeliver *r);
 };

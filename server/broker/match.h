@@ -9,9 +9,9 @@ struct match;
 
 struct match_hit { /* one subscriber that a topic reaches */
 	struct subscriber *who;
-	uint8_t qos;                    /* greatest of its matching subscriptions */
+	uint8_t qos; /* greatest of its matching subscriptions */
 	int count;
-	struct subscription **matches;  /* count of them */
+	struct subscription **matches; /* count of them */
 };
 struct match_result { /* good until the next add, remove or look-up */
 	int count;
@@ -24,7 +24,7 @@ void match_free(struct match *m); /* the subscriptions are their owners' */
 void match_add(struct match *m, struct subscription *sub);
 void match_remove(struct match *m, struct subscription *sub);
 const struct match_result *match_find(struct match *m, struct bytes topic);
-int64_t match_count(const struct match *m);       /* subscriptions held */
+int64_t match_count(const struct match *m); /* subscriptions held */
 size_t match_cache_bytes(const struct match *m);
 
 #endif

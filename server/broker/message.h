@@ -8,21 +8,21 @@
 
 enum { MESSAGE_HEADERS_MAX = 1024 };
 
-struct message { /* everything borrowed */
-	struct bytes topic;           /* MQTT topic name; empty: none (Kafka, HTTP to a stream) */
-	struct bytes key;             /* used when has_key; else the topic is the key */
+struct message {            /* everything borrowed */
+	struct bytes topic; /* MQTT topic name; empty: none (Kafka, HTTP to a stream) */
+	struct bytes key;   /* used when has_key; else the topic is the key */
 	bool has_key;
 	struct bytes value;
-	bool null_value;              /* a tombstone */
+	bool null_value; /* a tombstone */
 	uint8_t qos;
 	bool retain;
 	int64_t timestamp_ms;
-	int64_t expires_at_ms;        /* wall; 0: never */
+	int64_t expires_at_ms; /* wall; 0: never */
 	/* Other headers, in order, duplicates kept: when publishing an array, ... */
 	const struct record_header *headers;
 	int header_count;
-	/* ... when decoded from a record the encoded ones, walked by message_header_next, which skips
-	 * the reserved ones that are fields above. */
+	/* ... when decoded from a record the encoded ones, walked by message_header_next, which
+	 * skips the reserved ones that are fields above. */
 	struct bytes encoded_headers;
 	int encoded_count;
 };

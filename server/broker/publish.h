@@ -13,12 +13,13 @@ struct qos2_claim {
 	uint16_t packet_id;
 };
 
-struct publish { /* embed; one outcome awaited; belongs to the shard until done runs */
-	struct list node;             /* private */
-	enum err err;                 /* OK, ERR_NOSPACE, ERR_UNAVAILABLE, ERR_UNKNOWN, ... */
-	int64_t offset;               /* -1 on a memory route */
-	struct partition *partition;  /* NULL on a memory route */
-	void (*done)(struct publish *p); /* on the shard's loop, in order per partition, never inside the call */
+struct publish {          /* embed; one outcome awaited; belongs to the shard until done runs */
+	struct list node; /* private */
+	enum err err;     /* OK, ERR_NOSPACE, ERR_UNAVAILABLE, ERR_UNKNOWN, ... */
+	int64_t offset;   /* -1 on a memory route */
+	struct partition *partition; /* NULL on a memory route */
+	void (*done)(struct publish *
+			p); /* on the shard's loop, in order per partition, never inside the call */
 };
 /* Copies m into the turn's batch. p NULL: no outcome wanted (QoS 0). Fails at once, without done:
  * ERR_TOOBIG (message.bytes_max), ERR_INVALID (topic), ERR_DENIED, ERR_UNAVAILABLE, ERR_BUSY (too
@@ -36,10 +37,13 @@ enum err shard_publish_claimed(struct shard *s, const struct message *m,
 enum { QOS2_KEY_EXTRA = 3 };
 size_t qos2_key(struct bytes client_id, uint16_t packet_id, uint8_t *out);
 /* Reads a row. ERR_NOTFOUND: it is the client's epoch row; ERR_CORRUPT. */
-enum err qos2_row_decode(struct bytes key, struct bytes value, uint16_t *packet_id,
-	uint64_t *epoch, int64_t *offset) MUST_USE;
+enum err qos2_row_decode(struct bytes key, struct bytes value, uint16_t *packet_id, uint64_t *epoch,
+	int64_t *offset) MUST_USE;
 
-struct room_wait { struct list node; void (*room)(struct room_wait *w); };
+struct room_wait {
+	struct list node;
+	void (*room)(struct room_wait *w);
+};
 /* room runs once when there is room again (then ask anew); list_remove(&w->node) cancels. */
 void shard_when_room(struct shard *s, struct room_wait *w);
 

@@ -3,9 +3,9 @@
 #define BROKER_TOPIC_H
 #include "server/base/wire.h"
 
-bool topic_name_valid(struct bytes topic);   /* UTF-8, 1-65535 bytes, no NUL, no + or # */
-bool topic_filter_valid(struct bytes filter);/* well placed wildcards; $share is not looked into */
-bool topic_filter_literal(struct bytes filter); /* holds no wildcard */
+bool topic_name_valid(struct bytes topic);    /* UTF-8, 1-65535 bytes, no NUL, no + or # */
+bool topic_filter_valid(struct bytes filter); /* well placed wildcards; $share is not looked into */
+bool topic_filter_literal(struct bytes filter);              /* holds no wildcard */
 bool topic_matches(struct bytes filter, struct bytes topic); /* $-topics by the book */
 /* Whether some topic matches both. */
 bool topic_filters_overlap(struct bytes a, struct bytes b);
