@@ -754,6 +754,49 @@ START_TEST(a_route_set_later_makes_its_stream)
 }
 END_TEST
 
+START_TEST(follows_streams_that_grow_and_come_again)
+{
+	enum { SAID = 40 };
+	char topic[24];
+	world_start(&w, LOOPS);
+	struct reader *r = reader_new(1), *behind = reader_new(2);
+	ck_assert_int_eq(subscribe(r, "#"), OK);
+	ck_assert_int_eq(subscribe(behind, "#"), OK);
+	struct world_change c = {
+		.op = {.kind = META_ADD_PARTITIONS, .name = "mqtt", .partitions = 9}};
+	ck_assert_int_eq(world_change(&w, &c), OK);
+	for (int i = 0; i < SAID; i++) {
+		snprintf(topic, sizeof topic, "t/%d", i);
+		world_say(&w, i % LOOPS, topic, "x", false);
+	}
+	reader_wait(r, SAID);
+	ck_assert_int_gt(r->group_count, 4);
+	reader_wait(behind, SAID);
+	/* Deleted under one who is behind: what he had not read is gone, the route's stream is
+	 * back. */
+	behind->stopped = true;
+	world_say(&w, 0, "t", "lost to one", false);
+	reader_wait(r, SAID + 1);
+	c.op = (struct meta_op){.kind = META_DELETE_STREAM, .name = "mqtt"};
+	ck_assert_int_eq(world_change(&w, &c), OK);
+	struct world_publish a = {.m = {.topic = bytes_text("t"), .value = bytes_text("y")}};
+	for (int i = 0; i < 1000 && world_publish(&w, 0, &a) != OK; i++)
+		usleep(5000);
+	ck_assert_int_eq(a.err, OK);
+	usleep(50000);
+	int64_t more = atomic_load(&r->total) - SAID - 1;
+	ck_assert_int_ge(more, 0);
+	world_say(&w, 1, "t", "z", false);
+	reader_wait(r, SAID + 1 + more + 1);
+	reader_go(behind);
+	usleep(50000);
+	ck_assert_int_ge(atomic_load(&behind->total), SAID);
+	reader_free(behind);
+	reader_free(r);
+	world_stop(&w);
+}
+END_TEST
+
 /* ---- QoS 2 of durable sessions */
 
 START_TEST(a_claimed_message_is_stored_once)
@@ -818,6 +861,7 @@ int main(void)
 	tcase_add_test(tc, retained_and_live_meet_without_going_back);
 	tcase_add_test(tc, memory_routes_have_no_log);
 	tcase_add_test(tc, a_route_set_later_makes_its_stream);
+	tcase_add_test(tc, follows_streams_that_grow_and_come_again);
 	tcase_add_test(tc, a_claimed_message_is_stored_once);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
