@@ -12,7 +12,7 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-BIN = os.environ.get("SLUICE_BIN") or os.path.join(ROOT, "build", "release")
+BIN = os.path.abspath(os.environ.get("SLUICE_BIN") or os.path.join(ROOT, "build", "release"))
 SLUICED = os.environ.get("SLUICED", os.path.join(BIN, "sluiced"))
 SLUICE = os.environ.get("SLUICE", os.path.join(BIN, "sluice"))
 READY_S = float(os.environ.get("SLUICE_READY_S", "5"))  # promised for one node
@@ -37,6 +37,11 @@ def free_port():
 
 class NotReady(AssertionError):
     pass
+
+
+def environment():
+    """What a node is given of ours: every SLUICE_ name would be a setting to it."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("SLUICE_")}
 
 
 class Node:
@@ -69,7 +74,7 @@ class Node:
         assert self.process is None or self.process.poll() is not None, "runs already"
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, cwd=self.folder)
+                                            stderr=log, cwd=self.folder, env=environment())
         if wait:
             self.wait_ready()
         return self

@@ -8,7 +8,7 @@ import pytest
 
 from kafka_clients import kcat_consume
 from mqtt_client import Client
-from node import SLUICE, SLUICED, Node, eventually, free_port
+from node import SLUICE, SLUICED, Node, environment, eventually, free_port
 
 
 def test_health(node):
@@ -133,6 +133,7 @@ def test_pub_is_seen_by_every_door(node, name):
 
 def sluiced(*words):
     return subprocess.run([SLUICED, *words], capture_output=True, text=True, timeout=20,
+                          env=environment(),
                           check=False)
 
 
