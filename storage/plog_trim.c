@@ -7,7 +7,7 @@
 #include "storage/keys.h"
 #include "storage/plog_priv.h"
 
-enum { DELETE_BYTES = 64 << 20, DELETE_EVERY_MS = 60000 };
+enum { DELETE_BYTES = 64 << 20, DELETE_EVERY_MS = 60000, ROWS_DELETE_ENTRIES = 256 };
 
 static void trim_look(struct plog *p);
 
@@ -124,6 +124,13 @@ static void trim_look(struct plog *p)
 	worker_run(p->env.workers, &p->trim.job);
 }
 
+/* Entries without records, all of them below the offset, that nobody needs any more. */
+static bool rows_below(const struct plog *p)
+{
+	return p->marks.first_offset >= p->tail.next_offset &&
+	       delete_limit(p) > p->first.index + ROWS_DELETE_ENTRIES;
+}
+
 void plog_trim(struct plog *p, int64_t offset, uint64_t keep_index)
 {
 	int64_t wait_ms;
@@ -136,7 +143,8 @@ void plog_trim(struct plog *p, int64_t offset, uint64_t keep_index)
 		p->marks.first_offset = offset;
 		plog_write_trim_row(p);
 	}
-	if (p->marks.first_offset <= p->first.next_offset || loop_timer_is_set(&p->trim.timer))
+	if ((p->marks.first_offset <= p->first.next_offset && !rows_below(p)) ||
+		loop_timer_is_set(&p->trim.timer))
 		if (bytes_below(p) < DELETE_BYTES)
 			return;
 	wait_ms = p->trim.last_ms == 0 || bytes_below(p) >= DELETE_BYTES

@@ -587,6 +587,27 @@ START_TEST(trim_moves_the_first_offset_for_good)
 }
 END_TEST
 
+static void tick_trim(void *arg)
+{
+	P->retain_at_ms = 0;
+	*(uint64_t *)arg = plog_marks(P->log)->first_index;
+	sem_post(&W.done);
+}
+START_TEST(rows_alone_leave_the_log)
+{
+	uint64_t first = 0;
+	for (int i = 0; i < 1500; i++)
+		put(i % 50, 1, 1 + (uint32_t)i);
+	for (int i = 0; i < 100 && first < 900; i++) {
+		world_call(&W, 1, tick_trim, &first);
+		usleep(20000);
+	}
+	ck_assert_uint_gt(first, 900);
+	restart(true);
+	for (int i = 0; i < 50; i++)
+		expect_row(i, 1 + (uint32_t)(1450 + i));
+}
+END_TEST
 static void retain_run(void *arg)
 {
 	(void)arg;
@@ -811,6 +832,7 @@ int main(void)
 	tcase_add_test(tc, scan_is_of_one_moment);
 	tcase_add_test(tc, rows_equal_a_model_over_crashes);
 	tcase_add_test(tc, trim_moves_the_first_offset_for_good);
+	tcase_add_test(tc, rows_alone_leave_the_log);
 	tcase_add_test(tc, retention_trims_by_bytes);
 	tcase_add_test(tc, waits_end_once_the_log_has_grown_or_are_cancelled);
 	tcase_add_test(tc, seeks_by_time_and_epoch);
