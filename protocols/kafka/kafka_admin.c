@@ -4,6 +4,7 @@
 
 struct change {
 	struct meta_op op;
+	struct kafka_new_stream stream;
 	struct kafka_request *r;
 	int16_t *error;
 	struct bytes *message; /* NULL: this version has none */
@@ -41,6 +42,14 @@ static int16_t change_code(const struct meta_op *op)
 	return kafka_admin_code(op->err);
 }
 
+static void on_ready(struct kafka_new_stream *n)
+{
+	struct change *c = list_entry(n, struct change, stream);
+	if (!c->r->sent && c->created != NULL)
+		tell_created(c);
+	land(c->r);
+}
+
 static void on_changed(struct meta_op *op)
 {
 	struct change *c = list_entry(op, struct change, op);
@@ -48,10 +57,14 @@ static void on_changed(struct meta_op *op)
 		*c->error = change_code(op);
 		if (op->err != OK && c->message != NULL)
 			*c->message = bytes_text(op->why[0] ? op->why : err_text(op->err));
-		if (op->err == OK && c->created != NULL && !op->check_only)
-			tell_created(c);
 	}
-	land(c->r);
+	bool grown = op->kind == META_CREATE_STREAM || op->kind == META_ADD_PARTITIONS;
+	if (op->err != OK || op->check_only || !grown) {
+		land(c->r);
+		return;
+	}
+	c->stream = (struct kafka_new_stream){.r = c->r, .name = op->name, .done = on_ready};
+	kafka_await_leaders(&c->stream);
 }
 
 static void refuse(int16_t *error, struct bytes *message, int16_t code, const char *why)

@@ -187,7 +187,6 @@ struct alter {
 	int count;
 	int16_t *error;
 	struct bytes *message;
-
 };
 
 static void land(struct kafka_request *r)

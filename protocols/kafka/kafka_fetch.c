@@ -74,8 +74,7 @@ static void arm(struct kafka_conn *kc, struct part *p)
 	struct fetch_wait *fw = mem_new(sizeof *fw);
 	fw->kc = kc;
 	fw->group = group;
-	fw->wait = (struct partition_wait){
-		.at = p->partition, .offset = p->seen, .done = on_grown};
+	fw->wait = (struct partition_wait){.at = p->partition, .offset = p->seen, .done = on_grown};
 	map_put_u64(&kc->waits, group, fw);
 	conn_ref(kc->conn);
 	partition_wait(&fw->wait);

@@ -3,6 +3,8 @@
  * asked for, when request and configuration allow; the answer then waits for it. */
 #include "protocols/kafka/kafka_priv.h"
 
+enum { LEADERS_MS = 2, LEADERS_TRIES = 1000 };
+
 void kafka_on_api_versions(struct kafka_request *r)
 {
 	struct kafka_api_versions_res *res = kafka_take(r, sizeof *res);
@@ -32,17 +34,48 @@ static struct bytes text_or_null(const char *text)
 
 struct creation {
 	struct meta_op op;
+	struct kafka_new_stream stream;
 	struct kafka_request *r;
 };
 
+static bool all_lead(const struct stream *s)
+{
+	for (int i = 0; s != NULL && i < s->partition_count; i++)
+		if (!partition_leads(s->partitions[i]))
+			return false;
+	return true;
+}
+
+static void on_again(struct loop_timer *t)
+{
+	kafka_await_leaders(list_entry(t, struct kafka_new_stream, timer));
+}
+
+void kafka_await_leaders(struct kafka_new_stream *n)
+{
+	if (n->tries++ == 0)
+		loop_timer_init(&n->timer, n->r->kc->home->loop, on_again);
+	if (n->tries > LEADERS_TRIES ||
+		all_lead(catalog_stream(kafka_catalog(n->r), bytes_text(n->name))))
+		n->done(n);
+	else
+		loop_timer_set(&n->timer, LEADERS_MS);
+}
+
 static void metadata_answer(struct kafka_request *r);
+
+static void on_ready(struct kafka_new_stream *n)
+{
+	struct kafka_request *r = n->r;
+	if (kafka_landed(r) && r->outstanding == 0)
+		metadata_answer(r);
+}
 
 static void on_created(struct meta_op *op)
 {
 	struct creation *c = list_entry(op, struct creation, op);
-	struct kafka_request *r = c->r;
-	if (kafka_landed(r) && r->outstanding == 0)
-		metadata_answer(r);
+	c->stream = (struct kafka_new_stream){.r = c->r, .name = op->name, .done = on_ready};
+	kafka_await_leaders(&c->stream);
 }
 
 static bool name_valid(struct bytes name)

@@ -135,6 +135,17 @@ void kafka_on_describe_groups(struct kafka_request *r);
 void kafka_on_list_groups(struct kafka_request *r);
 void kafka_on_delete_groups(struct kafka_request *r);
 
+/* Waits until a new stream's partitions lead, so that the client which asked for it is not sent
+ * around once more; not for long. Embed in memory of r, which is outstanding meanwhile. */
+struct kafka_new_stream {
+	struct loop_timer timer; /* private */
+	int tries;               /* private */
+	struct kafka_request *r;
+	const char *name;
+	void (*done)(struct kafka_new_stream *n); /* may run inside the call */
+};
+void kafka_await_leaders(struct kafka_new_stream *n);
+
 /* Kafka's error codes. */
 enum kafka_code {
 	KAFKA_UNKNOWN_SERVER_ERROR = -1,

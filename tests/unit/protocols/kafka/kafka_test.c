@@ -1,0 +1,528 @@
+/* The door over real sockets, in front of a whole node in a temporary folder: frames written by
+ * hand through the codec's client side. */
+#include <arpa/inet.h>
+#include <check.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "protocols/kafka/kafka.h"
+#include "protocols/kafka/kafka_schema.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "server/net/net.h"
+#include "storage/record_batch.h"
+#include "storage/storage.h"
+
+static struct {
+	struct conf *conf;
+	struct storage_conf storage_conf;
+	struct node_conf node_conf;
+	struct broker_conf broker_conf;
+	struct kafka_conf kafka_conf;
+	void *net_conf;
+	struct loops *loops;
+	struct workers *workers;
+	struct storage *storage;
+	struct node *node;
+	struct broker *broker;
+	struct kafka *kafka;
+	struct net *net;
+	struct net_door door;
+	char dir[64];
+	int port;
+} t;
+
+static struct arena arena;
+
+static void set(const char *key, const char *value)
+{
+	char why[200];
+	ck_assert_msg(conf_set(t.conf, key, value, why, sizeof why) == OK, "%s", why);
+}
+
+static void boot(void)
+{
+	char why[200];
+	snprintf(t.dir, sizeof t.dir, "/tmp/sluice-kafka-test-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(t.dir));
+	log_setup(LOG_ERROR, false);
+	t.net_conf = mem_new(net_conf_bytes());
+	struct metric_table *tables[] = {
+		&net_metrics, &storage_metrics, &node_metrics, &broker_metrics, &kafka_metrics};
+	for (size_t i = 0; i < 5; i++)
+		metric_register(tables[i]);
+	t.conf = conf_new();
+	conf_add(t.conf, storage_rows, &t.storage_conf);
+	conf_add(t.conf, node_rows, &t.node_conf);
+	conf_add(t.conf, broker_rows, &t.broker_conf);
+	conf_add(t.conf, net_rows, t.net_conf);
+	conf_add(t.conf, kafka_rows, &t.kafka_conf);
+	set("data.dir", t.dir);
+	set("listen.kafka", "127.0.0.1:0");
+	set("stream.partitions", "2");
+	set("message.bytes_max", "100000");
+	set("group.initial_rebalance_delay", "0");
+	const char *off[] = {"listen.mqtt", "listen.http", "listen.amqp", "listen.peer"};
+	for (size_t i = 0; i < 4; i++)
+		set(off[i], "off");
+	conf_apply(t.conf, true);
+	t.loops = loops_new(2);
+	t.workers = workers_new(2);
+	t.door = (struct net_door){"kafka", &kafka_kind, NULL, NULL};
+	ck_assert_int_eq(net_open(t.loops, t.net_conf, &t.door, 1, &t.net, why, sizeof why), OK);
+	ck_assert_int_eq(
+		storage_open(&t.storage_conf, t.loops, t.workers, &t.storage, why, sizeof why), OK);
+	ck_assert_int_eq(
+		node_open(&t.node_conf, t.loops, t.workers, t.storage, &t.node, why, sizeof why),
+		OK);
+	ck_assert_int_eq(
+		broker_new(&t.broker_conf, t.node, t.loops, t.workers, &t.broker, why, sizeof why),
+		OK);
+	t.kafka = kafka_new(&t.kafka_conf, t.broker, t.loops);
+	t.door.arg = t.kafka;
+	const char *at = net_addresses(t.net, "kafka", false, true);
+	kafka_advertise(t.kafka, at, "");
+	t.port = (int)strtol(strrchr(at, ':') + 1, NULL, 10);
+	loops_run(t.loops);
+	broker_start(t.broker);
+	for (int i = 0; i < 1000 && !broker_ready(t.broker); i++)
+		usleep(10000);
+	ck_assert(broker_ready(t.broker));
+	net_listen(t.net);
+	arena_init(&arena, 1 << 24);
+}
+
+static void down(void)
+{
+	char command[100];
+	net_drain(t.net, 1000);
+	kafka_stop(t.kafka);
+	node_close(t.node);
+	loops_stop(t.loops);
+	net_free(t.net);
+	kafka_free(t.kafka);
+	broker_free(t.broker);
+	workers_free(t.workers);
+	storage_stop(t.storage);
+	loops_free(t.loops);
+	storage_free(t.storage);
+	conf_free(t.conf);
+	mem_free(t.net_conf);
+	arena_fini(&arena);
+	snprintf(command, sizeof command, "rm -rf %s", t.dir);
+	ck_assert_int_eq(system(command), 0);
+}
+
+/* A client */
+
+static int dial(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)t.port)};
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+	return fd;
+}
+
+static void emit(void *arg, struct slice s)
+{
+	int fd = *(int *)arg;
+	ck_assert_int_eq(send(fd, s.bytes.at, s.bytes.len, MSG_NOSIGNAL), (ssize_t)s.bytes.len);
+	slice_unref(&s);
+}
+
+static void ask(int fd, int16_t key, int16_t version, int32_t correlation, const void *req)
+{
+	struct kafka_out out;
+	struct kafka_header h = {.key = key,
+		.version = version,
+		.correlation = correlation,
+		.client_id = bytes_text("test"),
+		.api = kafka_api_find(key)};
+	kafka_out_init(&out, 1 << 20);
+	ck_assert_int_eq(kafka_request_encode(&h, req, &out), OK);
+	kafka_out_each(&out, emit, &fd);
+	kafka_out_fini(&out);
+}
+
+static bool readable(int fd, int ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	return poll(&p, 1, ms) == 1;
+}
+
+static void take(int fd, uint8_t *at, size_t len)
+{
+	while (len > 0) {
+		ck_assert(readable(fd, 10000));
+		ssize_t n = recv(fd, at, len, 0);
+		ck_assert_int_gt(n, 0);
+		at += n;
+		len -= (size_t)n;
+	}
+}
+
+/* The next answer, decoded; its bytes live until the arena's reset. */
+static void answer(int fd, int16_t key, int16_t version, int32_t correlation, void *res)
+{
+	uint8_t size[4];
+	int32_t got;
+	struct bytes body;
+	take(fd, size, sizeof size);
+	uint32_t len = get_u32be(size);
+	uint8_t *frame = arena_take(&arena, len);
+	take(fd, frame, len);
+	ck_assert_int_eq(kafka_response_read(
+				 kafka_api_find(key), version, bytes_of(frame, len), &got, &body),
+		OK);
+	ck_assert_int_eq(got, correlation);
+	ck_assert_int_eq(kafka_decode(kafka_api_find(key), version, false, body, &arena, res), OK);
+}
+
+static bool is_closed(int fd)
+{
+	char byte;
+	return readable(fd, 10000) && recv(fd, &byte, 1, 0) <= 0;
+}
+
+static void make_topic(int fd, const char *name)
+{
+	struct kafka_create_topics_req req = kafka_create_topics_req_init;
+	struct kafka_create_topics_res res;
+	req.topics = kafka_array(&arena, &kafka_create_topics_req_topic_type, 1);
+	req.topics_count = 1;
+	req.topics[0].name = bytes_text(name);
+	req.topics[0].partitions = 2;
+	ask(fd, KAFKA_CREATE_TOPICS, 5, 1, &req);
+	answer(fd, KAFKA_CREATE_TOPICS, 5, 1, &res);
+	ck_assert_int_eq(res.topics[0].error, 0);
+	ck_assert_int_eq(res.topics[0].partitions, 2);
+}
+
+static struct slice batch_of(size_t bytes, int count)
+{
+	static uint8_t fill[200000];
+	struct batch_builder b;
+	struct bytes value = bytes_of(fill, bytes);
+	batch_builder_init(&b, 1 << 20);
+	for (int i = 0; i < count; i++)
+		ck_assert_int_eq(batch_builder_add(&b, 1700000000000, NULL, &value, NULL, 0), OK);
+	return batch_builder_seal(&b);
+}
+
+static void produce(int fd, const char *topic, int16_t version, int16_t acks, struct bytes records,
+	int32_t correlation)
+{
+	struct kafka_produce_req req = kafka_produce_req_init;
+	req.acks = acks;
+	req.timeout_ms = 10000;
+	req.topics = kafka_array(&arena, &kafka_produce_req_topic_type, 1);
+	req.topics_count = 1;
+	req.topics[0].name = bytes_text(topic);
+	req.topics[0].partitions = kafka_array(&arena, &kafka_produce_req_partition_type, 1);
+	req.topics[0].partitions_count = 1;
+	req.topics[0].partitions[0].records.bytes = records;
+	ask(fd, KAFKA_PRODUCE, version, correlation, &req);
+}
+
+static int16_t produced(int fd, int16_t version, int32_t correlation, int64_t *offset)
+{
+	struct kafka_produce_res res;
+	answer(fd, KAFKA_PRODUCE, version, correlation, &res);
+	ck_assert_uint_eq(res.topics_count, 1);
+	if (offset != NULL)
+		*offset = res.topics[0].partitions[0].base_offset;
+	return res.topics[0].partitions[0].error;
+}
+
+static void fetch(int fd, const char *topic, int64_t offset, int32_t wait_ms, int32_t correlation)
+{
+	struct kafka_fetch_req req = kafka_fetch_req_init;
+	req.max_wait_ms = wait_ms;
+	req.min_bytes = 1;
+	req.topics = kafka_array(&arena, &kafka_fetch_req_topic_type, 1);
+	req.topics_count = 1;
+	req.topics[0].name = bytes_text(topic);
+	req.topics[0].partitions = kafka_array(&arena, &kafka_fetch_req_partition_type, 2);
+	req.topics[0].partitions_count = 2;
+	for (int i = 0; i < 2; i++) {
+		req.topics[0].partitions[i].index = i;
+		req.topics[0].partitions[i].fetch_offset = i == 0 ? offset : 0;
+		req.topics[0].partitions[i].max_bytes = 50;
+	}
+	ask(fd, KAFKA_FETCH, 11, correlation, &req);
+}
+
+static void end(int fd)
+{
+	close(fd);
+	arena_reset(&arena);
+}
+
+START_TEST(pipelined_requests_are_answered_in_order)
+{
+	int fd = dial();
+	make_topic(fd, "order");
+	struct slice b = batch_of(100, 3);
+	struct kafka_metadata_req all = kafka_metadata_req_init;
+	struct kafka_metadata_res res;
+	for (int i = 0; i < 50; i++) {
+		produce(fd, "order", 7, -1, b.bytes, i * 2);
+		ask(fd, KAFKA_METADATA, 5, i * 2 + 1, &all);
+	}
+	for (int i = 0; i < 50; i++) {
+		int64_t offset;
+		ck_assert_int_eq(produced(fd, 7, i * 2, &offset), 0);
+		ck_assert_int_eq(offset, i * 3);
+		answer(fd, KAFKA_METADATA, 5, i * 2 + 1, &res);
+		ck_assert_int_eq(res.brokers[0].port, t.port);
+		ck_assert_int_eq(res.brokers[0].node_id, 1);
+	}
+	slice_unref(&b);
+	end(fd);
+}
+END_TEST
+
+START_TEST(what_is_stored_is_what_was_sent)
+{
+	int fd = dial();
+	struct kafka_fetch_res res;
+	struct batch got;
+	make_topic(fd, "bytes");
+	struct slice b = batch_of(500, 4);
+	for (int i = 0; i < 2; i++) {
+		produce(fd, "bytes", 7, 1, b.bytes, i);
+		ck_assert_int_eq(produced(fd, 7, i, NULL), 0);
+	}
+	fetch(fd, "bytes", 5, 1000, 7); /* within the second batch, which is over max_bytes */
+	answer(fd, KAFKA_FETCH, 11, 7, &res);
+	ck_assert_uint_eq(res.topics[0].partitions_count, 2); /* the empty one, too */
+	struct kafka_fetch_res_partition *p = &res.topics[0].partitions[0];
+	ck_assert_int_eq(p->error, 0);
+	ck_assert_int_eq(p->high_watermark, 8);
+	ck_assert_uint_eq(p->records.bytes.len, b.bytes.len);
+	ck_assert_int_eq(batch_read(p->records.bytes, &got), OK);
+	ck_assert_int_eq(got.base_offset, 4);
+	ck_assert_int_eq(batch_check(&got, 1 << 20), OK);
+	ck_assert_mem_eq(p->records.bytes.at + 16, b.bytes.at + 16, b.bytes.len - 16);
+	fetch(fd, "bytes", 9, 1000, 8);
+	answer(fd, KAFKA_FETCH, 11, 8, &res);
+	ck_assert_int_eq(res.topics[0].partitions[0].error, 1);
+	fetch(fd, "no such", 0, 1000, 9);
+	answer(fd, KAFKA_FETCH, 11, 9, &res);
+	ck_assert_int_eq(res.topics[0].partitions[0].error, 3);
+	slice_unref(&b);
+	end(fd);
+}
+END_TEST
+
+START_TEST(a_fetch_waits_for_records_and_for_no_longer)
+{
+	int fd = dial(), other = dial();
+	struct kafka_fetch_res res;
+	make_topic(fd, "poll");
+	struct slice b = batch_of(10, 1);
+	for (int i = 0; i < 5; i++) {
+		fetch(fd, "poll", i, 8000, i);
+		ck_assert(!readable(fd, 50));
+		produce(other, "poll", 7, -1, b.bytes, i);
+		ck_assert_int_eq(produced(other, 7, i, NULL), 0);
+		answer(fd, KAFKA_FETCH, 11, i, &res);
+		ck_assert_int_eq(res.topics[0].partitions[0].high_watermark, i + 1);
+		ck_assert_uint_gt(res.topics[0].partitions[0].records.bytes.len, 0);
+	}
+	int64_t began = clock_ms();
+	fetch(fd, "poll", 5, 200, 9);
+	answer(fd, KAFKA_FETCH, 11, 9, &res);
+	ck_assert_int_ge(clock_ms() - began, 190);
+	ck_assert_uint_eq(res.topics[0].partitions[0].records.bytes.len, 0);
+	fetch(fd, "poll", 5, 60000, 10); /* what comes after it does not wait */
+	struct kafka_api_versions_req versions = kafka_api_versions_req_init;
+	struct kafka_api_versions_res known;
+	ask(fd, KAFKA_API_VERSIONS, 0, 11, &versions);
+	answer(fd, KAFKA_FETCH, 11, 10, &res);
+	answer(fd, KAFKA_API_VERSIONS, 0, 11, &known);
+	fetch(fd, "poll", 5, 60000, 12); /* and one that waits does not keep its connection */
+	usleep(50000);
+	slice_unref(&b);
+	close(other);
+	end(fd);
+}
+END_TEST
+
+START_TEST(bad_batches_are_refused_each_with_its_code)
+{
+	int fd = dial();
+	make_topic(fd, "bad");
+	struct slice b = batch_of(100, 2), large = batch_of(150000, 1);
+	uint8_t *copy = arena_take(&arena, b.bytes.len * 2);
+	memcpy(copy, b.bytes.at, b.bytes.len);
+	memcpy(copy + b.bytes.len, b.bytes.at, b.bytes.len);
+	copy[b.bytes.len - 1] ^= 1;
+	produce(fd, "bad", 7, -1, bytes_of(copy, b.bytes.len), 1);
+	ck_assert_int_eq(produced(fd, 7, 1, NULL), 2);
+	copy[b.bytes.len - 1] ^= 1;
+	produce(fd, "bad", 7, -1, bytes_of(copy, b.bytes.len * 2), 2);
+	ck_assert_int_eq(produced(fd, 7, 2, NULL), 87);
+	produce(fd, "bad", 7, -1, large.bytes, 3);
+	ck_assert_int_eq(produced(fd, 7, 3, NULL), 10);
+	produce(fd, "bad", 2, -1, b.bytes, 4);
+	ck_assert_int_eq(produced(fd, 2, 4, NULL), 43);
+	copy[16] = 1;
+	produce(fd, "bad", 7, -1, bytes_of(copy, b.bytes.len), 5);
+	ck_assert_int_eq(produced(fd, 7, 5, NULL), 43);
+	produce(fd, "bad", 7, 5, b.bytes, 6);
+	ck_assert_int_eq(produced(fd, 7, 6, NULL), 21);
+	produce(fd, "nowhere", 7, -1, b.bytes, 7);
+	ck_assert_int_eq(produced(fd, 7, 7, NULL), 3);
+	produce(fd, "bad", 7, 0, b.bytes, 8); /* no answer */
+	int64_t offset;
+	produce(fd, "bad", 7, -1, b.bytes, 9);
+	ck_assert_int_eq(produced(fd, 7, 9, &offset), 0);
+	ck_assert_int_eq(offset, 2); /* nothing of the above is in the log but that */
+	produce(fd, "bad", 7, 0, large.bytes, 10);
+	ck_assert(is_closed(fd));
+	slice_unref(&b);
+	slice_unref(&large);
+	end(fd);
+}
+END_TEST
+
+START_TEST(what_is_no_request_closes_the_connection)
+{
+	static const struct {
+		const char *bytes;
+		size_t len;
+	} junk[] = {
+		{"GET / HTTP/1.1\r\n\r\n", 18},
+		{"\x7f\xff\xff\xffxxxxxxxx", 12},
+		{"\0\0\0\2\0\x12", 6},
+		{"\0\0\0\x0a\0\x63\0\0\0\0\0\1\xff\xff", 14},
+		{"\0\0\0\x0c\0\3\0\1\0\0\0\1\xff\xff\0\1", 16},
+	};
+	int fd = dial();
+	ck_assert_int_eq(
+		send(fd, junk[_i].bytes, junk[_i].len, MSG_NOSIGNAL), (ssize_t)junk[_i].len);
+	ck_assert(is_closed(fd));
+	end(fd);
+}
+END_TEST
+
+START_TEST(everything_offered_can_be_spoken)
+{
+	int fd = dial();
+	struct kafka_api_versions_req req = kafka_api_versions_req_init;
+	struct kafka_api_versions_res res;
+	ask(fd, KAFKA_API_VERSIONS, 3, 1, &req);
+	answer(fd, KAFKA_API_VERSIONS, 3, 1, &res);
+	ck_assert_uint_gt(res.apis_count, 25);
+	for (uint32_t i = 0; i < res.apis_count; i++) {
+		const struct kafka_api *api = kafka_api_find(res.apis[i].key);
+		ck_assert_ptr_nonnull(api);
+		ck_assert(kafka_api_has(api, res.apis[i].min));
+		ck_assert(kafka_api_has(api, res.apis[i].max));
+		for (int16_t v = res.apis[i].min; v <= res.apis[i].max; v++) {
+			int one = dial(); /* an empty request of every version gets an answer */
+			void *empty = arena_take(&arena, api->request->size);
+			void *got = arena_take(&arena, api->response->size);
+			memcpy(empty, api->request->initial, api->request->size);
+			if (res.apis[i].key == KAFKA_PRODUCE)
+				((struct kafka_produce_req *)empty)->acks = 1;
+			ask(one, api->key, v, v, empty);
+			answer(one, api->key, v, v, got);
+			close(one);
+		}
+		arena_reset(&arena);
+		if (i + 1 < res.apis_count) {
+			ask(fd, KAFKA_API_VERSIONS, 3, 2, &req);
+			answer(fd, KAFKA_API_VERSIONS, 3, 2, &res);
+		}
+	}
+	end(fd);
+}
+END_TEST
+
+START_TEST(producers_get_ids_of_their_own)
+{
+	int fd = dial();
+	int64_t before = -1;
+	struct kafka_init_producer_id_req req = kafka_init_producer_id_req_init;
+	struct kafka_init_producer_id_res res;
+	for (int i = 0; i < 1500; i++) {
+		ask(fd, KAFKA_INIT_PRODUCER_ID, 1, i, &req);
+		answer(fd, KAFKA_INIT_PRODUCER_ID, 1, i, &res);
+		ck_assert_int_eq(res.error, 0);
+		ck_assert_int_gt(res.producer_id, before);
+		before = res.producer_id;
+		arena_reset(&arena);
+	}
+	req.transactional_id = bytes_text("tx");
+	ask(fd, KAFKA_INIT_PRODUCER_ID, 1, 1, &req);
+	answer(fd, KAFKA_INIT_PRODUCER_ID, 1, 1, &res);
+	ck_assert_int_eq(res.error, 53);
+	end(fd);
+}
+END_TEST
+
+START_TEST(offsets_are_kept_by_group)
+{
+	int fd = dial();
+	make_topic(fd, "offsets");
+	for (int i = 0; i < 3; i++) {
+		struct kafka_offset_commit_req c = kafka_offset_commit_req_init;
+		struct kafka_offset_commit_res done;
+		c.group_id = bytes_text("app");
+		c.topics = kafka_array(&arena, &kafka_offset_commit_req_topic_type, 1);
+		c.topics_count = 1;
+		c.topics[0].name = bytes_text("offsets");
+		c.topics[0].partitions = kafka_array(
+			&arena, &kafka_offset_commit_req_partition_type, 2);
+		c.topics[0].partitions_count = 2;
+		c.topics[0].partitions[0].offset = 100 + i;
+		c.topics[0].partitions[0].metadata = bytes_text("note");
+		c.topics[0].partitions[1].index = 7; /* not there */
+		ask(fd, KAFKA_OFFSET_COMMIT, 5, i, &c);
+		answer(fd, KAFKA_OFFSET_COMMIT, 5, i, &done);
+		ck_assert_int_eq(done.topics[0].partitions[0].error, 0);
+		ck_assert_int_eq(done.topics[0].partitions[1].error, 3);
+	}
+	struct kafka_offset_fetch_req f = kafka_offset_fetch_req_init;
+	struct kafka_offset_fetch_res found;
+	f.group_id = bytes_text("app");
+	f.topics = NULL;
+	ask(fd, KAFKA_OFFSET_FETCH, 5, 9, &f);
+	answer(fd, KAFKA_OFFSET_FETCH, 5, 9, &found);
+	ck_assert_uint_eq(found.topics_count, 1);
+	ck_assert(bytes_equal(found.topics[0].name, bytes_text("offsets")));
+	ck_assert_uint_eq(found.topics[0].partitions_count, 1);
+	ck_assert_int_eq(found.topics[0].partitions[0].offset, 102);
+	ck_assert(bytes_equal(found.topics[0].partitions[0].metadata, bytes_text("note")));
+	end(fd);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("kafka");
+	TCase *tc = tcase_create("door");
+	tcase_set_timeout(tc, 60);
+	tcase_add_unchecked_fixture(tc, boot, down);
+	tcase_add_test(tc, pipelined_requests_are_answered_in_order);
+	tcase_add_test(tc, what_is_stored_is_what_was_sent);
+	tcase_add_test(tc, a_fetch_waits_for_records_and_for_no_longer);
+	tcase_add_test(tc, bad_batches_are_refused_each_with_its_code);
+	tcase_add_loop_test(tc, what_is_no_request_closes_the_connection, 0, 5);
+	tcase_add_test(tc, everything_offered_can_be_spoken);
+	tcase_add_test(tc, producers_get_ids_of_their_own);
+	tcase_add_test(tc, offsets_are_kept_by_group);
+	suite_add_tcase(s, tc);
+	SRunner *run = srunner_create(s);
+	srunner_set_fork_status(run, CK_NOFORK); /* the node's threads do not survive a fork */
+	srunner_run_all(run, CK_ENV);
+	int failed = srunner_ntests_failed(run);
+	srunner_free(run);
+	return failed == 0 ? 0 : 1;
+}
