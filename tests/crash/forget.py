@@ -45,6 +45,14 @@ class ForgetFolder:
         self.process.send_signal(signal.SIGUSR1)
         os.stat(self.path)  # the signal acts before the next request
 
+    def fault(self, line):
+        """hang MS, fail fsync, fail write, heal: see forgetfs.c."""
+        fd = os.open(os.path.join(self.path, ".fault"), os.O_WRONLY)
+        try:
+            os.write(fd, line.encode())
+        finally:
+            os.close(fd)
+
     def close(self):
         if self.process.poll() is None:
             self.process.terminate()

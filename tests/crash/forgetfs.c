@@ -9,7 +9,14 @@
  * synced is there afterwards, and empty.
  *
  * One thread serves all requests. The signal only sets a flag, which the next request acts on
- * before anything else; so a test sends the signal, asks for any file's status and can be sure. */
+ * before anything else; so a test sends the signal, asks for any file's status and can be sure.
+ *
+ * A disk also hangs and fails. Writing a line to MOUNTPOINT/.fault, which no listing shows, says:
+ *	hang MS       the next fsync takes that long, and everything else waits behind it
+ *	fail fsync    every fsync is EIO, and what it should have kept is dropped, as kernels do
+ *	fail write    every write is EIO
+ *	heal          nothing fails any more
+ */
 #define FUSE_USE_VERSION 31
 #include <dirent.h>
 #include <errno.h>
@@ -24,6 +31,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, BUCKETS = 1024 };
@@ -43,7 +51,11 @@ static struct forgetfs {
 	int root;
 	struct file *files[BUCKETS];
 	volatile sig_atomic_t forget;
+	long hang_ms; /* of the next fsync */
+	bool fail_sync, fail_write;
 } fs;
+
+static const char fault_path[] = "/.fault";
 
 static void forget_asked(int number)
 {
@@ -202,6 +214,46 @@ static int file_sync(struct file *f)
 	return 0;
 }
 
+/* ---- faults */
+
+static int fault_command(const char *from, size_t len)
+{
+	char line[64] = "";
+
+	if (len >= sizeof line)
+		return -EINVAL;
+	memcpy(line, from, len);
+	line[strcspn(line, "\n")] = 0;
+	if (strncmp(line, "hang ", 5) == 0)
+		fs.hang_ms = strtol(line + 5, NULL, 10);
+	else if (strcmp(line, "fail fsync") == 0)
+		fs.fail_sync = true;
+	else if (strcmp(line, "fail write") == 0)
+		fs.fail_write = true;
+	else if (strcmp(line, "heal") == 0)
+		fs.fail_sync = fs.fail_write = false;
+	else
+		return -EINVAL;
+	return (int)len;
+}
+
+/* The one thread sleeps, so the whole disk stands; SIGTERM ends it early. */
+static void hang_if_asked(void)
+{
+	struct timespec time = {
+		.tv_sec = fs.hang_ms / 1000, .tv_nsec = fs.hang_ms % 1000 * 1000000};
+
+	fs.hang_ms = 0;
+	nanosleep(&time, NULL);
+}
+
+static bool is_fault_file(const char *path)
+{
+	return strcmp(path, fault_path) == 0;
+}
+
+/* ---- requests */
+
 static struct file *file_at(const struct fuse_file_info *info)
 {
 	return (struct file *)(uintptr_t)info->fh;
@@ -211,6 +263,10 @@ static int op_getattr(const char *path, struct stat *st, struct fuse_file_info *
 {
 	const char *name = entered(path);
 	struct file *f = info && info->fh ? file_at(info) : NULL;
+	if (path && is_fault_file(path)) {
+		*st = (struct stat){.st_mode = S_IFREG | 0600, .st_nlink = 1};
+		return 0;
+	}
 	if (f ? fstat(f->fd, st) : fstatat(fs.root, name, st, AT_SYMLINK_NOFOLLOW))
 		return -errno;
 	if (!f && S_ISREG(st->st_mode))
@@ -236,6 +292,11 @@ static int open_with(const char *name, int flags, mode_t mode, struct fuse_file_
 
 static int op_open(const char *path, struct fuse_file_info *info)
 {
+	if (is_fault_file(path)) {
+		info->fh = 0;
+		info->direct_io = 1;
+		return 0;
+	}
 	return open_with(entered(path), info->flags & ~(O_CREAT | O_EXCL), 0, info);
 }
 
@@ -249,6 +310,8 @@ static int op_release(const char *path, struct fuse_file_info *info)
 	(void)path;
 	forget_if_asked();
 	struct file *f = file_at(info);
+	if (!f)
+		return 0; /* the fault file */
 	f->opens--;
 	file_free_if_idle(f);
 	return 0;
@@ -259,7 +322,7 @@ static int op_read(const char *path, char *to, size_t len, off_t at, struct fuse
 	(void)path;
 	forget_if_asked();
 	struct file *f = file_at(info);
-	if (at >= f->size)
+	if (!f || at >= f->size)
 		return 0;
 	if ((off_t)len > f->size - at)
 		len = (size_t)(f->size - at);
@@ -281,6 +344,10 @@ static int op_write(
 	(void)path;
 	forget_if_asked();
 	struct file *f = file_at(info);
+	if (!f)
+		return fault_command(from, len);
+	if (fs.fail_write)
+		return -EIO;
 	for (size_t done = 0; done < len;) {
 		size_t number = ((size_t)at + done) / PAGE, in = ((size_t)at + done) % PAGE;
 		size_t part = len - done < PAGE - in ? len - done : PAGE - in;
@@ -301,7 +368,15 @@ static int op_fsync(const char *path, int data_only, struct fuse_file_info *info
 	(void)path;
 	(void)data_only;
 	forget_if_asked();
-	return file_sync(file_at(info));
+	struct file *f = file_at(info);
+	if (!f)
+		return 0;
+	hang_if_asked();
+	if (!fs.fail_sync)
+		return file_sync(f);
+	file_drop_pages(f);
+	f->size = backing_size(f);
+	return -EIO;
 }
 
 static int op_truncate(const char *path, off_t size, struct fuse_file_info *info)

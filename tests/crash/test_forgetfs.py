@@ -1,6 +1,8 @@
 """The file system of the tests itself: a test of lost writes is worth what this is worth."""
+import errno
 import os
 import random
+import time
 
 import pytest
 
@@ -65,6 +67,44 @@ def test_removed_files_leave_nothing_behind(folder):
         with open(path, "wb"):
             pass
         assert os.path.getsize(path) == 0
+
+
+def test_a_sync_hangs_once(folder):
+    fd = os.open(os.path.join(folder.path, "f"), os.O_CREAT | os.O_RDWR)
+    folder.fault("hang 300")
+    os.write(fd, b"a")
+    for least, most in ((0.3, 5), (0, 0.25)):
+        began = time.monotonic()
+        os.fsync(fd)
+        assert least <= time.monotonic() - began < most
+    os.close(fd)
+
+
+@pytest.mark.parametrize("what", ["write", "fsync"])
+def test_calls_fail_until_healed(folder, what):
+    path = os.path.join(folder.path, "f")
+    fd = os.open(path, os.O_CREAT | os.O_RDWR)
+    os.write(fd, b"kept")
+    os.fsync(fd)
+    folder.fault("fail " + what)
+    with pytest.raises(OSError) as failed:
+        os.write(fd, b"more")
+        os.fsync(fd)
+    assert failed.value.errno == errno.EIO
+    folder.fault("heal")
+    assert os.fstat(fd).st_size == 4, "what a failed sync should have kept is gone"
+    os.pwrite(fd, b"again", 4)
+    os.fsync(fd)
+    os.close(fd)
+    folder.forget()
+    with open(path, "rb") as f:
+        assert f.read() == b"keptagain"
+    assert os.listdir(folder.path) == ["f"]
+
+
+def test_an_unknown_fault_is_refused(folder):
+    with pytest.raises(OSError):
+        folder.fault("burn")
 
 
 def test_against_a_model(folder):
