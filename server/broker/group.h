@@ -21,12 +21,11 @@
 
 struct group_conf {
 	int64_t session_ms_min, session_ms_max;
-	int64_t initial_delay_ms;     /* a new group waits so long for more members */
-	int64_t members_max;          /* per group */
-	int64_t bytes_max;            /* of members' metadata and assignments per group */
-	int64_t groups_max;           /* with members, per node and table */
-	int64_t offsets_retention_ms; /* committed offsets of groups without members */
-	int64_t offset_metadata_max;  /* bytes a client may attach to an offset */
+	int64_t initial_delay_ms;    /* a new group waits so long for more members */
+	int64_t members_max;         /* per group */
+	int64_t bytes_max;           /* of members' metadata and assignments per group */
+	int64_t groups_max;          /* with members, per node and table */
+	int64_t offset_metadata_max; /* bytes a client may attach to an offset */
 };
 
 enum group_state {
