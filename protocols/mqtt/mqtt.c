@@ -10,7 +10,8 @@ enum { FRAME_HEADROOM = 65536 + 64 * 1024, SESSION_STOP_MS = 8000, CACHE_BYTES_M
 const struct conf_row mqtt_rows[] = {
 	{"mqtt.connect_rate", CONF_INT, AT(connect_rate), "20000", 0, 10000000, NULL,
 		CONF_AT_RELOAD, NULL,
-		"CONNECTs admitted per second; those over it are delayed, and refused when they have "
+		"CONNECTs admitted per second; those over it are delayed, and refused when they "
+		"have "
 		"waited for mqtt.login_ms. 0: no limit."},
 	{"mqtt.login_ms", CONF_MSEC, AT(login_ms), "10s", 100, 600000, NULL, CONF_AT_RELOAD, NULL,
 		"Time from the opening of a connection to CONNECT, and to the answer."},
@@ -20,13 +21,15 @@ const struct conf_row mqtt_rows[] = {
 		NULL, "Longest keep alive in seconds (MQTT 5 clients are told); 0: as they like."},
 	{"mqtt.inflight_max", CONF_INT, AT(inflight_max), "1000", 1, 65535, NULL, CONF_AT_RELOAD,
 		NULL,
-		"QoS 1 and 2 messages unacknowledged at a time, from a client (its Receive Maximum) "
+		"QoS 1 and 2 messages unacknowledged at a time, from a client (its Receive "
+		"Maximum) "
 		"and to a client (at most what it asks for)."},
 	{"mqtt.topic_alias_max", CONF_INT, AT(alias_max), "16", 0, 1000, NULL, CONF_AT_START, NULL,
 		"Topic aliases a client may set."},
 	{"mqtt.session_expiry_max", CONF_INT, AT(session_expiry_s_max), "4294967295", 0, 4294967295,
 		NULL, CONF_AT_RELOAD, NULL,
-		"Longest time in seconds that a session lasts while its client is away; 4294967295: "
+		"Longest time in seconds that a session lasts while its client is away; "
+		"4294967295: "
 		"for ever."},
 	{"mqtt.subscriptions_max", CONF_INT, AT(subscriptions_max), "10000", 1, 1000000, NULL,
 		CONF_AT_RELOAD, NULL, "Subscriptions of one session."},
@@ -106,12 +109,10 @@ enum err mqtt_refuse(struct mqtt_conn *m, enum mqtt_reason reason, const char *w
 		return ERR_PROTOCOL;
 	COUNT(m, M_PROTOCOL_ERRORS, 1);
 	LOG(LOG_INFO, AREA_MQTT, "mqtt_refused", "peer=%s client=\"%s\" what=\"%s\" reason=\"%s\"",
-		conn_peer(m->conn),
-		m->session != NULL ? log_text(session_id(m->session)).text : "", what,
-		mqtt_reason_text((uint8_t)reason));
+		conn_peer(m->conn), m->session != NULL ? log_text(session_id(m->session)).text : "",
+		what, mqtt_reason_text((uint8_t)reason));
 	if (m->session != NULL)
-		mqtt_wrote(m,
-			mqtt_write_disconnect(conn_out(m->conn), &m->peer, reason, NULL));
+		mqtt_wrote(m, mqtt_write_disconnect(conn_out(m->conn), &m->peer, reason, NULL));
 	conn_close(m->conn, ERR_PROTOCOL);
 	return ERR_PROTOCOL;
 }
@@ -172,7 +173,7 @@ static enum err on_disconnect(struct mqtt_conn *m, const struct mqtt_frame *f)
 		if (!m->expires && d.props.session_expiry_s > 0) /* MQTT-3.14.2-2 */
 			return mqtt_refuse(m, MQTT_PROTOCOL_ERROR, "DISCONNECT expiry");
 		m->expiry_s = d.props.session_expiry_s > max ? (uint32_t)max
-							      : d.props.session_expiry_s;
+							     : d.props.session_expiry_s;
 	}
 	m->graceful = d.reason == MQTT_SUCCESS; /* MQTT-3.14.4-3 */
 	conn_close(m->conn, ERR_CLOSED);
@@ -319,8 +320,8 @@ static void on_stopping(struct conn *c)
 {
 	struct mqtt_conn *m = mqtt_of(c);
 	if (m->session != NULL)
-		mqtt_wrote(m,
-			mqtt_write_disconnect(conn_out(c), &m->peer, MQTT_SHUTTING_DOWN, NULL));
+		mqtt_wrote(
+			m, mqtt_write_disconnect(conn_out(c), &m->peer, MQTT_SHUTTING_DOWN, NULL));
 }
 
 static void on_closed(struct conn *c, enum err why)

@@ -10,7 +10,7 @@
 
 struct mqtt;
 
-struct mqtt_conf {                  /* filled by mqtt_rows */
+struct mqtt_conf {                    /* filled by mqtt_rows */
 	int64_t connect_rate;         /* per node and second; 0: no limit */
 	int64_t login_ms;             /* time for CONNECT, and for its answer */
 	int64_t login_bytes_max;      /* of the CONNECT packet */

@@ -6,7 +6,7 @@
 
 enum { WILL_HEADROOM = 256 * 1024, RATE_TICK_MS = 10, ID_CHARS = 20 };
 
-struct login { /* from CONNECT to CONNACK */
+struct login {            /* from CONNECT to CONNACK */
 	struct list node; /* in home->logins while it waits for the rate */
 	struct mqtt_conn *m;
 	struct session_open *opening; /* NULL: not begun */
@@ -94,8 +94,8 @@ static void on_session(struct session_open *op)
 		return;
 	}
 	fill_connack(m, l, &p, session_id(m->session));
-	mqtt_wrote(m,
-		mqtt_write_connack(conn_out(m->conn), &m->peer, op->present, MQTT_SUCCESS, &p));
+	mqtt_wrote(
+		m, mqtt_write_connack(conn_out(m->conn), &m->peer, op->present, MQTT_SUCCESS, &p));
 	login_free(m);
 	COUNT(m, M_CONNECTS, 1);
 	m->seen_ms = loop_now_ms(m->home->loop);
@@ -306,8 +306,8 @@ static void take_wishes(struct mqtt_conn *m, struct login *l, const struct mqtt_
 	int64_t keep = conf->keep_alive_s_max;
 	m->peer.frame_bytes_max = c->frame_bytes_max;
 	m->peer.problem_info = c->problem_info;
-	m->receive_max =
-		c->receive_max < conf->inflight_max ? c->receive_max : (uint16_t)conf->inflight_max;
+	m->receive_max = c->receive_max < conf->inflight_max ? c->receive_max
+							     : (uint16_t)conf->inflight_max;
 	m->keep_alive_s = c->keep_alive_s;
 	if (keep > 0 && c->version == MQTT_V5 && (c->keep_alive_s == 0 || c->keep_alive_s > keep)) {
 		m->keep_alive_s = (uint16_t)keep;
@@ -321,14 +321,23 @@ static void take_wishes(struct mqtt_conn *m, struct login *l, const struct mqtt_
 	}
 }
 
+/* Whether it is MQTT of some version, 3.1 ("MQIsdp") included, which can be told so. */
+static bool knows_mqtt(const struct mqtt_frame *f)
+{
+	struct rd r = rd_over(f->body);
+	struct bytes name = rd_take(&r, rd_u16be(&r));
+	return bytes_equal(name, bytes_text("MQTT")) || bytes_equal(name, bytes_text("MQIsdp"));
+}
+
 enum err mqtt_on_connect(struct mqtt_conn *m, const struct mqtt_frame *f)
 {
 	struct mqtt_connect c;
 	enum mqtt_reason why;
 	enum err e = mqtt_read_connect(f, &c, &why);
 	m->peer.version = c.version;
-	if (e != OK && c.version == MQTT_V311 && e != ERR_UNSUPPORTED && why != MQTT_BAD_CLIENT_ID)
-		return mqtt_refuse(m, why, "CONNECT"); /* 3.1.1 has no code for it */
+	bool has_code = c.version == MQTT_V5 || why == MQTT_BAD_CLIENT_ID || e == ERR_UNSUPPORTED;
+	if (e != OK && (!has_code || !knows_mqtt(f)))
+		return mqtt_refuse(m, why, "CONNECT"); /* no answer says that */
 	if (e != OK)
 		return answer_refusal(m, why);
 	why = check(m, &c);

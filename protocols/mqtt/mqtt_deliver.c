@@ -373,8 +373,8 @@ static void pubrel_later(struct mqtt_conn *m, uint16_t packet_id, uint64_t ticke
 		h->pubrels = items;
 		h->pubrel_room = room;
 	}
-	h->pubrels[h->pubrel_count++] =
-		(struct held_item){.ticket = ticket, .packet_id = packet_id, .pubrel = true};
+	h->pubrels[h->pubrel_count++] = (struct held_item){
+		.ticket = ticket, .packet_id = packet_id, .pubrel = true};
 }
 
 static bool waits_for_row(const struct mqtt_conn *m, uint16_t packet_id)

@@ -134,9 +134,7 @@ static void add_header(struct mqtt_loop *l, struct mqtt_props *p, const struct r
 		if (mqtt_topic_ok(h->value))
 			set_text(p, MQTT_PROP_RESPONSE_TOPIC, &p->response_topic, h->value);
 		break;
-	case NAME_CORRELATION:
-		set_text(p, MQTT_PROP_CORRELATION, &p->correlation, h->value);
-		break;
+	case NAME_CORRELATION: set_text(p, MQTT_PROP_CORRELATION, &p->correlation, h->value); break;
 	case NAME_FROM: break;
 	case NAME_MARK: *user_from_here = true; break;
 	}

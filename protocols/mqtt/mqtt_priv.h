@@ -43,10 +43,10 @@ struct mqtt_loop { /* one per loop */
 	struct list spare; /* struct inbound */
 	int spare_count;
 	struct mqtt_props_cache cache;
-	struct mqtt_user *users;      /* scratch */
-	uint32_t *ids;                /* scratch: subscription ids */
+	struct mqtt_user *users; /* scratch */
+	uint32_t *ids;           /* scratch: subscription ids */
 	int users_room, ids_room;
-	struct list logins;           /* waiting for the rate */
+	struct list logins; /* waiting for the rate */
 	struct loop_timer login_timer;
 	int64_t tokens_us, tokens_at_ms;
 };
@@ -60,7 +60,7 @@ struct mqtt {
 	struct mqtt_loop loops[];
 };
 
-enum mqtt_pause { /* why input is not read; bits */
+enum mqtt_pause {            /* why input is not read; bits */
 	PAUSE_LOGIN = 1,     /* until CONNACK */
 	PAUSE_ROOM = 2,      /* the broker has too much in flight */
 	PAUSE_INFLIGHT = 4,  /* this client has */
@@ -79,18 +79,18 @@ struct mqtt_conn {
 	struct subop *subop;     /* the SUBSCRIBE or UNSUBSCRIBE under way */
 	struct list releases;    /* PUBRELs whose row is being removed */
 	struct room_wait room;
-	int64_t seen_ms;         /* of the last input */
+	int64_t seen_ms; /* of the last input */
 	struct mqtt_peer peer;
-	uint32_t expiry_s;       /* of the session, as the client wants it now */
+	uint32_t expiry_s; /* of the session, as the client wants it now */
 	uint16_t keep_alive_s;
-	uint16_t receive_max;    /* the client's, capped */
+	uint16_t receive_max; /* the client's, capped */
 	uint16_t inbound_count;
-	uint16_t quota;          /* QoS 1 and 2 that came in and are not completed */
-	uint8_t pauses;          /* enum mqtt_pause */
-	bool graceful : 1;       /* DISCONNECT without will */
-	bool expires : 1;        /* CONNECT asked for a session that lasts */
-	bool acked : 1;          /* the window has got room in this turn */
-	bool has_no_local : 1;   /* some subscription of this connection had it */
+	uint16_t quota;        /* QoS 1 and 2 that came in and are not completed */
+	uint8_t pauses;        /* enum mqtt_pause */
+	bool graceful : 1;     /* DISCONNECT without will */
+	bool expires : 1;      /* CONNECT asked for a session that lasts */
+	bool acked : 1;        /* the window has got room in this turn */
+	bool has_no_local : 1; /* some subscription of this connection had it */
 };
 
 /* mqtt.c */

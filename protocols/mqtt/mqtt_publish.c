@@ -8,10 +8,10 @@ enum { SPARE_MAX = 4096 };
 
 struct inbound { /* a publish that is not acknowledged yet */
 	struct publish publish;
-	struct list node;     /* in m->inbound, or spare */
+	struct list node; /* in m->inbound, or spare */
 	struct mqtt_loop *home;
-	struct mqtt_conn *m;  /* NULL: the client has gone */
-	uint64_t ticket;      /* what session_written must reach */
+	struct mqtt_conn *m; /* NULL: the client has gone */
+	uint64_t ticket;     /* what session_written must reach */
 	uint16_t packet_id;
 	uint8_t qos;
 	bool done;
@@ -168,8 +168,7 @@ static void fill_message(
 		.retain = p->retain,
 		.timestamp_ms = loop_now_wall_ms(m->home->loop)};
 	if (mqtt_props_has(&p->props, MQTT_PROP_MESSAGE_EXPIRY))
-		out->expires_at_ms =
-			out->timestamp_ms + (int64_t)p->props.message_expiry_s * 1000;
+		out->expires_at_ms = out->timestamp_ms + (int64_t)p->props.message_expiry_s * 1000;
 }
 
 static enum err hand_over(struct mqtt_conn *m, const struct message *msg, struct inbound *in)
@@ -197,8 +196,7 @@ static __attribute__((noinline)) enum err hand_over_headers(struct mqtt_conn *m,
 	struct message *msg, const struct mqtt_props *p, bool mark, struct inbound *in)
 {
 	struct mqtt_headers h;
-	enum err e =
-		mqtt_headers_fill(&h, p, mark ? session_id(m->session) : bytes_of(NULL, 0));
+	enum err e = mqtt_headers_fill(&h, p, mark ? session_id(m->session) : bytes_of(NULL, 0));
 	if (e != OK)
 		return e;
 	msg->headers = h.at;
@@ -274,8 +272,9 @@ static enum err publish_noted(struct mqtt_conn *m, const struct mqtt_publish *p,
 	enum err e = take_quota(m);
 	if (e != OK)
 		return e;
-	if (p->qos == 2 && (e = session_ids_add(&m->session->received,
-				    (struct session_id){0, p->packet_id, ID_PENDING})) != OK)
+	if (p->qos == 2 &&
+		(e = session_ids_add(&m->session->received,
+			 (struct session_id){0, p->packet_id, ID_PENDING})) != OK)
 		return mqtt_refuse(m, MQTT_QUOTA, "QoS 2 ids");
 	struct inbound *in = inbound_new(m, p);
 	m->quota++;

@@ -19,7 +19,7 @@ struct claim_ops { /* all on the claimer's loop */
 	void (*released)(struct claim *c); /* the last call: the memory is the owner's again */
 };
 
-struct claim { /* embed; init before use; the memory stays until released */
+struct claim {                 /* embed; init before use; the memory stays until released */
 	struct loop_msg msg;   /* private: acquire, granted, release, released */
 	struct loop_msg fence; /* private */
 	struct claim_home *home;

@@ -16,22 +16,24 @@
 #include "server/broker/session_rows.h"
 #include "server/broker/window.h"
 
-struct sessions; /* of the process */
-struct session_rows;  /* private */
+struct sessions;     /* of the process */
+struct session_rows; /* private */
 
 struct session;
 struct session_ops {
 	/* As subscriber_ops.deliver; not called before session_resume, nor after session_close. */
 	bool (*deliver)(struct session *s, const struct delivery *d);
-	/* In flight when the session was left, in order: to be sent again under its packet id. d NULL:
-	 * what there is to say again is that it was received (PUBREL). False: this one was taken, but
-	 * the next one only after session_ready. */
+	/* In flight when the session was left, in order: to be sent again under its packet id. d
+	 * NULL: what there is to say again is that it was received (PUBREL). False: this one was
+	 * taken, but the next one only after session_ready. */
 	bool (*again)(struct session *s, uint16_t packet_id, const struct delivery *d);
 	/* session_written has moved. */
 	void (*written)(struct session *s);
-	/* Another client has come with this name, or the session cannot go on: session_close is due. */
+	/* Another client has come with this name, or the session cannot go on: session_close is
+	 * due. */
 	void (*fenced)(struct session *s, enum err why);
-	/* After session_close: no completion of a subscribe comes any more, owner is not used again. */
+	/* After session_close: no completion of a subscribe comes any more, owner is not used
+	 * again. */
 	void (*ended)(struct session *s);
 };
 
@@ -43,10 +45,10 @@ struct session {
 	struct claim claim;
 	struct window window;
 	struct session_ids received;
-	struct session_rows *durable;      /* NULL: the session ends with its connection */
-	struct session_open *opening; /* private: until done */
+	struct session_rows *durable;   /* NULL: the session ends with its connection */
+	struct session_open *opening;   /* private: until done */
 	struct session_again *resuming; /* private: while messages are sent again */
-	struct buf *will;             /* private: encoded (will.h), or NULL */
+	struct buf *will;               /* private: encoded (will.h), or NULL */
 	uint32_t expiry_s;
 	uint32_t subscription_count;
 	uint16_t id_len;
@@ -111,14 +113,15 @@ uint64_t session_written(const struct session *s);
 /* What is in flight has changed and should be in the rows within a second. */
 void session_touch(struct session *s);
 
-/* Publishes at QoS 2: once, for a durable session, even over a crash. After done, session_listed. */
-enum err session_publish_once(struct session *s, const struct message *m, uint16_t packet_id,
-	struct publish *p) MUST_USE;
+/* Publishes at QoS 2: once, for a durable session, even over a crash. After done, session_listed.
+ */
+enum err session_publish_once(
+	struct session *s, const struct message *m, uint16_t packet_id, struct publish *p) MUST_USE;
 /* A QoS 2 publish went to this partition: gives the number that session_written must reach before
  * the client may be told so, 0 at once. */
 uint64_t session_listed(struct session *s, struct partition *p);
 
-struct session_forget { /* embed: a released packet id's row goes */
+struct session_forget {           /* embed: a released packet id's row goes */
 	struct proposal proposal; /* private */
 	uint8_t *key;             /* private */
 	size_t key_len;

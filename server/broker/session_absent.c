@@ -238,8 +238,7 @@ static void on_ended(struct proposal *p)
 
 static void propose_end(struct ending *e)
 {
-	e->proposal = (struct proposal){
-		.to = e->table, .evaluate = end_evaluate, .done = on_ended};
+	e->proposal = (struct proposal){.to = e->table, .evaluate = end_evaluate, .done = on_ended};
 	partition_propose(&e->proposal);
 }
 

@@ -94,6 +94,64 @@ static void succeed(struct opening *o)
 
 /* Setting up what goes on */
 
+static bool is_listed(const struct cursor_row *row, uint64_t group)
+{
+	for (uint32_t i = 0; i < row->position_count; i++)
+		if (cursor_row_position_at(row, i).group == group)
+			return true;
+	return false;
+}
+
+/* Partitions and streams that came while the client was away: all in them is new to it. */
+static void start_new_ones(struct session *s, const struct cursor_row *row, int64_t since_ms)
+{
+	int count = subscriber_stream_count(&s->reader);
+	for (int i = 0; i < count; i++) {
+		const struct stream *stream = subscriber_stream_at(&s->reader, i);
+		bool known = is_listed(row, partition_group(stream->partitions[0]));
+		if (!known && stream->created_ms <= since_ms)
+			continue;
+		for (int k = 0; k < stream->partition_count; k++)
+			if (!is_listed(row, partition_group(stream->partitions[k])))
+				subscriber_start(&s->reader, stream->partitions[k], 0);
+	}
+}
+
+/* Once the filters are in force: what is read before would match none of them. */
+static void start_reading(struct opening *o)
+{
+	struct session *s = o->s;
+	struct cursor_row row;
+	struct session_row old;
+	if (buf_len(&o->cursor) == 0)
+		return;
+	must(cursor_row_read(buf_bytes(&o->cursor), &row) == OK);
+	must(session_row_read(buf_bytes(&o->row), &old) == OK);
+	for (uint32_t i = 0; i < row.position_count; i++) {
+		struct session_place at = cursor_row_position_at(&row, i);
+		struct partition *p = session_partition(session_shard(s), at.group);
+		if (p != NULL && at.offset >= 0)
+			subscriber_start(&s->reader, p, at.offset);
+	}
+	start_new_ones(s, &row, old.since_ms);
+}
+
+static enum err restore_window(struct opening *o)
+{
+	struct cursor_row row;
+	if (buf_len(&o->cursor) == 0)
+		return OK;
+	if (cursor_row_read(buf_bytes(&o->cursor), &row) != OK)
+		return ERR_CORRUPT;
+	for (uint32_t i = 0; i < row.inflight_count; i++) {
+		struct cursor_inflight f = cursor_row_inflight_at(&row, i);
+		enum err e = window_restore(&o->s->window, f.packet_id, f.entry);
+		if (e != OK)
+			return e;
+	}
+	return OK;
+}
+
 static void on_resubscribed(struct subscribe *op)
 {
 	struct session *s = list_entry(op->who, struct session, reader);
@@ -111,8 +169,10 @@ static void on_resubscribed(struct subscribe *op)
 				subscription_set_start(op->subscription, p, at.offset);
 		}
 	}
-	if (--o->pending == 0)
+	if (--o->pending == 0) {
+		start_reading(o);
 		succeed(o);
+	}
 }
 
 static void resubscribe(struct opening *o)
@@ -149,55 +209,6 @@ static void resubscribe(struct opening *o)
 		subscriber_subscribe(&o->subscribes[i]);
 }
 
-static bool is_listed(const struct cursor_row *row, uint64_t group)
-{
-	for (uint32_t i = 0; i < row->position_count; i++)
-		if (cursor_row_position_at(row, i).group == group)
-			return true;
-	return false;
-}
-
-/* Partitions and streams that came while the client was away: all in them is new to it. */
-static void start_new_ones(struct session *s, const struct cursor_row *row, int64_t since_ms)
-{
-	int count = subscriber_stream_count(&s->reader);
-	for (int i = 0; i < count; i++) {
-		const struct stream *stream = subscriber_stream_at(&s->reader, i);
-		bool known = is_listed(row, partition_group(stream->partitions[0]));
-		if (!known && stream->created_ms <= since_ms)
-			continue;
-		for (int k = 0; k < stream->partition_count; k++)
-			if (!is_listed(row, partition_group(stream->partitions[k])))
-				subscriber_start(&s->reader, stream->partitions[k], 0);
-	}
-}
-
-static enum err restore(struct opening *o)
-{
-	struct session *s = o->s;
-	struct cursor_row row;
-	struct session_row old;
-	if (buf_len(&o->cursor) == 0)
-		return OK;
-	if (cursor_row_read(buf_bytes(&o->cursor), &row) != OK ||
-		session_row_read(buf_bytes(&o->row), &old) != OK)
-		return ERR_CORRUPT;
-	for (uint32_t i = 0; i < row.position_count; i++) {
-		struct session_place at = cursor_row_position_at(&row, i);
-		struct partition *p = session_partition(session_shard(s), at.group);
-		if (p != NULL && at.offset >= 0)
-			subscriber_start(&s->reader, p, at.offset);
-	}
-	start_new_ones(s, &row, old.since_ms);
-	for (uint32_t i = 0; i < row.inflight_count; i++) {
-		struct cursor_inflight f = cursor_row_inflight_at(&row, i);
-		enum err e = window_restore(&s->window, f.packet_id, f.entry);
-		if (e != OK)
-			return e;
-	}
-	return OK;
-}
-
 static void on_received(struct qos2_walk *w, uint64_t group, uint16_t packet_id)
 {
 	struct opening *o = list_entry(w, struct opening, walk);
@@ -212,7 +223,7 @@ static void on_walked(struct qos2_walk *w)
 	struct opening *o = list_entry(w, struct opening, walk);
 	enum err e = w->err;
 	if (e == OK && o->op.present)
-		e = restore(o);
+		e = restore_window(o);
 	if (e != OK)
 		fail(o, e);
 	else if (o->op.present)
@@ -247,7 +258,8 @@ static enum err copy_row(struct eval *v, uint8_t keyspace, struct bytes id, stru
 	return e == ERR_NOTFOUND ? OK : e != OK ? e : out->err;
 }
 
-static void put_fresh(struct opening *o, struct eval *v, const struct session_row *old, bool durable)
+static void put_fresh(
+	struct opening *o, struct eval *v, const struct session_row *old, bool durable)
 {
 	struct bytes id = session_id(o->s);
 	bool has_will = o->s->will != NULL;
@@ -444,8 +456,8 @@ enum err session_open(const struct session_open *ask, struct session_open **out)
 	}
 	subscriber_init(&s->reader, ask->shard, &session_reader_ops);
 	struct session_home *h = session_home_of(s->all, table_of(s));
-	claim_acquire(&s->claim, &h->claims, shard_loop(ask->shard), &session_claim_ops,
-		session_id(s));
+	claim_acquire(
+		&s->claim, &h->claims, shard_loop(ask->shard), &session_claim_ops, session_id(s));
 	*out = &o->op;
 	return OK;
 }

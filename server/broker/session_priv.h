@@ -44,15 +44,15 @@ struct session_rows { /* what a session in rows has beside */
 	struct session *s;
 	struct partition *table;
 	uint64_t epoch;
-	struct proposal write;      /* one at a time */
-	struct buf row, cursor;     /* the bytes it writes */
-	uint64_t begun, written;    /* writes */
-	uint64_t *groups;           /* partitions that QoS 2 came in to */
+	struct proposal write;   /* one at a time */
+	struct buf row, cursor;  /* the bytes it writes */
+	uint64_t begun, written; /* writes */
+	uint64_t *groups;        /* partitions that QoS 2 came in to */
 	uint32_t group_count;
-	uint8_t tries;              /* of the last write */
+	uint8_t tries; /* of the last write */
 	bool writing, want_row, want_cursor;
-	bool last, keep_will;       /* the write at the end; with the will's row */
-	int64_t ends_ms, due_ms;    /* told to the home after it */
+	bool last, keep_will;    /* the write at the end; with the will's row */
+	int64_t ends_ms, due_ms; /* told to the home after it */
 	struct loop_hook hook;
 	struct loop_timer timer;
 };
@@ -84,20 +84,20 @@ void absent_home_init(struct session_home *h);
 void absent_home_stop(struct session_home *h);
 void absent_home_fini(struct session_home *h);
 /* From any loop: the client is away; INT64_MAX: never. */
-void absent_tell(struct session_home *h, struct bytes id, uint64_t epoch, int64_t ends_ms,
-	int64_t due_ms);
+void absent_tell(
+	struct session_home *h, struct bytes id, uint64_t epoch, int64_t ends_ms, int64_t due_ms);
 struct session_home *session_home_of(struct sessions *all, const struct partition *table);
 
 /* session_qos2.c */
-struct qos2_walk { /* embed: rows of one client in several partitions */
-	struct row_read read;       /* private */
-	struct proposal forget;     /* private */
+struct qos2_walk {              /* embed: rows of one client in several partitions */
+	struct row_read read;   /* private */
+	struct proposal forget; /* private */
 	struct shard *shard;
-	struct bytes client_id;     /* borrowed until done */
-	const uint64_t *groups;     /* borrowed until done */
+	struct bytes client_id; /* borrowed until done */
+	const uint64_t *groups; /* borrowed until done */
 	uint32_t group_count, at;
-	bool remove;                /* else: each is called */
-	uint8_t *key;               /* private */
+	bool remove;  /* else: each is called */
+	uint8_t *key; /* private */
 	enum err err;
 	void (*each)(struct qos2_walk *w, uint64_t group, uint16_t packet_id);
 	void (*done)(struct qos2_walk *w); /* never inside qos2_walk */

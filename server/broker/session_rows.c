@@ -161,8 +161,8 @@ void cursor_row_position(struct buf *out, struct session_place place)
 	add_place(out, place);
 }
 
-/* A held QoS 2 message leaves as soon as this row is in the log: a reader of the row must take it as
- * sent. */
+/* A held QoS 2 message leaves as soon as this row is in the log: a reader of the row must take it
+ * as sent. */
 static uint8_t saved_state(const struct window_entry *e)
 {
 	if (e->state == WINDOW_HELD2)

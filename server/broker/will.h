@@ -9,10 +9,10 @@
 struct will {
 	uint32_t delay_s;
 	bool has_expiry;
-	uint32_t expiry_s;        /* of the message, from when it is published */
+	uint32_t expiry_s; /* of the message, from when it is published */
 	int64_t due_ms;
-	struct message message;   /* writing: headers as an array */
-	struct bytes batch;       /* read */
+	struct message message; /* writing: headers as an array */
+	struct bytes batch;     /* read */
 };
 /* ERR_TOOBIG: over bytes_max; ERR_NOMEM. */
 enum err will_encode(const struct will *w, size_t bytes_max, struct buf *out) MUST_USE;
@@ -22,7 +22,7 @@ void will_set_due(uint8_t *at, int64_t due_ms); /* in place */
 
 /* Publishes it; waits while the loop has no room. done (NULL is fine) runs once, with what became
  * of it, never inside the call. Copies in. ERR_NOMEM: done will not run. */
-enum err will_publish(struct shard *s, struct bytes in, void (*done)(void *arg, enum err e),
-	void *arg) MUST_USE;
+enum err will_publish(
+	struct shard *s, struct bytes in, void (*done)(void *arg, enum err e), void *arg) MUST_USE;
 
 #endif

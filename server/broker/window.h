@@ -24,22 +24,23 @@ struct window_entry {
 	bool again;    /* held, but it was sent before, over an earlier connection */
 };
 
-struct window { /* all zero bytes = empty */
+struct window {                     /* all zero bytes = empty */
 	struct window_entry *slots; /* a ring */
 	uint32_t size;              /* of slots, a power of two */
 	uint32_t head;              /* index of the slot of `first` */
-	uint32_t span;              /* slots in use from head on, acknowledged ones between included */
-	uint16_t first;             /* packet id at head; 0: none given yet, 1 is next */
-	uint16_t count;             /* slots that are not free */
-	uint16_t sent;              /* those of them that count for the receiver's maximum */
+	uint32_t span;  /* slots in use from head on, acknowledged ones between included */
+	uint16_t first; /* packet id at head; 0: none given yet, 1 is next */
+	uint16_t count; /* slots that are not free */
+	uint16_t sent;  /* those of them that count for the receiver's maximum */
 };
 
 void window_fini(struct window *w);
 /* Takes the next packet id, in the state HELD1 or HELD2, SENT1 or SENT2. ERR_BUSY: no id is free;
  * ERR_NOMEM. */
 enum err window_take(struct window *w, struct window_entry entry, uint16_t *packet_id) MUST_USE;
-/* Puts an entry back that was saved; ids come in the order of window_next. What was SENT is HELD and
- * `again` now: nothing has been sent over the new connection. ERR_CORRUPT: not in order; ERR_NOMEM. */
+/* Puts an entry back that was saved; ids come in the order of window_next. What was SENT is HELD
+ * and `again` now: nothing has been sent over the new connection. ERR_CORRUPT: not in order;
+ * ERR_NOMEM. */
 enum err window_restore(struct window *w, uint16_t packet_id, struct window_entry entry) MUST_USE;
 /* NULL: this id is not in flight. */
 struct window_entry *window_find(const struct window *w, uint16_t packet_id);
