@@ -364,6 +364,15 @@ START_TEST(every_record_once_and_in_order)
 		reader_wait(readers[i], owed(pumps, LOOPS, filters[i]));
 		ck_assert_int_eq(readers[i]->skipped, 0);
 	}
+	int64_t busy = 0;
+	for (int i = 0; i < LOOPS; i++)
+		busy += pumps[i].busy;
+	ck_assert_int_gt(busy, 0);
+	ck_assert_int_gt(metric_sum(&broker_metrics, M_FELL_BEHIND), 0);
+	if (_i == 1) {
+		ck_assert_int_gt(metric_sum(&broker_metrics, M_FEED_GAPS), 0);
+		ck_assert_int_gt(metric_sum(&broker_metrics, M_CATCHUP_READS), 0);
+	}
 	for (int i = 0; i < READERS; i++)
 		reader_free(readers[i]);
 	for (int i = 0; i < LOOPS; i++) { /* nobody is behind: nothing is kept */
