@@ -4,6 +4,7 @@ import threading
 import time
 
 import confluent_kafka
+import mqtt_client
 import paho.mqtt.client as paho
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
@@ -14,8 +15,8 @@ ACKED = object()
 class MqttPublisher:
     """Publishes numbered messages at QoS 1 with a window; acked holds what got its PUBACK."""
 
-    def __init__(self, port, name, first, window=50):
-        self.name, self.number, self.acked = name, first, set()
+    def __init__(self, port, name, topic, window=50):
+        self.name, self.topic, self.number, self.acked = name, topic, 0, set()
         self.by_id, self.window = {}, threading.Semaphore(window)
         self.ending = False
         self.paho = paho.Client(client_id=name, protocol=paho.MQTTv5)
@@ -41,7 +42,7 @@ class MqttPublisher:
                 continue
             body = "%s %d" % (self.name, self.number)
             self.number += 1
-            info = self.paho.publish("crash/" + self.name, body, 1)
+            info = self.paho.publish(self.topic, body, 1)
             if info.rc != 0:
                 return
             if self.by_id.setdefault(info.mid, body) is ACKED:
@@ -58,20 +59,26 @@ class MqttPublisher:
 
 
 class KafkaProducer:
-    """Produces numbered records with acks=all; acked maps what was acknowledged to its place."""
+    """Produces numbered records with acks=all; acked maps what was acknowledged to its place.
+    A steady one is idempotent and lives through crashes: it sends again until it is answered."""
 
-    def __init__(self, broker, stream, name, first):
-        self.name, self.number, self.stream, self.acked = name, first, stream, {}
+    def __init__(self, broker, stream, name, steady=False, rate=None):
+        self.name, self.number, self.stream, self.acked = name, 0, stream, {}
+        self.errors, self.pause_s = [], 1 / rate if rate else 0
         self.ending = False
+        more = {"enable.idempotence": True, "message.timeout.ms": 60000,
+                "socket.timeout.ms": 3000, "reconnect.backoff.max.ms": 200} if steady else {
+                    "retries": 0, "message.timeout.ms": 3000}
         self.producer = confluent_kafka.Producer({
-            "bootstrap.servers": broker, "acks": "all", "linger.ms": 2, "retries": 0,
-            "message.timeout.ms": 3000, "log_level": 0,
-            "queue.buffering.max.messages": 500})
+            "bootstrap.servers": broker, "acks": "all", "linger.ms": 2, "log_level": 0,
+            "queue.buffering.max.messages": 500, **more})
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _delivered(self, error, message):
-        if error is None:
+        if error is not None:
+            self.errors.append(error)
+        else:
             self.acked[message.value().decode()] = (message.partition(), message.offset())
 
     def _run(self):
@@ -82,13 +89,43 @@ class KafkaProducer:
                 self.number += 1
             except BufferError:
                 time.sleep(0.002)
-            self.producer.poll(0)
+            self.producer.poll(self.pause_s)
+
+    def finish(self, within=40):
+        """Ends sending and waits until all of it is answered."""
+        self.ending = True
+        self.thread.join(5)
+        left = self.producer.flush(within)
+        assert left == 0, "%d records are not answered" % left
 
     def close(self):
         self.ending = True
         self.thread.join(5)
         self.producer.purge()
         self.producer.flush(5)
+
+
+class DurableReader:
+    """A persistent session that reads one topic at QoS 1; seen holds each payload it was given."""
+
+    def __init__(self, port, name, topic):
+        self.port, self.name, self.topic = port, name, topic
+        self.seen, self.client, self.present = set(), None, None
+        self.connect()
+
+    def connect(self):
+        """Comes (back): its session must be there if it was before. Subscribes the first time."""
+        first = self.client is None
+        self.client = mqtt_client.Client(self.port, self.name, clean=False, expiry=3600,
+                                         connect=False)
+        self.client.paho.on_message = lambda _c, _u, m: self.seen.add(m.payload.decode())
+        present = self.client.connect()["session"]
+        assert present == (not first), "session present: %s" % present
+        if first:
+            self.client.subscribe(self.topic, 1)
+
+    def close(self):
+        self.client.drop()
 
 
 def read_all(broker, stream, within=60):
