@@ -57,6 +57,7 @@ class Node:
         self.settings.update({"listen.%s" % d: "127.0.0.1:%d" % p for d, p in self.ports.items()})
         self.settings["data.dir"] = self.data
         self.settings.update(settings or {})
+        self.environment = environment()
         self.process = None
         self.ready_after_s = None
 
@@ -74,7 +75,8 @@ class Node:
         assert self.process is None or self.process.poll() is not None, "runs already"
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, cwd=self.folder, env=environment())
+                                            stderr=log, cwd=self.folder,
+                                            env=self.environment)
         if wait:
             self.wait_ready()
         return self

@@ -190,13 +190,9 @@ def test_all_keys_are_accepted_from_the_first_day(make_node):
 
 
 def test_open_doors_follow_the_environment(make_node):
-    import os
     port = free_port()
     node = make_node(start=False)
     del node.settings["listen.mqtt"]
-    os.environ["SLUICE_LISTEN_MQTT"] = "127.0.0.1:%d" % port
-    try:
-        node.start()
-    finally:
-        del os.environ["SLUICE_LISTEN_MQTT"]
+    node.environment["SLUICE_LISTEN_MQTT"] = "127.0.0.1:%d" % port
+    node.start()
     assert eventually(lambda: node.is_open(port))
