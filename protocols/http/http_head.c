@@ -70,7 +70,8 @@ void exchange_free(struct exchange *x)
 	buf_fini(&x->body);
 	buf_fini(&x->extra);
 	buf_fini(&x->out);
-	conn_unref(x->conn);
+	if (x->conn != NULL)
+		conn_unref(x->conn);
 	mem_free(x);
 }
 
