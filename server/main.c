@@ -173,6 +173,19 @@ static enum err settings_check(const struct conf *c, char *why, size_t why_size)
 	return e;
 }
 
+static void write_reference(const struct conf *c, struct buf *out)
+{
+	buf_add_text(out,
+		"# Configuration\n\n"
+		"Every key of `sluiced`, made from the modules' own tables by `make docs`. A "
+		"file holds lines\n`key = value`; the environment is stronger "
+		"(`SLUICE_LISTEN_MQTT` for `listen.mqtt`), `--set KEY=VALUE`\nstronger "
+		"still, and what `sluice config set` set for the whole cluster the "
+		"strongest.\nSIGHUP reads everything again; keys that take effect at start "
+		"need a restart.\n\n");
+	conf_write_reference(c, out);
+}
+
 static enum exit_code print_page(
 	const struct conf *c, void (*write_page)(const struct conf *c, struct buf *out))
 {
@@ -457,7 +470,7 @@ int main(int argc, char **argv)
 		case DO_VERSION: puts("sluiced " SLUICE_VERSION); break;
 		case DO_HELP: fputs(usage_text, stdout); break;
 		case DO_SAMPLE: code = print_page(d->conf, conf_write_sample); break;
-		case DO_REFERENCE: code = print_page(d->conf, conf_write_reference); break;
+		case DO_REFERENCE: code = print_page(d->conf, write_reference); break;
 		}
 	conf_free(d->conf);
 	modules_fini(&d->modules);

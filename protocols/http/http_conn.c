@@ -217,7 +217,8 @@ void exchange_answered(struct exchange *x)
 		exchange_free(x);
 		return;
 	}
-	progress(c);
+	if (!x->handling)
+		progress(c);
 }
 
 /* ---- requests come in */
@@ -265,7 +266,9 @@ static void dispatch(struct exchange *x)
 	struct http_conn *h = conn_state(x->conn);
 
 	h->body_bytes += buf_len(&x->body);
+	x->handling = true;
 	x->route->handle(x);
+	x->handling = false;
 }
 
 static size_t body_max(const struct exchange *x)
@@ -448,10 +451,15 @@ static enum err on_input(struct conn *c)
 	struct http_conn *h = conn_state(c);
 	enum err e = OK;
 
-	while (e == OK && has_room(c)) {
+	while (e == OK) {
 		struct bytes in = conn_input(c);
 		if (in.len == 0)
 			break;
+		if (!has_room(c)) {
+			flush(c);
+			if (conn_is_closing(c) || !has_room(c))
+				break;
+		}
 		if (h->reading != NULL)
 			body_input(c, in);
 		else

@@ -56,7 +56,8 @@ enum err exchange_new(struct bytes head, struct exchange **out)
 	x->head = (uint8_t *)(x->headers + lines);
 	x->head_len = head.len;
 	x->scratch = x->head + head.len;
-	memcpy(x->head, head.at, head.len);
+	if (head.len > 0)
+		memcpy(x->head, head.at, head.len);
 	buf_init(&x->body, 0);
 	buf_init(&x->extra, 4096);
 	buf_init(&x->out, SIZE_MAX / 2);

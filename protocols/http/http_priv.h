@@ -69,6 +69,7 @@ struct exchange {
 	bool keep_alive;
 	bool wants_continue;
 	bool head_done, received, answered;
+	bool handling; /* its handler runs, and may still look at it after it has answered */
 	bool gone;     /* the connection is: the answer goes nowhere */
 	enum err fail; /* found while the parser ran */
 	struct bytes target, path, query;

@@ -7,3 +7,12 @@ $(O)/sluice: $(SLUICE_OBJ) $(LIB)
 	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libcurl libcjson libisal)
 
 -include $(SLUICE_OBJ:.o=.d)
+
+# The reference of all keys, from the rows of the modules.
+docs: $(O)/sluiced
+	@$(O)/sluiced --help-config > $(O)/configuration.md
+	@mv $(O)/configuration.md docs/configuration.md
+check-docs: $(O)/sluiced
+	@$(O)/sluiced --help-config | cmp -s - docs/configuration.md || \
+	    { echo 'docs/configuration.md is old: make docs' >&2; exit 1; }
+.PHONY: docs check-docs

@@ -223,6 +223,7 @@ static inline int ask(const char *method, const char *target, const char *body)
 	return got.status;
 }
 
-#define BODY_HAS(text) ck_assert_msg(strstr(got.body, text) != NULL, "no %s in %s", text, got.body)
+#define BODY_HAS(text)                                                                             \
+	ck_assert_msg(strstr(got.body, text) != NULL, "no %s in %.1500s", text, got.body)
 
 #endif
