@@ -218,9 +218,18 @@ static void on_written(struct proposal *p)
 		s->ops->written(s);
 }
 
+/* A row that was not made is a write that failed: it is tried again. */
+static void fail_write(void *arg)
+{
+	struct session_rows *d = arg;
+	d->write.err = ERR_NOMEM;
+	on_written(&d->write);
+}
+
 static void write_begin(struct session_rows *d)
 {
-	if (!d->last || d->tries == 0) { /* the last one again: as it was */
+	bool made = d->row.err == OK && d->cursor.err == OK;
+	if (!d->last || d->tries == 0 || !made) { /* the last one again: as it was */
 		buf_clear(&d->row);
 		if (d->want_row || d->last)
 			build_row(d);
@@ -232,10 +241,14 @@ static void write_begin(struct session_rows *d)
 	loop_timer_cancel(&d->timer);
 	d->write = (struct proposal){
 		.to = d->table, .evaluate = write_evaluate, .done = on_written};
-	if (d->row.err != OK || d->cursor.err != OK)
-		LOG(LOG_ERROR, AREA_BROKER, "session_row_too_large", "client=\"%s\"",
-			log_text(session_id(d->s)).text);
-	partition_propose(&d->write);
+	if (d->row.err == OK && d->cursor.err == OK) {
+		partition_propose(&d->write);
+		return;
+	}
+	LOG(LOG_ERROR, AREA_BROKER, "session_row_not_made", "client=\"%s\" err=\"%s\"",
+		log_text(session_id(d->s)).text,
+		err_text(d->row.err != OK ? d->row.err : d->cursor.err));
+	loop_call(shard_loop(session_shard(d->s)), fail_write, d);
 }
 
 uint64_t session_write(struct session *s, bool subscriptions)

@@ -71,6 +71,7 @@ static void fail(struct opening *o, enum err e)
 	if (!o->cancelled)
 		o->op.done(&o->op);
 	opening_free(o);
+	s->owner = NULL;
 	session_release(s);
 }
 
@@ -81,6 +82,7 @@ static void succeed(struct opening *o)
 	s->opening = NULL;
 	if (cancelled) {
 		opening_free(o);
+		s->owner = NULL;
 		session_close(s, false, s->expiry_s);
 		return;
 	}
