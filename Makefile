@@ -6,7 +6,7 @@
 # make unit       unit tests only;  make fuzz  short fuzz runs;  make proto  real clients
 # make crash      kill -9 and dropped writes under load
 # make install    DESTDIR= PREFIX=
-# MODE=release|asan|tsan|fuzz   BUILD=dir   ONLY="folders" (compile and unit-test a part)
+# V=1 shows the commands.  MODE=release|asan|tsan|fuzz   BUILD=dir   ONLY="folders" (compile and unit-test a part)
 MODE  ?= release
 BUILD ?= build
 O     := $(BUILD)/$(MODE)
@@ -23,6 +23,8 @@ WARN  := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-proto
 FLAGS.release := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 FLAGS.asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
 FLAGS.tsan    := -O1 -fsanitize=thread
+# One short line per step; V=1: the commands themselves.
+SAY := $(if $(V),,@)echo
 # libFuzzer is clang's; the other modes are where warnings are judged.
 FLAGS.fuzz    := -O1 -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -w
 ifeq ($(MODE),fuzz)
@@ -47,12 +49,12 @@ include $(wildcard protocols/*/build.mk tests/build.mk tools/*/build.mk)
 $(LIB): $(OBJ)
 	@rm -f $@; ar rcs $@ $^
 $(O)/sluiced: $(O)/server/main.o $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(SAY) '  LD $@'; $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(O)/%.o: %.c $(O)/.flags
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(SAY) '  CC $<'; $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 $(O)/tests/unit/%: $(O)/tests/unit/%.o $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check)
+	$(SAY) '  LD $@'; $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check)
 
 # What is built depends on the flags as well as on the files.
 $(O)/.flags: FORCE

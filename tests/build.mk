@@ -7,7 +7,7 @@ FUZZ_BINS := $(FUZZ:%.c=$(O)/%)
 FUZZ_SECONDS ?= 8
 
 $(O)/tests/fuzz/%_fuzz: $(O)/tests/fuzz/%_fuzz.o $(LIB)
-	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+	$(SAY) '  LD $@'; $(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 fuzz-bins: $(FUZZ_BINS)
 list-fuzz-bins:
 	@printf '%s\n' $(FUZZ_BINS)
@@ -24,7 +24,7 @@ proto:
 FORGETFS := $(O)/tests/crash/forgetfs
 $(O)/tests/crash/forgetfs.o: CFLAGS += $(shell pkg-config --cflags fuse3 2>/dev/null)
 $(FORGETFS): $(O)/tests/crash/forgetfs.o
-	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs fuse3)
+	$(SAY) '  LD $@'; $(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs fuse3)
 forgetfs: $(FORGETFS)
 crash:
 	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) all forgetfs

@@ -13,4 +13,4 @@ endif
 $(HTTP_OBJ) $(HTTP_TEST): CFLAGS += $(LLHTTP_INC)
 $(LLHTTP_OBJ): $(O)/llhttp/%.o: $(LLHTTP)/%.c $(O)/.flags
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -W%,$(CFLAGS)) $(LLHTTP_INC) -w -c -o $@ $<
+	$(SAY) '  CC $<'; $(CC) $(filter-out -W%,$(CFLAGS)) $(LLHTTP_INC) -w -c -o $@ $<

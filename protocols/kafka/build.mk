@@ -14,6 +14,6 @@ $(KAFKA_OBJ) $(KAFKA_TEST) $(KAFKA_FUZZ): | $(KAFKA_GEN)/kafka_schema.h
 $(KAFKA_GEN)/kafka_schema.h $(KAFKA_GEN)/kafka_schema.c &: \
 		protocols/kafka/kafka_schema.txt protocols/kafka/gen_schema.py
 	@mkdir -p $(KAFKA_GEN)
-	$(PY) protocols/kafka/gen_schema.py $< $(KAFKA_GEN)/kafka_schema.h $(KAFKA_GEN)/kafka_schema.c
+	$(SAY) '  GEN $<'; $(PY) protocols/kafka/gen_schema.py $< $(KAFKA_GEN)/kafka_schema.h $(KAFKA_GEN)/kafka_schema.c
 $(KAFKA_GEN)/kafka_schema.o: $(KAFKA_GEN)/kafka_schema.c $(KAFKA_GEN)/kafka_schema.h $(O)/.flags
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(SAY) '  CC $<'; $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<

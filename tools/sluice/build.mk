@@ -4,7 +4,7 @@ SLUICE_OBJ := $(SLUICE_SRC:%.c=$(O)/%.o)
 
 $(SLUICE_OBJ): CFLAGS += $(shell pkg-config --cflags-only-I libcurl 2>/dev/null)
 $(O)/sluice: $(SLUICE_OBJ) $(LIB)
-	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libcurl libcjson libisal)
+	$(SAY) '  LD $@'; $(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libcurl libcjson libisal)
 
 -include $(SLUICE_OBJ:.o=.d)
 
