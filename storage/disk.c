@@ -5,7 +5,8 @@
  * Admission is one subtraction: each look at the file system sets what may be admitted until the
  * next one, free space minus reserve minus what was admitted since the look before, which may
  * not have reached the file system yet. Every byte counts twice, for the log of writes and for
- * the file it ends in. */
+ * the file it ends in. The ballast's space never counts as free, also while the file is gone: what
+ * was freed for trimming, or for reading the log of writes again, must not be published into. */
 #include "storage/disk.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +31,7 @@ enum {
 	SPACE_MS = 3000,
 	SETTLE_MS = 1000, /* from a delete's staging to its being written */
 	WRITE_AMPLIFICATION = 2,
-	BALLAST_PART = 4, /* of the reserve */
+	BALLAST_PART = 4, /* of the reserve, but never less than a start may need */
 	FORMAT = 1
 };
 
@@ -170,9 +171,18 @@ static void watch_run(void *arg)
 
 /* ---- the keeper: free space, ballast, side file */
 
+/* A start writes what the log of writes holds to files once more before it is dropped. */
+static int64_t ballast_bytes(const struct disk *d)
+{
+	int64_t part = d->options.reserve_bytes / BALLAST_PART;
+	int64_t wal = d->options.store.wal_bytes_max + d->options.store.wal_bytes_max / 4;
+
+	return part > wal || part == 0 ? part : wal;
+}
+
 static void ballast_set(struct disk *d, bool want)
 {
-	int64_t bytes = d->options.reserve_bytes / BALLAST_PART;
+	int64_t bytes = ballast_bytes(d);
 	int fd;
 
 	if (want == d->ballast || bytes == 0)
@@ -198,7 +208,8 @@ static void look_at_space(struct disk *d)
 
 	if (statvfs(d->dir, &st) != 0)
 		return;
-	free_bytes = (int64_t)((uint64_t)st.f_bavail * st.f_frsize);
+	free_bytes = (int64_t)((uint64_t)st.f_bavail * st.f_frsize) -
+		(d->ballast ? 0 : ballast_bytes(d));
 	admitted = d->room_set - atomic_load(&d->room);
 	room = free_bytes - reserve - admitted;
 	/* Once short it must be clearly better before writes are taken again. */
