@@ -6,6 +6,14 @@ $(SLUICE_OBJ): CFLAGS += $(shell pkg-config --cflags-only-I libcurl 2>/dev/null)
 $(O)/sluice: $(SLUICE_OBJ) $(LIB)
 	$(SAY) '  LD $@'; $(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libcurl libcjson libisal)
 
+# Its tests run with everybody's, and alone: make unit ONLY="server/base tools/sluice".
+SLUICE_TEST := $(O)/tests/unit/tools/sluice/sluice_test
+ifneq ($(filter protocols tools/sluice,$(ONLY)),)
+UNIT_BINS += $(SLUICE_TEST)
+endif
+$(SLUICE_TEST): $(SLUICE_TEST).o $(filter-out %/main.o,$(SLUICE_OBJ)) $(LIB)
+	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs libcurl libcjson libisal check)
+
 -include $(SLUICE_OBJ:.o=.d)
 
 # The reference of all keys, from the rows of the modules.

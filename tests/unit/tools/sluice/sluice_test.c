@@ -1,0 +1,277 @@
+/* Options, paths and human forms alone; exit statuses against a server of a few lines. */
+#include <arpa/inet.h>
+#include <check.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "tools/sluice/sluice.h"
+
+static struct options *o;
+
+static void setup(void)
+{
+	o = calloc(1, sizeof *o);
+	unsetenv("SLUICE_SERVER");
+	unsetenv("SLUICE_OUTPUT");
+	unsetenv("SLUICE_USER");
+}
+static void teardown(void)
+{
+	client_end();
+	free(o);
+}
+
+/* text: words with one space between. */
+static enum exit_code read_line(const char *text)
+{
+	static char line[512];
+	static char *words[64];
+	int count = 0;
+	memset(o, 0, sizeof *o);
+	snprintf(line, sizeof line, "sluice %s", text);
+	for (char *at = line; at != NULL && *at && count < 63;) {
+		char *space = strchr(at, ' ');
+		words[count++] = at;
+		if (space != NULL)
+			*space++ = 0;
+		at = space;
+	}
+	words[count] = NULL;
+	return options_read(o, count, words);
+}
+
+START_TEST(flags_may_stand_anywhere)
+{
+	static const char *const lines[] = {
+		"stream create orders --partitions 3 --server http://x -o json",
+		"--server http://x -o json stream --partitions=3 create orders",
+		"stream -ojson create --server=http://x orders --partitions 3"};
+	for (size_t i = 0; i < 3; i++) {
+		ck_assert_int_eq(read_line(lines[i]), EXIT_OK);
+		ck_assert_ptr_eq(o->command->run, stream_create);
+		ck_assert_int_eq(o->arg_count, 1);
+		ck_assert_str_eq(o->args[0], "orders");
+		ck_assert_str_eq(o->value[FLAG_partitions], "3");
+		ck_assert_str_eq(o->value[FLAG_server], "http://x");
+		ck_assert_int_eq(o->output, OUT_JSON);
+	}
+}
+END_TEST
+
+START_TEST(refuses_what_it_does_not_know)
+{
+	static const char *const lines[] = {"nonsense", "stream", "stream nonsense",
+		"stream list x", "stream create", "stream list --bogus",
+		"stream list --partitions 3", "stream create a --partitions", "stream list -o xml",
+		"stream list --help=x", "stream create a --set novalue",
+		"stream list --timeout soon", "stream list --timeout 0", "pub a b c",
+		"a b c d e f g h i"};
+	for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
+		ck_assert_msg(read_line(lines[i]) == EXIT_USAGE, "%s", lines[i]);
+}
+END_TEST
+
+START_TEST(reads_values)
+{
+	int64_t n = 7;
+	ck_assert_int_eq(read_line("sub s -n 12 --follow --timeout 2s"), EXIT_OK);
+	ck_assert_int_eq(flag_int(o, FLAG_count, &n), EXIT_OK);
+	ck_assert_int_eq(n, 12);
+	ck_assert_int_eq(o->timeout_ms, 2000);
+	ck_assert(o->given[FLAG_follow]);
+	ck_assert_int_eq(read_line("sub s -n many"), EXIT_OK);
+	ck_assert_int_eq(flag_int(o, FLAG_count, &n), EXIT_USAGE);
+	ck_assert_int_eq(read_line("stream alter s --set a=b --set c="), EXIT_OK);
+	ck_assert_int_eq(o->set_count, 2);
+	ck_assert_str_eq(o->sets[1], "c=");
+	ck_assert_int_eq(read_line("pub t -"), EXIT_OK); /* stdin, no flag */
+	ck_assert_str_eq(o->args[1], "-");
+}
+END_TEST
+
+START_TEST(bench_passes_all_on)
+{
+	ck_assert_int_eq(read_line("--server http://x bench mqtt --qos 1 --whatever"), EXIT_OK);
+	ck_assert_ptr_eq(o->command->run, bench);
+	ck_assert_int_eq(o->raw_count, 4);
+	ck_assert_str_eq(o->raw[3], "--whatever");
+}
+END_TEST
+
+START_TEST(every_command_is_whole)
+{
+	for (const struct command *c = commands; c->noun != NULL; c++) {
+		ck_assert_ptr_nonnull(c->run);
+		ck_assert_int_le(c->args_min, c->args_max);
+		ck_assert(strlen(c->help) > 5);
+		for (const struct command *d = commands; d != c; d++)
+			ck_assert(strcmp(c->noun, d->noun) != 0 ||
+				(c->verb != NULL && strcmp(c->verb, d->verb) != 0));
+	}
+}
+END_TEST
+
+START_TEST(encodes_paths)
+{
+	static const char *const cases[][2] = {{"a/b c", "/topics/a/b%20c"},
+		{"a?b#c%", "/topics/a%3Fb%23c%25"}, {"\xc3\xa4+", "/topics/%C3%A4%2B"},
+		{"/x//", "/topics//x//"}};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		char *path = topic_path(cases[i][0]);
+		ck_assert_str_eq(path, cases[i][1]);
+		free(path);
+	}
+	char *path = path_of("/streams/", "a/b");
+	ck_assert_str_eq(path, "/streams/a%2Fb");
+	free(path);
+}
+END_TEST
+
+START_TEST(human_forms)
+{
+	static const struct {
+		int64_t n;
+		const char *bytes, *msec;
+	} cases[] = {{-1, "unlimited", "unlimited"}, {0, "0 B", "0ms"}, {1023, "1023 B", "1023ms"},
+		{1536, "1.5 KiB", "1536ms"}, {1 << 20, "1.0 MiB", "17m"},
+		{604800000, "577 MiB", "7d"}, {3600000, "3.4 MiB", "1h"}, {90000, "88 KiB", "90s"},
+		{INT64_MAX, "8192 PiB", "106751991167d"}};
+	char text[32];
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		text_of_bytes(cases[i].n, text);
+		ck_assert_str_eq(text, cases[i].bytes);
+		text_of_msec(cases[i].n, text);
+		ck_assert_str_eq(text, cases[i].msec);
+	}
+}
+END_TEST
+
+/* ---- a server that always says the same, and keeps what it was asked */
+
+static struct {
+	int fd, port, status;
+	char asked[4096];
+} server;
+
+static void *serve(void *arg)
+{
+	(void)arg;
+	for (;;) {
+		int fd = accept(server.fd, NULL, NULL);
+		char answer[256];
+		if (fd < 0)
+			return NULL;
+		ssize_t n = recv(fd, server.asked, sizeof server.asked - 1, 0);
+		server.asked[n < 0 ? 0 : n] = 0;
+		if (server.status == 0) { /* hangs */
+			usleep(500000);
+			close(fd);
+			continue;
+		}
+		int len = snprintf(answer, sizeof answer,
+			"HTTP/1.1 %d X\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
+			"{\"error\":{\"code\":\"x\",\"message\":\"because\"}}",
+			server.status);
+		n = send(fd, answer, (size_t)len, MSG_NOSIGNAL);
+		close(fd);
+	}
+}
+
+static void server_start(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET};
+	socklen_t len = sizeof a;
+	pthread_t thread;
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	server.fd = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(bind(server.fd, (struct sockaddr *)&a, sizeof a), 0);
+	ck_assert_int_eq(listen(server.fd, 10), 0);
+	ck_assert_int_eq(getsockname(server.fd, (struct sockaddr *)&a, &len), 0);
+	server.port = ntohs(a.sin_port);
+	ck_assert_int_eq(pthread_create(&thread, NULL, serve, NULL), 0);
+	pthread_detach(thread);
+}
+
+static enum exit_code run_line(const char *text)
+{
+	char line[400];
+	snprintf(line, sizeof line, "%s --server http://127.0.0.1:%d", text, server.port);
+	ck_assert_int_eq(read_line(line), EXIT_OK);
+	return o->command->run(o);
+}
+
+START_TEST(statuses_become_exit_statuses)
+{
+	static const int cases[][2] = {{400, EXIT_FAILED}, {401, EXIT_DENIED}, {403, EXIT_DENIED},
+		{404, EXIT_NOT_FOUND}, {409, EXIT_CONFLICT}, {413, EXIT_FAILED}, {500, EXIT_FAILED},
+		{503, EXIT_UNREACHABLE}, {504, EXIT_UNREACHABLE}, {507, EXIT_FAILED}};
+	server_start();
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		server.status = cases[i][0];
+		ck_assert_int_eq(run_line("stream list"), cases[i][1]);
+		ck_assert_int_eq(run_line("stream delete s --yes"), cases[i][1]);
+	}
+}
+END_TEST
+
+START_TEST(asks_for_the_right_thing)
+{
+	server_start();
+	server.status = 500;
+	ck_assert_int_eq(run_line("stream delete a/b --yes --dry-run"), EXIT_FAILED);
+	ck_assert(strncmp(server.asked, "DELETE /api/v1/streams/a%2Fb?dry_run=true ", 42) == 0);
+	ck_assert_int_eq(run_line("pub t/1 hello --retain --qos 0 --header a=b"), EXIT_FAILED);
+	ck_assert(strncmp(server.asked, "POST /topics/t/1?retain=true&qos=0 ", 35) == 0);
+	ck_assert_ptr_nonnull(strstr(server.asked, "X-Prop-a: b\r\n"));
+	ck_assert_ptr_nonnull(strstr(server.asked, "\r\n\r\nhello"));
+	ck_assert_ptr_null(strstr(server.asked, "Content-Type"));
+	ck_assert_int_eq(run_line("pub --stream s --key k --partition 2 x"), EXIT_FAILED);
+	ck_assert(strncmp(server.asked, "POST /streams/s/records?key=k&partition=2 ", 42) == 0);
+	ck_assert_int_eq(run_line("stream list --user u:p"), EXIT_FAILED);
+	ck_assert_ptr_nonnull(strstr(server.asked, "Authorization: Basic dTpw\r\n"));
+	ck_assert_int_eq(
+		run_line("stream create s --retention 7d --set a=b --set c= --partitions 3"),
+		EXIT_FAILED);
+	ck_assert_ptr_nonnull(strstr(server.asked,
+		"{\"settings\":{\"retention.ms\":\"7d\",\"a\":\"b\",\"c\":null},"
+		"\"partitions\":3,\"name\":\"s\"}"));
+}
+END_TEST
+
+START_TEST(nobody_there)
+{
+	server_start();
+	server.status = 0;
+	ck_assert_int_eq(run_line("stream list --timeout 100ms"), EXIT_UNREACHABLE);
+	server.port = 1;
+	ck_assert_int_eq(run_line("stream list"), EXIT_UNREACHABLE);
+	ck_assert_int_eq(read_line("stream list --server ftp://127.0.0.1"), EXIT_OK);
+	ck_assert_int_eq(stream_list(o), EXIT_USAGE);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("sluice");
+	TCase *tc = tcase_create("sluice");
+	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_test(tc, flags_may_stand_anywhere);
+	tcase_add_test(tc, refuses_what_it_does_not_know);
+	tcase_add_test(tc, reads_values);
+	tcase_add_test(tc, bench_passes_all_on);
+	tcase_add_test(tc, every_command_is_whole);
+	tcase_add_test(tc, encodes_paths);
+	tcase_add_test(tc, human_forms);
+	tcase_add_test(tc, statuses_become_exit_statuses);
+	tcase_add_test(tc, asks_for_the_right_thing);
+	tcase_add_test(tc, nobody_there);
+	suite_add_tcase(s, tc);
+	SRunner *r = srunner_create(s);
+	srunner_run_all(r, CK_ENV);
+	int failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed != 0;
+}
