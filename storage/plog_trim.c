@@ -128,7 +128,7 @@ static void trim_look(struct plog *p)
 static bool rows_below(const struct plog *p)
 {
 	return p->marks.first_offset >= p->tail.next_offset &&
-	       delete_limit(p) > p->first.index + ROWS_DELETE_ENTRIES;
+		delete_limit(p) > p->first.index + ROWS_DELETE_ENTRIES;
 }
 
 void plog_trim(struct plog *p, int64_t offset, uint64_t keep_index)
