@@ -157,6 +157,18 @@ static const char *setting(const struct conf *c, const char *key)
 	return "";
 }
 
+static bool tls_wanted(const struct conf *c)
+{
+	static const char *const doors[] = {"listen.mqtts", "listen.https", "listen.kafkas"};
+
+	for (size_t i = 0; i < sizeof doors / sizeof doors[0]; i++) {
+		const char *at = setting(c, doors[i]);
+		if (*at != 0 && strcmp(at, "off") != 0)
+			return true;
+	}
+	return false;
+}
+
 /* What only the start would find out: certificates that do not fit. */
 static enum err settings_check(const struct conf *c, char *why, size_t why_size)
 {
@@ -165,7 +177,7 @@ static enum err settings_check(const struct conf *c, char *why, size_t why_size)
 	struct tls_context *x;
 	enum err e;
 
-	if (*f.cert == 0 && *f.key == 0)
+	if (*f.cert == 0 && *f.key == 0 && !tls_wanted(c))
 		return OK;
 	e = tls_context_new(&f, &x, why, why_size);
 	if (e == OK)
