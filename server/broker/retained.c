@@ -66,12 +66,13 @@ struct retained_send {
 	struct shard *shard;
 	struct subscription *sub;
 	bool active, dead, literal;
-	struct bytes prefix; /* within the filter */
+	struct bytes prefix; /* of the filter; in text: reads outlive the subscription */
 	int part_count, busy;
 	struct part *parts;
 	/* Hashes of topics whose newer retained message came live since the reading began: their
 	 * rows may have been read before it and must not follow it. */
 	struct map newer;
+	uint8_t text[];
 };
 
 /* What all matching topics start with. "a/#" matches "a", too. */
@@ -166,11 +167,14 @@ void retained_begin(struct subscription *sub)
 {
 	struct shard *s = sub->who->shard;
 	retained_cancel(sub->who, sub);
-	struct retained_send *j = mem_new(sizeof *j);
+	bool literal = topic_filter_literal(sub->filter);
+	struct bytes prefix = literal ? sub->filter : filter_prefix(sub->filter);
+	struct retained_send *j = mem_new(sizeof *j + prefix.len);
 	j->shard = s;
 	j->sub = sub;
-	j->literal = topic_filter_literal(sub->filter);
-	j->prefix = j->literal ? sub->filter : filter_prefix(sub->filter);
+	j->literal = literal;
+	memcpy(j->text, prefix.at, prefix.len);
+	j->prefix = bytes_of(j->text, prefix.len);
 	parts_make(j);
 	list_push_back(&subscriber_state_make(sub->who)->retained, &j->in_sub);
 	list_push_back(&s->retained_queued, &j->node);
