@@ -108,7 +108,16 @@ static enum err result(char *error, const char *what)
 	return e;
 }
 
-static void set_blobs(rocksdb_options_t *o)
+/* Half of the budget each: a family that is written faster than flushed is slowed down at four, so
+ * the memory of writes is bounded by twice the budget. */
+static size_t log_buffer_bytes(const struct store_options *c)
+{
+	size_t half = (size_t)c->write_buffer_bytes / 2;
+
+	return half < (size_t)LOG_BUFFER_BYTES ? half : (size_t)LOG_BUFFER_BYTES;
+}
+
+static void set_blobs(rocksdb_options_t *o, const struct store_options *c)
 {
 	rocksdb_options_set_enable_blob_files(o, 1);
 	rocksdb_options_set_min_blob_size(o, BLOB_BYTES_MIN);
@@ -116,11 +125,12 @@ static void set_blobs(rocksdb_options_t *o)
 	rocksdb_options_set_blob_compression_type(o, rocksdb_no_compression);
 	rocksdb_options_set_enable_blob_gc(o, 0);
 	rocksdb_options_set_compression(o, rocksdb_no_compression);
-	rocksdb_options_set_write_buffer_size(o, LOG_BUFFER_BYTES);
+	rocksdb_options_set_write_buffer_size(o, log_buffer_bytes(c));
 	rocksdb_options_set_target_file_size_base(o, LOG_TABLE_BYTES);
 }
 
-static rocksdb_options_t *family_options(struct store_rocks *r, int f)
+static rocksdb_options_t *family_options(
+	struct store_rocks *r, int f, const struct store_options *c)
 {
 	rocksdb_options_t *o = rocksdb_options_create();
 	rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
@@ -138,7 +148,7 @@ static rocksdb_options_t *family_options(struct store_rocks *r, int f)
 	rocksdb_options_set_max_write_buffer_number(o, 4);
 	rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
 	if (f < FAMILY_COUNT && store_family_is_log((enum store_family)f)) {
-		set_blobs(o);
+		set_blobs(o, c);
 		return o;
 	}
 	rocksdb_options_set_compression(o, rocksdb_lz4_compression);
@@ -670,7 +680,7 @@ enum err store_open_rocks(const char *dir, const struct store_options *o, struct
 	r->base.ops = &rocks_ops;
 	r->cache = rocksdb_cache_create_lru((size_t)o->block_cache_bytes);
 	for (int f = 0; f < HANDLES; f++)
-		r->options[f] = family_options(r, f);
+		r->options[f] = family_options(r, f, o);
 	r->write_options = rocksdb_writeoptions_create();
 	r->read_options = rocksdb_readoptions_create();
 	r->log_read_options = rocksdb_readoptions_create();
