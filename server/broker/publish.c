@@ -132,7 +132,9 @@ static enum err claim_evaluate(const struct batch_op *op, struct eval *v, int64_
 	if (e != OK)
 		return e;
 	e = eval_get(v, KEYSPACE_QOS2, key, &held);
-	if (e == OK && held.len == CLAIM_BYTES) {
+	/* A session before this one left it: its client may use the id for something new. */
+	bool own = e == OK && held.len == CLAIM_BYTES && get_u64be(held.at) >= op->claim.born;
+	if (own) {
 		*offset = (int64_t)get_u64be(held.at + EPOCH_BYTES);
 		return ERR_EXISTS;
 	}

@@ -10,6 +10,7 @@
 struct qos2_claim {
 	struct bytes client_id; /* borrowed until shard_publish_claimed returns */
 	uint64_t epoch;         /* of the session's claim */
+	uint64_t born;          /* epoch in which the session began: older rows are not its own */
 	uint16_t packet_id;
 };
 

@@ -32,12 +32,14 @@ static void on_timer(struct loop_timer *t)
 	on_hook(&d->hook);
 }
 
-struct session_rows *durable_new(struct session *s, struct partition *table, uint64_t epoch)
+struct session_rows *durable_new(
+	struct session *s, struct partition *table, uint64_t epoch, uint64_t born)
 {
 	struct session_rows *d = mem_new(sizeof *d);
 	d->s = s;
 	d->table = table;
 	d->epoch = epoch;
+	d->born = born;
 	buf_init(&d->row, ROW_BYTES_MAX);
 	buf_init(&d->cursor, ROW_BYTES_MAX);
 	loop_hook_init(&d->hook, on_hook);
@@ -54,21 +56,26 @@ void durable_free(struct session_rows *d)
 	buf_fini(&d->row);
 	buf_fini(&d->cursor);
 	mem_free(d->groups);
+	mem_free(d->tickets);
 	mem_free(d);
 }
 
-bool durable_list(struct session_rows *d, uint64_t group)
+uint64_t durable_list(struct session_rows *d, uint64_t group, bool saved)
 {
 	for (uint32_t i = 0; i < d->group_count; i++)
 		if (d->groups[i] == group)
-			return false;
+			return d->tickets[i];
 	if (d->group_count == UINT16_MAX)
-		return false;
-	uint64_t *groups = mem_resize(d->groups, (d->group_count + 1) * sizeof *groups);
-	must(groups != NULL);
-	groups[d->group_count++] = group;
-	d->groups = groups;
-	return true;
+		return 0;
+	size_t size = (d->group_count + 1) * sizeof *d->groups;
+	d->groups = mem_resize(d->groups, size);
+	d->tickets = mem_resize(d->tickets, size);
+	must(d->groups != NULL);
+	must(d->tickets != NULL);
+	uint32_t at = d->group_count++;
+	d->groups[at] = group;
+	d->tickets[at] = saved ? 0 : session_write(d->s, true);
+	return d->tickets[at];
 }
 
 /* The partitions a subscriber can read, one after the other. */
@@ -114,6 +121,7 @@ static void build_row(struct session_rows *d)
 	struct session *s = d->s;
 	struct session_row row = {.connected = !d->last,
 		.epoch = d->epoch,
+		.born = d->born,
 		.expiry_s = s->expiry_s,
 		.since_ms = loop_now_wall_ms(shard_loop(session_shard(s))),
 		.group_count = d->group_count};

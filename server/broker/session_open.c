@@ -17,7 +17,7 @@ struct opening {
 	struct qos2_walk walk;
 	uint64_t *groups;
 	uint32_t group_count;
-	uint64_t epoch;
+	uint64_t epoch, born;
 	struct subscribe *subscribes; /* of a session that goes on */
 	struct session_row_sub *saved;
 	uint32_t pending;
@@ -211,9 +211,11 @@ static void resubscribe(struct opening *o)
 		subscriber_subscribe(&o->subscribes[i]);
 }
 
-static void on_received(struct qos2_walk *w, uint64_t group, uint16_t packet_id)
+static void on_received(struct qos2_walk *w, uint64_t group, uint16_t packet_id, uint64_t epoch)
 {
 	struct opening *o = list_entry(w, struct opening, walk);
+	if (epoch < o->born)
+		return; /* of an earlier session, which never listed it */
 	enum err e = session_ids_add(
 		&o->s->received, (struct session_id){group, packet_id, ID_RECEIVED});
 	if (e != OK && e != ERR_EXISTS)
@@ -274,6 +276,7 @@ static void put_fresh(
 	}
 	struct session_row row = {.connected = true,
 		.epoch = o->epoch,
+		.born = o->born,
 		.expiry_s = o->op.expiry_s,
 		.since_ms = eval_now_ms(v),
 		.group_count = o->group_count};
@@ -306,6 +309,7 @@ static enum err claim_evaluate(struct proposal *p, struct eval *v)
 	int64_t now = eval_now_ms(v);
 	o->op.present = o->existed && !o->op.clean && session_row_ends_ms(&old, now) > now;
 	o->epoch = eval_index(v);
+	o->born = o->op.present ? old.born : o->epoch;
 	mem_free(o->groups);
 	o->groups = mem_new((old.group_count + 1) * sizeof *o->groups);
 	o->group_count = old.group_count;
@@ -336,9 +340,9 @@ static void on_claimed(struct proposal *p)
 	}
 	settle_old_will(o);
 	if (o->op.present || o->op.expiry_s > 0) {
-		s->durable = durable_new(s, p->to, o->epoch);
+		s->durable = durable_new(s, p->to, o->epoch, o->born);
 		for (uint32_t i = 0; i < o->group_count; i++)
-			durable_list(s->durable, o->groups[i]);
+			(void)durable_list(s->durable, o->groups[i], true);
 	}
 	if (o->group_count > 0)
 		walk_received(o);

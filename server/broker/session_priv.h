@@ -43,11 +43,12 @@ struct table_watch {
 struct session_rows { /* what a session in rows has beside */
 	struct session *s;
 	struct partition *table;
-	uint64_t epoch;
+	uint64_t epoch, born;    /* of this claim, and of the first one of this session */
 	struct proposal write;   /* one at a time */
 	struct buf row, cursor;  /* the bytes it writes */
 	uint64_t begun, written; /* writes */
-	uint64_t *groups;        /* partitions that QoS 2 came in to */
+	uint64_t *groups;        /* partitions that QoS 2 came in to, ... */
+	uint64_t *tickets;       /* ... and the write that lists each */
 	uint32_t group_count;
 	uint8_t tries; /* of the last write */
 	bool writing, want_row, want_cursor;
@@ -74,10 +75,13 @@ struct partition *session_partition(struct shard *s, uint64_t group); /* NULL: g
 extern const struct claim_ops session_claim_ops;
 
 /* session_durable.c */
-struct session_rows *durable_new(struct session *s, struct partition *table, uint64_t epoch);
+struct session_rows *durable_new(
+	struct session *s, struct partition *table, uint64_t epoch, uint64_t born);
 void durable_free(struct session_rows *d);
 void durable_close(struct session_rows *d, bool will);
-bool durable_list(struct session_rows *d, uint64_t group); /* whether it is new */
+/* Lists a partition; what is new and not in the row yet (else saved) is written. Gives the write
+ * that lists it. */
+uint64_t durable_list(struct session_rows *d, uint64_t group, bool saved);
 
 /* session_absent.c */
 void absent_home_init(struct session_home *h);
@@ -99,7 +103,7 @@ struct qos2_walk {              /* embed: rows of one client in several partitio
 	bool remove;  /* else: each is called */
 	uint8_t *key; /* private */
 	enum err err;
-	void (*each)(struct qos2_walk *w, uint64_t group, uint16_t packet_id);
+	void (*each)(struct qos2_walk *w, uint64_t group, uint16_t packet_id, uint64_t epoch);
 	void (*done)(struct qos2_walk *w); /* never inside qos2_walk */
 };
 void qos2_walk(struct qos2_walk *w);

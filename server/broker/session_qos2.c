@@ -52,7 +52,7 @@ static void give(struct qos2_walk *w)
 		int64_t offset;
 		if (qos2_row_decode(
 			    w->read.rows[i].key, w->read.rows[i].value, &id, &epoch, &offset) == OK)
-			w->each(w, w->groups[w->at], id);
+			w->each(w, w->groups[w->at], id, epoch);
 	}
 }
 
@@ -155,15 +155,20 @@ enum err session_publish_once(
 {
 	if (s->durable == NULL)
 		return shard_publish(session_shard(s), m, p);
-	struct qos2_claim claim = {session_id(s), s->durable->epoch, packet_id};
-	return shard_publish_claimed(session_shard(s), m, &claim, p);
+	struct session_rows *d = s->durable;
+	struct qos2_claim claim = {session_id(s), d->epoch, d->born, packet_id};
+	enum err e = shard_publish_claimed(session_shard(s), m, &claim, p);
+	/* Listed while it is under way: if the client goes before the outcome, its row is known. */
+	if (e == OK && p->partition != NULL)
+		(void)durable_list(d, partition_group(p->partition), false);
+	return e;
 }
 
 uint64_t session_listed(struct session *s, struct partition *p)
 {
-	if (s->durable == NULL || p == NULL || !durable_list(s->durable, partition_group(p)))
+	if (s->durable == NULL || p == NULL)
 		return 0;
-	return session_write(s, true);
+	return durable_list(s->durable, partition_group(p), false);
 }
 
 static enum err release_evaluate(struct proposal *p, struct eval *v)

@@ -4,7 +4,8 @@
 #include "server/base/mem.h"
 
 enum {
-	ROW_VERSION = 1,
+	ROW_VERSION = 2,
+	CURSOR_VERSION = 1,
 	FLAG_CONNECTED = 1,
 	SUB_BYTES_MIN = 2 + 1 + 4 + 2,
 	PLACE_BYTES = 16,
@@ -34,6 +35,7 @@ void session_row_begin(struct buf *out, const struct session_row *row, const uin
 	buf_add_u8(out, ROW_VERSION);
 	buf_add_u8(out, row->connected ? FLAG_CONNECTED : 0);
 	buf_add_u64be(out, row->epoch);
+	buf_add_u64be(out, row->born);
 	buf_add_u32be(out, row->expiry_s);
 	buf_add_u64be(out, (uint64_t)row->since_ms);
 	buf_add_u16be(out, (uint16_t)row->group_count);
@@ -103,6 +105,7 @@ enum err session_row_read(struct bytes in, struct session_row *out)
 		return ERR_CORRUPT;
 	out->connected = flags & FLAG_CONNECTED;
 	out->epoch = rd_u64be(&r);
+	out->born = rd_u64be(&r);
 	out->expiry_s = rd_u32be(&r);
 	out->since_ms = (int64_t)rd_u64be(&r);
 	out->group_count = rd_count(&r, rd_u16be(&r), 8);
@@ -153,7 +156,7 @@ int64_t session_row_ends_ms(const struct session_row *row, int64_t now_ms)
 
 size_t cursor_row_begin(struct buf *out)
 {
-	buf_add_u8(out, ROW_VERSION);
+	buf_add_u8(out, CURSOR_VERSION);
 	return hole(out, 4);
 }
 void cursor_row_position(struct buf *out, struct session_place place)
@@ -191,7 +194,7 @@ void cursor_row_end(struct buf *out, size_t mark, uint32_t positions, const stru
 enum err cursor_row_read(struct bytes in, struct cursor_row *out)
 {
 	struct rd r = rd_over(in);
-	if (rd_u8(&r) != ROW_VERSION)
+	if (rd_u8(&r) != CURSOR_VERSION)
 		return ERR_CORRUPT;
 	out->position_count = rd_count(&r, rd_u32be(&r), PLACE_BYTES);
 	out->positions = rd_take(&r, (size_t)out->position_count * PLACE_BYTES);

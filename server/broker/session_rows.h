@@ -17,14 +17,14 @@ struct session_place { /* an offset in the partition of a group */
 	int64_t offset;
 };
 
-/* KEYSPACE_SESSION. OFFSET/SIZE/MEANING: 0/1 version 1; 1/1 flags (1: connected); 2/8 epoch;
- * 10/4 expiry in s; 14/8 wall ms of the last connect or disconnect; 22/2 n of partitions that QoS 2
- * was published to, n * 8 their groups; then 4 n of subscriptions, each: 2 length and filter,
- * 1 options (bits 0-1 QoS, 2 No Local, 3 Retain As Published), 4 identifier, 2 n of starts, each
- * 8 group and 8 offset. All big endian. */
+/* KEYSPACE_SESSION. OFFSET/SIZE/MEANING: 0/1 version 2; 1/1 flags (1: connected); 2/8 epoch;
+ * 10/8 epoch in which the session began; 18/4 expiry in s; 22/8 wall ms of the last connect or
+ * disconnect; 30/2 n of partitions that QoS 2 was published to, n * 8 their groups; then 4 n of
+ * subscriptions, each: 2 length and filter, 1 options (bits 0-1 QoS, 2 No Local, 3 Retain As
+ * Published), 4 identifier, 2 n of starts, each 8 group and 8 offset. All big endian. */
 struct session_row {
 	bool connected;
-	uint64_t epoch;
+	uint64_t epoch, born;
 	uint32_t expiry_s;
 	int64_t since_ms;
 	uint32_t group_count;

@@ -813,9 +813,11 @@ START_TEST(a_claimed_message_is_stored_once)
 	world_start(&w, LOOPS);
 	struct reader *r = reader_new(1);
 	ck_assert_int_eq(subscribe(r, "#"), OK);
-	struct qos2_claim claim = {bytes_text("client"), 5, 7}, next = {bytes_text("client"), 5, 8};
-	struct qos2_claim older = {bytes_text("client"), 4, 9},
-			  newer = {bytes_text("client"), 6, 7};
+	struct qos2_claim claim = {bytes_text("client"), 5, 5, 7},
+			  next = {bytes_text("client"), 5, 5, 8};
+	struct qos2_claim older = {bytes_text("client"), 4, 4, 9},
+			  newer = {bytes_text("client"), 6, 5, 7},
+			  other = {bytes_text("client"), 7, 7, 7};
 	struct world_publish a = {
 		.m = {.topic = bytes_text("a"), .value = bytes_text("v"), .qos = 2, .retain = true},
 		.claim = &claim};
@@ -832,6 +834,12 @@ START_TEST(a_claimed_message_is_stored_once)
 	a.claim = &older;
 	ck_assert_int_eq(world_publish(&w, 1, &a), ERR_FENCED);
 	reader_wait(r, 3);
+	a.claim = &other; /* a session begun anew: its packet 7 is another message */
+	ck_assert_int_eq(world_publish(&w, 1, &a), OK);
+	ck_assert_int_eq(a.p.offset, first + 2);
+	ck_assert_int_eq(world_publish(&w, 1, &a), OK);
+	ck_assert_int_eq(a.p.offset, first + 2);
+	reader_wait(r, 4);
 	uint8_t key[16];
 	uint16_t id;
 	uint64_t epoch;

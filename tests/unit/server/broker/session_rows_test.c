@@ -10,6 +10,7 @@ static void make_session(struct buf *out)
 	const uint64_t groups[] = {17, 99};
 	struct session_row row = {.connected = true,
 		.epoch = 0x1122334455667788,
+		.born = 0x1122334455667700,
 		.expiry_s = 3600,
 		.since_ms = 1700000000000,
 		.group_count = 2};
@@ -59,6 +60,7 @@ START_TEST(a_session_comes_back)
 	ck_assert_int_eq(session_row_read(buf_bytes(&b), &row), OK);
 	ck_assert(row.connected);
 	ck_assert_uint_eq(row.epoch, 0x1122334455667788);
+	ck_assert_uint_eq(row.born, 0x1122334455667700);
 	ck_assert_uint_eq(row.expiry_s, 3600);
 	ck_assert_uint_eq(row.group_count, 2);
 	ck_assert_uint_eq(session_row_group(&row, 1), 99);
