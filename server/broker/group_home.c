@@ -670,8 +670,10 @@ static void on_call(struct loop_msg *m)
 		list_push_back(&s->waiting, &c->node);
 		return;
 	}
+	/* Once answered, the call is its caller's again. */
+	bool heartbeat = c->kind == GROUP_CALL_HEARTBEAT;
 	run_call(s, c);
-	if (c->kind != GROUP_CALL_HEARTBEAT || group_idle(&s->group))
+	if (!heartbeat || group_idle(&s->group))
 		slot_settle(s);
 }
 
