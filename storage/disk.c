@@ -150,7 +150,10 @@ static enum err open_store(struct disk *d, char *why, size_t why_size)
 	struct store_options o = d->options.store;
 
 	if (e != OK) {
-		snprintf(why, why_size, "%s/side: %s", d->dir, err_text(e));
+		snprintf(why, why_size,
+			"%s/side: %s; it tells what the store must hold: remove it only if nothing "
+			"else is damaged",
+			d->dir, err_text(e));
 		return e;
 	}
 	e = store_open_rocks(d->store_path, &o, &d->store, why, why_size);
@@ -160,9 +163,10 @@ static enum err open_store(struct disk *d, char *why, size_t why_size)
 		return OK;
 	snprintf(why, why_size,
 		"%s lacks synced writes (at %llu, the side file says %llu): it counts as wiped; "
-		"remove the folder to let its replicas be filled anew",
+		"remove the folder to let its replicas be filled anew, or, where it is the only "
+		"copy, remove %s/side to go on with what is left",
 		d->dir, (unsigned long long)store_sequence(d->store),
-		(unsigned long long)side_sequence(d->side));
+		(unsigned long long)side_sequence(d->side), d->dir);
 	LOG(LOG_ERROR, AREA_STORAGE, "store_behind", "dir=%s sequence=%llu side=%llu", d->dir,
 		(unsigned long long)store_sequence(d->store),
 		(unsigned long long)side_sequence(d->side));

@@ -1,7 +1,11 @@
 /* Reading entries. What the ring holds is given from memory; what lies below it a worker reads
  * from the store: a search for the first entry, a walk over headers until the budget is full, and
  * multi-gets of the payloads, each checked. A read never goes from the store into the ring: the
- * next one does, so an answer needs the loop only at its two ends. */
+ * next one does, so an answer needs the loop only at its two ends.
+ *
+ * An entry that cannot be read is told to the operator, and what stands before it is served: a
+ * damaged file costs the records in it. */
+#include "server/base/log.h"
 #include "server/base/mem.h"
 #include "storage/keys.h"
 #include "storage/plog_priv.h"
@@ -86,6 +90,24 @@ static enum err find_start(const struct plog_read *r, uint64_t *start)
 	return plog_search(r->log, r->low, r->high, plog_reached_offset, &r->offset, start, &h);
 }
 
+/* All of them, or, where one is damaged, those before it. */
+static enum err get_payloads(
+	const struct plog *p, int count, const struct bytes *keys, struct slice *out)
+{
+	enum err e = store_multi_get(p->env.store, NULL, p->family, count, keys, out);
+
+	if (e != ERR_CORRUPT && e != ERR_IO)
+		return e;
+	for (int i = 0; i < count; i++) {
+		slice_unref(&out[i]);
+		out[i] = (struct slice){NULL, {NULL, 0}};
+	}
+	e = OK;
+	for (int i = 0; i < count && e == OK; i++)
+		e = store_multi_get(p->env.store, NULL, p->family, 1, &keys[i], &out[i]);
+	return e;
+}
+
 static enum err fetch_payloads(struct plog_read *r, const struct found *found, int count)
 {
 	const struct plog *p = r->log;
@@ -93,7 +115,7 @@ static enum err fetch_payloads(struct plog_read *r, const struct found *found, i
 	struct bytes at[BATCH_ENTRIES] = {{NULL, 0}};
 	struct slice out[BATCH_ENTRIES] = {{NULL, {NULL, 0}}};
 	int asked = 0, next = 0;
-	enum err e = OK;
+	enum err got = OK, e = OK;
 
 	for (int i = 0; i < count; i++) {
 		if (found[i].head.payload_bytes == 0 || (found[i].head.flags & ENTRY_TRIMMED))
@@ -103,7 +125,7 @@ static enum err fetch_payloads(struct plog_read *r, const struct found *found, i
 		asked++;
 	}
 	if (asked > 0)
-		e = store_multi_get(p->env.store, NULL, p->family, asked, at, out);
+		got = get_payloads(p, asked, at, out);
 	for (int i = 0; i < count && e == OK; i++) {
 		const struct entry_header *h = &found[i].head;
 		struct entry *entry = NULL;
@@ -111,7 +133,8 @@ static enum err fetch_payloads(struct plog_read *r, const struct found *found, i
 		if (h->payload_bytes == 0 || (h->flags & ENTRY_TRIMMED))
 			entry = entry_of(p->group, found[i].index, h, NULL);
 		else if (out[next].chunk == NULL)
-			e = ERR_CORRUPT; /* or trimmed meanwhile: read_home knows */
+			e = got != OK ? got
+				      : ERR_CORRUPT; /* or trimmed meanwhile: read_home knows */
 		else
 			e = plog_entry_check(p, found[i].index, h, &out[next++], &entry);
 		if (e == OK)
@@ -195,6 +218,14 @@ static bool trimmed(const struct plog_read *r)
 			   : r->offset < p->marks.first_offset;
 }
 
+static void tell_unreadable(const struct plog_read *r)
+{
+	LOG(LOG_ERROR, AREA_STORAGE, "entry_unreadable",
+		"group=%llu offset=%lld index=%llu read=%d err=\"%s\"",
+		(unsigned long long)r->log->group, (long long)r->offset,
+		(unsigned long long)r->hint_index, r->count, err_text(r->err));
+}
+
 static void read_home(struct job *j)
 {
 	struct plog_read *r = list_entry(j, struct plog_read, job);
@@ -205,6 +236,10 @@ static void read_home(struct job *j)
 		r->err = ERR_CLOSED;
 	else if (trimmed(r))
 		r->err = ERR_RANGE;
+	else if (r->err == ERR_CORRUPT || r->err == ERR_IO)
+		tell_unreadable(r);
+	if (r->err == ERR_CORRUPT && r->count > 0)
+		r->err = OK; /* the next read begins at the damage */
 	if (r->err != OK)
 		drop_all(r);
 	for (int i = 0; i < r->count && r->low < r->high; i++)

@@ -520,6 +520,17 @@ START_TEST(finds_broken_payloads)
 	do_read(&r);
 	ck_assert_int_eq(r.err, ERR_CORRUPT);
 	ck_assert_int_eq(r.count, 0);
+	if (_i < 2) { /* what stands before it is served */
+		struct plog_read before = {.offset = -1,
+			.hint_index = 2,
+			.end_offset = INT64_MAX,
+			.bytes_max = 1 << 20};
+		do_read(&before);
+		ck_assert_int_eq(before.err, OK);
+		ck_assert_int_eq(before.count, 3);
+		ck_assert_uint_eq(before.entries[2]->index, 4);
+		free_read(&before);
+	}
 	end_life(false);
 	store_close(store);
 }
