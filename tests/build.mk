@@ -1,4 +1,4 @@
-# Fuzz targets, the tests with real clients, the crash tests.
+# Fuzz targets, the tests with real clients, the tests of crashes and of faults.
 
 # Each tests/fuzz/X_fuzz.c is a libFuzzer target over the library built by clang with its
 # sanitizers; what it starts from is tests/fuzz/corpus/X.
@@ -30,5 +30,9 @@ crash:
 	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) all forgetfs
 	@SLUICE_BIN=$(BUILD)/release $(PY) -m pytest -q -p no:cacheprovider tests/crash $(ARGS)
 
-.PHONY: fuzz fuzz-bins list-fuzz-bins proto crash forgetfs
+faults:
+	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) all forgetfs
+	@SLUICE_BIN=$(BUILD)/release $(PY) -m pytest -q -p no:cacheprovider tests/faults $(ARGS)
+
+.PHONY: fuzz fuzz-bins list-fuzz-bins proto crash faults forgetfs
 -include $(FUZZ_BINS:=.d) $(FORGETFS).d
