@@ -44,10 +44,21 @@ struct tls {
 
 /* The context */
 
+/* The library says only that it failed when a file is missing or not to be read, or has nothing of
+ * the kind in it; the first two are found out here. */
 static enum err refuse(char *why, size_t size, const char *key, const char *file, int code)
 {
-	char text[80] = "";
-	wolfSSL_ERR_error_string_n((unsigned long)(code < 0 ? -code : code), text, sizeof text);
+	char text[80] = "nothing usable in it";
+	FILE *f = fopen(file, "rb");
+	if (f == NULL || fgetc(f) == EOF)
+		snprintf(text, sizeof text, "%s",
+			f == NULL           ? strerror(errno)
+				: ferror(f) ? strerror(errno)
+					    : "the file is empty");
+	else if (code < 0)
+		wolfSSL_ERR_error_string_n((unsigned long)-code, text, sizeof text);
+	if (f != NULL)
+		fclose(f);
 	snprintf(why, size, "%s: %s: %s", key, file, text);
 	return ERR_INVALID;
 }

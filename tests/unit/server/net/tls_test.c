@@ -274,10 +274,16 @@ END_TEST
 
 START_TEST(refuses_bad_files_by_key)
 {
-	static const char *const cases[][2] = {{"tls.cert=/nonexistent", "tls.cert"},
-		{"tls.key=/nonexistent", "tls.key"}, {"tls.client=required", "tls.ca"},
-		{"tls.ca=/nonexistent", "tls.ca"}, {"tls.crl=/nonexistent", "tls.crl"},
-		{"tls.cert=", "tls.cert"}};
+	static const char *const cases[][2] = {
+		{"tls.cert=/nonexistent", "tls.cert: /nonexistent: No such file"},
+		{"tls.key=/nonexistent", "tls.key: /nonexistent: No such file"},
+		{"tls.client=required", "tls.ca"},
+		{"tls.ca=/nonexistent", "tls.ca: /nonexistent: No such file"},
+		{"tls.crl=/nonexistent", "tls.crl: /nonexistent: No such file"},
+		{"tls.cert=", "tls.cert"},
+		{"tls.cert=/dev/null", "tls.cert: /dev/null: the file is empty"},
+		{"tls.key=/etc/hostname", "tls.key: /etc/hostname: "},
+		{"tls.cert=/", "tls.cert: /: Is a directory"}};
 	char cert[128], key[128];
 	snprintf(cert, sizeof cert, "tls.cert=%s/live.pem", folder);
 	snprintf(key, sizeof key, "tls.key=%s/live.key", folder);
@@ -285,6 +291,7 @@ START_TEST(refuses_bad_files_by_key)
 				 "listen.mqtts=127.0.0.1:0", cert, key, cases[_i][0], NULL}),
 		ERR_INVALID);
 	ck_assert_msg(strncmp(fix_why, cases[_i][1], strlen(cases[_i][1])) == 0, "%s", fix_why);
+	ck_assert_msg(strstr(fix_why, ": ok") == NULL, "%s", fix_why);
 	fixture_free();
 }
 END_TEST
@@ -301,6 +308,6 @@ int main(void)
 	tcase_add_test(tc, minimum_version_holds);
 	tcase_add_test(tc, garbage_and_silence_end);
 	tcase_add_test(tc, reload_changes_the_certificate);
-	tcase_add_loop_test(tc, refuses_bad_files_by_key, 0, 6);
+	tcase_add_loop_test(tc, refuses_bad_files_by_key, 0, 9);
 	return run_tests(tc);
 }
