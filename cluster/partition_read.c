@@ -7,10 +7,7 @@
  * memory the other may have freed. */
 #include "cluster/partition_priv.h"
 
-enum {
-	READ_ENTRIES_MAX = 4096,
-	INFLATED_MAX = 256 << 20, /* a batch walked for a time inflates to no more */
-};
+enum { READ_ENTRIES_MAX = 4096 };
 
 /* --- rows --- */
 
@@ -416,7 +413,7 @@ static enum err seek_batch(struct offset_seek *s, const struct batch *b, int64_t
 
 	if (b->max_ms < s->time_ms)
 		return ERR_NOTFOUND;
-	e = batch_walk_init(&w, b, INFLATED_MAX);
+	e = batch_walk_init(&w, b, BATCH_INFLATED_MAX);
 	if (e != OK)
 		return e;
 	while ((e = batch_walk_next(&w, &r)) == OK) {

@@ -5,7 +5,9 @@
 #define STORAGE_RECORD_BATCH_H
 #include "server/base/buf.h"
 
-enum { BATCH_HEADER_BYTES = 61, BATCH_COUNT_MAX = 1000000 };
+/* BATCH_INFLATED_MAX: no stored batch inflates to more, so whoever reads one allows for it; not a
+ * setting, or a batch taken under a larger one could not be read any more. */
+enum { BATCH_HEADER_BYTES = 61, BATCH_COUNT_MAX = 1000000, BATCH_INFLATED_MAX = 64 << 20 };
 enum batch_codec { CODEC_NONE, CODEC_GZIP, CODEC_SNAPPY, CODEC_LZ4, CODEC_ZSTD, CODEC_COUNT };
 
 struct batch {                /* a decoded header over borrowed bytes */

@@ -8,7 +8,7 @@
 #include "server/broker/admin.h"
 #include "server/broker/publish.h"
 
-enum { RECORDS_MAX = 10000, RECORDS_DEFAULT = 100, INFLATE_FACTOR = 16, TYPE_BYTES_MAX = 128 };
+enum { RECORDS_MAX = 10000, RECORDS_DEFAULT = 100, TYPE_BYTES_MAX = 128 };
 
 /* ---- record headers from request headers */
 
@@ -204,7 +204,6 @@ static void add_record(struct read_op *op, struct json *j, const struct record *
 /* Adds the records of one batch from op->offset on, which moves. */
 static enum err add_batch(struct read_op *op, struct json *j, const struct batch *b)
 {
-	size_t most = (size_t)shard_conf(op->x->shard)->message_bytes_max * INFLATE_FACTOR;
 	struct batch_walk w;
 	struct record r;
 	enum err e;
@@ -213,7 +212,7 @@ static enum err add_batch(struct read_op *op, struct json *j, const struct batch
 		op->offset = b->base_offset + b->last_offset_delta + 1;
 		return OK;
 	}
-	e = batch_walk_init(&w, b, most);
+	e = batch_walk_init(&w, b, BATCH_INFLATED_MAX);
 	if (e != OK)
 		return e;
 	while (op->max > 0 && (e = batch_walk_next(&w, &r)) == OK) {

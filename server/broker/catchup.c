@@ -62,12 +62,11 @@ static enum err batch_unreadable(struct shard *s, const struct entry_walk *w, en
 /* Opens the next batch with records at or above from. */
 static enum err batch_open(struct shard *s, struct entry_walk *w, int64_t from)
 {
-	size_t inflated_max = (size_t)s->broker->conf->message_bytes_max * 4;
 	enum err e;
 	while ((e = change_batches_next(&w->batches, &w->batch, &w->holder)) == OK) {
 		if (w->batch.control || w->batch.base_offset + w->batch.last_offset_delta < from)
 			continue;
-		e = batch_walk_init(&w->walk, &w->batch, inflated_max);
+		e = batch_walk_init(&w->walk, &w->batch, BATCH_INFLATED_MAX);
 		w->open = e == OK;
 		if (w->open)
 			return OK;

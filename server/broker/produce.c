@@ -7,7 +7,7 @@
 #include "server/base/mem.h"
 #include "server/broker/keyspace.h"
 
-enum { ROW_VERSION = 1, INFLATE_FACTOR = 16 };
+enum { ROW_VERSION = 1 };
 
 enum err producer_row_read(struct bytes in, struct producer_row *out)
 {
@@ -148,7 +148,7 @@ static enum err check(
 		return ERR_INVALID; /* more than one batch */
 	e = check_header(b, stream_append_time(to));
 	if (e == OK)
-		e = batch_check(b, (size_t)max * INFLATE_FACTOR);
+		e = batch_check(b, BATCH_INFLATED_MAX);
 	return e == ERR_MALFORMED ? ERR_INVALID : e;
 }
 
