@@ -14,7 +14,9 @@ enum {
 	LENGTH_BYTES = 4,
 	FRAME_BYTES_MIN = 8,
 	REQUESTS_MAX = 256,
+	FETCHES_MAX = 8, /* of a connection at a time: each is given a batch at least */
 	SPARE_MAX = 64,
+	HELD_BYTES_MIN = 64 << 10, /* requests whose memory is less are not counted */
 	ARENA_BYTES = 64 << 20,
 	OUT_BYTES_MAX = 1 << 30
 };
@@ -49,6 +51,15 @@ const struct conf_row kafka_rows[] = {
 		"Produced and not yet answered bytes over which a connection is not read."),
 	SIZE_ROW("kafka.loop_inflight_bytes_max", loop_inflight_bytes, "64MiB", 65536, 1 << 30,
 		"The same over all connections of a loop."),
+	SIZE_ROW("kafka.loop_held_bytes_max", loop_held_bytes, "128MiB", 1 << 20, (int64_t)1 << 40,
+		"Memory of large requests other than produces, over all connections of a loop; "
+		"who asks for more is disconnected."),
+	SIZE_ROW("kafka.loop_fetch_bytes_max", loop_fetch_bytes, "128MiB", 1 << 20,
+		(int64_t)1 << 40,
+		"Bytes of records fetched on a loop and not yet taken by sockets, beyond which "
+		"fetches get little at a time."),
+	TIME_ROW("producer.retention", producer_keep_ms, "1d", 1000, INT64_MAX / 16,
+		"How long an idempotent producer that is silent is remembered."),
 	TIME_ROW("group.session_timeout_min", group.session_ms_min, "6s", 1, 1800000,
 		"The shortest session timeout a member of a consumer group may ask for."),
 	TIME_ROW("group.session_timeout_max", group.session_ms_max, "30m", 1000, 86400000,
@@ -59,6 +70,11 @@ const struct conf_row kafka_rows[] = {
 		"Most members of a consumer group."),
 	SIZE_ROW("group.bytes_max", group.bytes_max, "16MiB", 65536, 1 << 30,
 		"Most bytes of what the members of one group say of themselves and are assigned."),
+	SIZE_ROW("group.loop_bytes_max", group.loop_bytes_max, "128MiB", 1 << 20, (int64_t)1 << 40,
+		"The same over all groups at home on one loop."),
+	TIME_ROW("group.offsets_retention", group.offsets_keep_ms, "7d", 1000, INT64_MAX / 16,
+		"How long the committed offsets of a consumer group are kept when neither they nor "
+		"the group are in use."),
 	COUNT_ROW("group.groups_max", group.groups_max, "10000", 1, 10000000,
 		"Most consumer groups with members per table."),
 	SIZE_ROW("group.offset_metadata_max", group.offset_metadata_max, "4KiB", 0, 65536,
@@ -134,7 +150,8 @@ static const struct kafka_handler *handler_find(int key, int version)
 static bool too_much(const struct kafka_conn *kc)
 {
 	const struct kafka_conf *conf = kc->home->kafka->conf;
-	return kc->count >= REQUESTS_MAX || kc->inflight > conf->inflight_bytes_max ||
+	return kc->count >= REQUESTS_MAX || kc->fetches >= FETCHES_MAX ||
+		kc->inflight > conf->inflight_bytes_max ||
 		kc->home->inflight > conf->loop_inflight_bytes || conn_over_high(kc->conn);
 }
 
@@ -161,6 +178,34 @@ static void feed_hungry(struct kafka_loop *h)
 	while (h->inflight <= h->kafka->conf->loop_inflight_bytes &&
 		(l = list_pop(&h->hungry)) != NULL)
 		pace(list_entry(l, struct kafka_conn, hungry));
+}
+
+/* Memory of requests other than produces: what waits long (a join, a fetch) must not make others
+ * wait, so there is no pause for it, but an end. */
+static enum err count_held(struct kafka_request *r)
+{
+	struct kafka_loop *h = r->kc->home;
+	int64_t now = r->arena.held >= HELD_BYTES_MIN ? (int64_t)r->arena.held : 0;
+	int64_t more = now - r->held;
+	if (more == 0)
+		return OK;
+	r->held = now;
+	r->kc->inflight += more;
+	h->held += more;
+	return more > 0 && h->held > h->kafka->conf->loop_held_bytes ? ERR_BUSY : OK;
+}
+
+void kafka_fetching(struct kafka_request *r, int64_t more)
+{
+	r->fetching += more;
+	r->kc->home->fetched += more;
+}
+
+/* What was sent has left, or never will. */
+static void fetched_gone(struct kafka_conn *kc)
+{
+	kc->home->fetched -= kc->fetched;
+	kc->fetched = 0;
 }
 
 /* Requests */
@@ -203,8 +248,10 @@ static void request_free(struct kafka_request *r)
 	loop_timer_cancel(&r->timer);
 	if (r->fini != NULL)
 		r->fini(r);
-	kc->inflight -= r->bytes;
+	kc->inflight -= r->bytes + r->held;
 	h->inflight -= r->bytes;
+	h->held -= r->held;
+	h->fetched -= r->fetching;
 	arena_reset(&r->arena);
 	if (h->spare_count < SPARE_MAX) {
 		h->spare_count++;
@@ -223,6 +270,7 @@ static void request_leave(struct kafka_request *r)
 {
 	list_remove(&r->node);
 	r->kc->count--;
+	r->kc->fetches -= r->h.key == KAFKA_FETCH;
 	r->sent = true;
 	if (r->outstanding == 0)
 		request_free(r);
@@ -256,6 +304,10 @@ static enum err send(struct kafka_request *r)
 		conn_wrote(c);
 	} else if (e == OK) {
 		kafka_out_each(out, send_slice, c);
+		if (conn_over_high(c)) { /* until it has drained */
+			r->kc->fetched += r->fetching;
+			r->fetching = 0;
+		}
 	}
 	kafka_out_clear(out);
 	return e;
@@ -303,19 +355,22 @@ void kafka_fail(struct kafka_request *r, enum err e)
 void *kafka_take(struct kafka_request *r, size_t len)
 {
 	void *p = arena_take(&r->arena, len);
-	if (p == NULL)
-		kafka_fail(r, r->arena.err);
-	else
-		memset(p, 0, len);
-	return p;
+	enum err e = p == NULL ? r->arena.err : count_held(r);
+	if (e != OK) {
+		kafka_fail(r, e);
+		return NULL;
+	}
+	return memset(p, 0, len);
 }
 
 void *kafka_list(struct kafka_request *r, const struct kafka_struct *type, uint32_t count)
 {
 	void *p = kafka_array(&r->arena, type, count);
-	if (p == NULL)
-		kafka_fail(r, r->arena.err);
-	return p;
+	enum err e = p == NULL ? r->arena.err : count_held(r);
+	if (e == OK)
+		return p;
+	kafka_fail(r, e);
+	return NULL;
 }
 
 struct bytes kafka_copy(struct kafka_request *r, struct bytes b)
@@ -352,10 +407,12 @@ static void refuse_version(struct kafka_conn *kc, const struct kafka_header *h)
 	kafka_on_api_versions(r);
 }
 
-static enum err decode(struct kafka_request *r, struct bytes frame, bool keep)
+static enum err decode(
+	struct kafka_request *r, const struct kafka_header *h, struct bytes frame, bool keep)
 {
-	const struct kafka_api *api = r->h.api;
+	const struct kafka_api *api = h->api;
 	enum err e = OK;
+	r->h = *h;
 	if (keep) {
 		frame = kafka_copy(r, frame);
 		e = frame.len == 0 ? r->arena.err : kafka_header_read(frame, &r->h);
@@ -368,6 +425,8 @@ static enum err decode(struct kafka_request *r, struct bytes frame, bool keep)
 		memcpy(res, api->response->initial, api->response->size);
 		e = kafka_decode(api, r->h.version, true, r->h.body, &r->arena, req);
 	}
+	if (e == OK)
+		e = count_held(r);
 	r->req = req;
 	r->res = res;
 	return e;
@@ -403,8 +462,7 @@ static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 		return OK;
 	}
 	struct kafka_request *r = request_new(kc, frame.len);
-	r->h = h;
-	e = decode(r, frame, handler->keep);
+	e = decode(r, &h, frame, handler->keep);
 	if (e != OK) {
 		r->ready = r->silent = true;
 		return bad_frame(kc, "body", &h, e);
@@ -414,7 +472,7 @@ static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 		r->bytes = (int64_t)frame.len;
 		kc->inflight += r->bytes;
 		kc->home->inflight += r->bytes;
-	} else if (h.key != KAFKA_FETCH) {
+	} else if (h.key != KAFKA_FETCH || ++kc->fetches >= FETCHES_MAX) {
 		hurry_fetches(kc);
 	}
 	handler->run(r);
@@ -471,6 +529,7 @@ static enum err on_opened(struct conn *c)
 
 static void on_drained(struct conn *c)
 {
+	fetched_gone(conn_state(c));
 	pace(conn_state(c));
 }
 
@@ -480,6 +539,7 @@ static void on_closed(struct conn *c, enum err why)
 	(void)why;
 	conn_ref(c);
 	kc->closed = true;
+	fetched_gone(kc);
 	list_remove(&kc->hungry);
 	kafka_fetch_closed(kc);
 	struct list gone, *l;
@@ -509,6 +569,11 @@ const struct conn_kind kafka_kind = {
 
 /* The door */
 
+static struct node *kafka_node(const struct kafka *k)
+{
+	return shard_node(broker_shard(k->broker, loops_at(k->all, 0)));
+}
+
 struct kafka *kafka_new(const struct kafka_conf *conf, struct broker *b, struct loops *loops)
 {
 	struct kafka *k = mem_new(sizeof *k);
@@ -525,6 +590,9 @@ struct kafka *kafka_new(const struct kafka_conf *conf, struct broker *b, struct 
 		kafka_out_init(&h->out, OUT_BYTES_MAX);
 		list_init(&h->spare);
 		list_init(&h->hungry);
+		producer_expire_start(
+			&h->producers, &conf->producer_keep_ms, kafka_node(k), h->loop);
+		group_expire_start(&h->groups, k->groups, &conf->group, kafka_node(k), h->loop);
 	}
 	return k;
 }
@@ -564,6 +632,10 @@ int32_t kafka_node_id(const struct kafka *k)
 
 void kafka_stop(struct kafka *k)
 {
+	for (int i = 0; i < loops_count(k->all); i++) {
+		sweep_stop(&k->loops[i].producers);
+		group_expire_stop(&k->loops[i].groups);
+	}
 	groups_stop(k->groups);
 }
 
@@ -580,6 +652,8 @@ void kafka_free(struct kafka *k)
 			mem_free(r);
 		}
 		kafka_out_fini(&h->out);
+		sweep_free(&h->producers);
+		group_expire_free(&h->groups);
 	}
 	groups_free(k->groups);
 	mem_free(k->plain.host);

@@ -17,6 +17,9 @@ struct kafka_conf {                  /* filled by kafka_rows */
 	int64_t fetch_bytes_max;     /* of one fetch response, whatever the client allows */
 	int64_t inflight_bytes_max;  /* per connection: produced and not answered */
 	int64_t loop_inflight_bytes; /* the same over all connections of a loop */
+	int64_t loop_held_bytes;     /* per loop: memory of other large requests */
+	int64_t loop_fetch_bytes;    /* per loop: fetched and not yet taken by sockets */
+	int64_t producer_keep_ms;    /* of an idempotent producer's state after its last batch */
 	struct group_conf group;
 };
 extern const struct conf_row kafka_rows[];

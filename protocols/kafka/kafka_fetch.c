@@ -4,6 +4,10 @@
  * otherwise. Every partition asked for is in the answer, with or without records. */
 #include "protocols/kafka/kafka_priv.h"
 
+enum {
+	BYTES_LEAST = 64 << 10
+}; /* a fetch is given this much even when the loop is short of memory */
+
 struct fetch_wait { /* one partition watched for a connection; freed when it has told */
 	struct partition_wait wait;
 	struct kafka_conn *kc;
@@ -100,7 +104,7 @@ static void fetch_fini(struct kafka_request *r)
 			stream_read_fini(&f->parts[i].read);
 }
 
-static void let_go(struct fetch *f)
+static void let_go(struct kafka_request *r, struct fetch *f)
 {
 	for (uint32_t i = 0; i < f->count; i++) {
 		struct part *p = &f->parts[i];
@@ -110,6 +114,7 @@ static void let_go(struct fetch *f)
 		p->res->records = (struct kafka_records){.bytes = bytes_of(kafka_empty, 0)};
 	}
 	f->bytes = 0;
+	kafka_fetching(r, -r->fetching);
 }
 
 static void fail_part(struct fetch *f, struct part *p, int16_t code)
@@ -142,13 +147,14 @@ static void on_read(struct stream_read *sr)
 	}
 	if (f->reading > 0)
 		return;
+	kafka_fetching(r, (int64_t)f->bytes - r->fetching);
 	if (f->bytes >= (size_t)(req->min_bytes > 0 ? req->min_bytes : 0) || f->failed || f->now ||
 		r->kc->closed) {
 		kafka_count(r->kc->home, M_FETCH_BYTES, (int64_t)f->bytes);
 		kafka_answer(r);
 		return;
 	}
-	let_go(f);
+	let_go(r, f);
 	look(r);
 }
 
@@ -178,7 +184,11 @@ static bool part_look(struct kafka_request *r, struct fetch *f, struct part *p)
 static void read_all(struct kafka_request *r, struct fetch *f)
 {
 	const struct kafka_fetch_req *req = r->req;
-	int64_t left = kafka_of(r)->conf->fetch_bytes_max;
+	const struct kafka_conf *conf = kafka_of(r)->conf;
+	int64_t room = conf->loop_fetch_bytes - r->kc->home->fetched;
+	int64_t left = room < BYTES_LEAST ? BYTES_LEAST : room;
+	if (conf->fetch_bytes_max < left)
+		left = conf->fetch_bytes_max;
 	if (req->max_bytes < left)
 		left = req->max_bytes;
 	for (uint32_t i = 0; i < f->count; i++) {
@@ -192,6 +202,7 @@ static void read_all(struct kafka_request *r, struct fetch *f)
 			.bytes_max = max > 0 ? (size_t)max : 1,
 			.done = on_read};
 		left -= max;
+		kafka_fetching(r, max > 0 ? max : 0);
 		f->reading++;
 		r->outstanding++;
 		stream_read(&p->read);

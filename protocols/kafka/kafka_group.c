@@ -365,13 +365,24 @@ struct offset_fetch {
 	uint32_t count;
 };
 
+/* They are in order of stream and partition. */
 static const struct offsets_found *find_offset(
 	const struct offsets_read *r, const uint8_t stream[16], int32_t partition)
 {
-	for (uint32_t i = 0; i < r->count; i++)
-		if (r->found[i].partition == partition &&
-			memcmp(r->found[i].stream, stream, sizeof r->found[i].stream) == 0)
-			return &r->found[i];
+	uint32_t low = 0, high = r->count;
+	while (low < high) {
+		uint32_t middle = low + (high - low) / 2;
+		const struct offsets_found *f = &r->found[middle];
+		int order = memcmp(f->stream, stream, sizeof f->stream);
+		if (order == 0)
+			order = f->partition < partition ? -1 : f->partition > partition;
+		if (order == 0)
+			return f;
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
 	return NULL;
 }
 

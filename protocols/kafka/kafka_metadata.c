@@ -3,7 +3,7 @@
  * asked for, when request and configuration allow; the answer then waits for it. */
 #include "protocols/kafka/kafka_priv.h"
 
-enum { LEADERS_MS = 2, LEADERS_TRIES = 1000 };
+enum { LEADERS_MS = 2, LEADERS_TRIES = 1000, CREATE_MAX = 256 /* by one request */ };
 
 void kafka_on_api_versions(struct kafka_request *r)
 {
@@ -105,13 +105,16 @@ static bool create_missing(struct kafka_request *r, const struct kafka_metadata_
 		struct bytes name = req->topics[i].name;
 		count += name_valid(name) && catalog_stream(kafka_catalog(r), name) == NULL;
 	}
+	if (count > CREATE_MAX)
+		count = CREATE_MAX;
 	if (count == 0)
 		return true;
 	list = kafka_take(r, count * sizeof *list);
 	if (list == NULL)
 		return false;
+	uint32_t most = count;
 	count = 0;
-	for (uint32_t i = 0; i < req->topics_count; i++) {
+	for (uint32_t i = 0; i < req->topics_count && count < most; i++) {
 		struct bytes name = req->topics[i].name;
 		if (!name_valid(name) || catalog_stream(kafka_catalog(r), name) != NULL)
 			continue;

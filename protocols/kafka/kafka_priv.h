@@ -5,8 +5,10 @@
 #include "protocols/kafka/kafka_schema.h"
 #include "protocols/kafka/kafka_wire.h"
 #include "server/base/mem.h"
+#include "server/broker/group_expire.h"
 #include "server/broker/group_home.h"
 #include "server/broker/producer.h"
+#include "server/broker/producer_expire.h"
 #include "server/broker/stream.h"
 
 struct kafka_loop { /* what the connections of one loop share */
@@ -18,7 +20,11 @@ struct kafka_loop { /* what the connections of one loop share */
 	uint32_t spare_count;
 	int64_t inflight;   /* bytes produced on this loop and not answered */
 	struct list hungry; /* connections that pause until inflight falls */
+	int64_t held;       /* memory of large requests that are not produces */
+	int64_t fetched;    /* bytes being read for fetches, or on their way to sockets */
 	struct producer_ids ids;
+	struct sweep producers;
+	struct group_expire groups;
 };
 
 struct kafka_address {
@@ -40,7 +46,9 @@ struct kafka_conn {
 	struct kafka_loop *home;
 	struct list requests; /* in the order of their answers */
 	uint32_t count;
-	int64_t inflight; /* bytes of unanswered produce requests */
+	int64_t inflight; /* bytes of unanswered requests that are large */
+	int64_t fetched;  /* bytes of batches sent, as long as they are counted for the loop */
+	uint32_t fetches; /* not yet answered */
 	bool greeted;     /* has sent a request that made sense */
 	bool closed;
 	bool paused; /* for one or more of: too many requests, bytes, output */
@@ -59,7 +67,9 @@ struct kafka_request {
 	bool silent;          /* no response goes out */
 	bool sent;            /* out of the queue; lives for what is outstanding */
 	uint32_t outstanding; /* completions that will come */
-	int64_t bytes;        /* counted as in flight */
+	int64_t bytes;        /* produced, counted as in flight */
+	int64_t held;         /* memory of the arena counted as such */
+	int64_t fetching;     /* bytes it may be given, counted as fetched */
 	struct loop_timer timer;
 	void *op; /* the handler's, in the arena */
 	/* Nobody waits for the answer any more, or it had better come now: answer soon. */
@@ -88,6 +98,8 @@ static inline struct kafka *kafka_of(const struct kafka_request *r)
 }
 int32_t kafka_node_id(const struct kafka *k);
 const struct kafka_address *kafka_address(const struct kafka_request *r);
+/* Counts bytes more (or fewer) as being fetched by r. */
+void kafka_fetching(struct kafka_request *r, int64_t more);
 /* Zeroed memory of the request; NULL: r has failed. */
 void *kafka_take(struct kafka_request *r, size_t len);
 /* A copy for the answer. An empty one when memory is out, which fails r. */

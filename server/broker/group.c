@@ -10,7 +10,12 @@
 #include "server/base/clock.h"
 #include "server/base/mem.h"
 
-enum { ID_RANDOM_BYTES = 33, PROMISED_MAX = 1000 };
+enum {
+	ID_RANDOM_BYTES = 33,
+	ID_NAME_BYTES_MAX = 255, /* of a client's name in the id it is given */
+	PROMISED_MAX = 1000,
+	PROTOCOLS_MAX = 64, /* per member: finding a common one takes time by their square */
+};
 
 struct group_member {
 	struct list node;
@@ -229,6 +234,34 @@ static void touch(struct group_member *m, int64_t now_ms)
 	m->deadline_ms = now_ms + m->session_ms;
 }
 
+/* What members cost in memory, counted for the group and for the loop. */
+
+static size_t member_bytes(const struct group_member *m)
+{
+	return sizeof *m + m->id.bytes.len + m->instance.bytes.len + m->client_id.bytes.len +
+		m->client_host.bytes.len;
+}
+
+static bool fits(const struct group *g, size_t more)
+{
+	size_t shared = g->budget != NULL ? g->budget->bytes : 0;
+	return g->bytes + more <= (size_t)g->conf->bytes_max &&
+		(g->conf->loop_bytes_max == 0 || shared + more <= (size_t)g->conf->loop_bytes_max);
+}
+
+static void charge(struct group *g, size_t more, size_t less)
+{
+	g->bytes += more - less;
+	if (g->budget != NULL)
+		g->budget->bytes += more - less;
+}
+
+static void assignment_drop(struct group *g, struct group_member *m)
+{
+	charge(g, 0, m->assignment.bytes.len);
+	slice_unref(&m->assignment);
+}
+
 /* Members */
 
 static void member_remove(struct group *g, struct group_member *m, enum group_err why)
@@ -238,7 +271,8 @@ static void member_remove(struct group *g, struct group_member *m, enum group_er
 	if (said(m->instance.bytes) && map_get(&g->instances, m->instance.bytes) == m)
 		map_remove(&g->instances, m->instance.bytes);
 	list_remove(&m->node);
-	g->bytes -= m->bytes;
+	assignment_drop(g, m);
+	charge(g, 0, m->bytes + member_bytes(m));
 	if (g->leader == m)
 		g->leader = NULL;
 	member_free(m);
@@ -248,6 +282,7 @@ static void promised_remove(struct group *g, struct promised *p)
 {
 	list_remove(&p->node);
 	g->promised_count--;
+	charge(g, 0, sizeof *p + p->id.bytes.len);
 	slice_unref(&p->id);
 	mem_free(p);
 }
@@ -321,7 +356,8 @@ static size_t protocols_bytes(const struct group_join *j)
 static bool protocols_fit(
 	const struct group *g, const struct group_join *j, const struct group_member *but)
 {
-	if (j->protocol_count == 0 || j->protocol_type.len == 0)
+	if (j->protocol_count == 0 || j->protocol_count > PROTOCOLS_MAX ||
+		j->protocol_type.len == 0)
 		return false;
 	if (g->members.count == (but ? 1 : 0))
 		return true;
@@ -360,7 +396,7 @@ static enum err member_update(struct group *g, struct group_member *m, const str
 	struct group_member_protocol *list;
 	size_t bytes;
 	size_t was = m->bytes;
-	if (g->bytes - was + protocols_bytes(j) > (size_t)g->conf->bytes_max)
+	if (protocols_bytes(j) > was && !fits(g, protocols_bytes(j) - was))
 		return ERR_TOOBIG;
 	enum err e = protocols_copy(j, &list, &bytes);
 	if (e != OK)
@@ -371,7 +407,7 @@ static enum err member_update(struct group *g, struct group_member *m, const str
 	m->session_ms = j->session_ms;
 	m->rebalance_ms = j->rebalance_ms;
 	m->bytes = bytes;
-	g->bytes += bytes - was;
+	charge(g, bytes, was);
 	return OK;
 }
 
@@ -379,6 +415,8 @@ static enum err member_update(struct group *g, struct group_member *m, const str
 static enum err make_id(const struct group_join *j, struct slice *out)
 {
 	struct bytes name = said(j->instance_id) ? j->instance_id : j->client_id;
+	if (name.len > ID_NAME_BYTES_MAX)
+		name.len = ID_NAME_BYTES_MAX;
 	char tail[ID_RANDOM_BYTES + 2];
 	struct buf b;
 	snprintf(tail, sizeof tail, "-%016llx%016llx", (unsigned long long)random_u64(),
@@ -410,6 +448,7 @@ static enum err member_new(
 	}
 	keep_empty(&m->instance);
 	m->id = slice_ref(*id);
+	charge(g, member_bytes(m), 0);
 	list_push_back(&g->in_order, &m->node);
 	map_put(&g->members, m->id.bytes, m);
 	if (said(m->instance.bytes))
@@ -524,7 +563,7 @@ static void end_rebalance(struct group *g, int64_t now_ms)
 		if (m->rebalance_ms > longest)
 			longest = m->rebalance_ms;
 		m->synced = false;
-		slice_unref(&m->assignment);
+		assignment_drop(g, m);
 		if (m->join != NULL)
 			touch(m, now_ms);
 	}
@@ -622,6 +661,7 @@ static void replace_instance(
 	}
 	member_refuse(g, m, GROUP_FENCED_INSTANCE);
 	map_remove(&g->members, m->id.bytes);
+	charge(g, id.bytes.len, m->id.bytes.len);
 	slice_unref(&m->id);
 	m->id = id;
 	map_put(&g->members, m->id.bytes, m);
@@ -653,7 +693,7 @@ static void join_new(struct group *g, struct group_join *j, int64_t now_ms)
 		slice_unref(&id);
 		return;
 	}
-	if (g->promised_count >= PROMISED_MAX) {
+	if (g->promised_count >= PROMISED_MAX || !fits(g, sizeof(struct promised) + id.bytes.len)) {
 		slice_unref(&id);
 		refuse_join(j, GROUP_FULL);
 		return;
@@ -661,6 +701,7 @@ static void join_new(struct group *g, struct group_join *j, int64_t now_ms)
 	struct promised *p = mem_new(sizeof *p);
 	p->id = id;
 	p->deadline_ms = now_ms + j->session_ms;
+	charge(g, sizeof *p + id.bytes.len, 0);
 	list_push_back(&g->promised, &p->node);
 	g->promised_count++;
 	j->id = slice_ref(id);
@@ -740,21 +781,22 @@ void group_join(struct group *g, struct group_join *j, int64_t now_ms)
 
 static enum err take_assignments(struct group *g, const struct group_sync *s)
 {
-	size_t bytes = g->bytes;
+	size_t bytes = 0;
 	for (uint32_t i = 0; i < s->assignment_count; i++)
 		bytes += s->assignments[i].assignment.len;
-	if (bytes > (size_t)g->conf->bytes_max)
+	if (!fits(g, bytes))
 		return ERR_TOOBIG;
 	for (uint32_t i = 0; i < s->assignment_count; i++) {
 		struct group_member *m = map_get(&g->members, s->assignments[i].member_id);
 		if (m == NULL)
 			continue;
-		slice_unref(&m->assignment);
+		assignment_drop(g, m);
 		enum err e = keep(s->assignments[i].assignment, &m->assignment);
+		if (e != OK || m->assignment.chunk == NULL)
+			m->assignment = (struct slice){NULL, {NULL, 0}};
 		if (e != OK)
 			return e;
-		if (m->assignment.chunk == NULL)
-			m->assignment = (struct slice){NULL, {NULL, 0}};
+		charge(g, m->assignment.bytes.len, 0);
 	}
 	return OK;
 }

@@ -26,6 +26,12 @@ struct group_conf {
 	int64_t bytes_max;           /* of members' metadata and assignments per group */
 	int64_t groups_max;          /* with members, per node and table */
 	int64_t offset_metadata_max; /* bytes a client may attach to an offset */
+	int64_t loop_bytes_max;      /* of all that members say, over the groups of one loop */
+	int64_t offsets_keep_ms;     /* of a group that nobody uses */
+};
+
+struct group_budget { /* shared by the groups of a loop */
+	size_t bytes;
 };
 
 enum group_state {
@@ -106,6 +112,7 @@ struct group_member;
 
 struct group {
 	const struct group_conf *conf;
+	struct group_budget *budget; /* NULL: counts for itself only */
 	enum group_state state;
 	int32_t generation;
 	struct slice protocol_type, protocol;

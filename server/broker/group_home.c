@@ -10,6 +10,7 @@
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/broker/keyspace.h"
+#include "server/broker/producer_expire.h"
 
 enum { ROW_VERSION = 1, PAGE_ROWS = 500, PAGE_BYTES = 1 << 20, ID_BYTES_MAX = 32767 };
 
@@ -24,10 +25,12 @@ struct table_home { /* one table's groups; its home loop's */
 struct groups {
 	const struct group_conf *conf;
 	struct loops *all;
+	int count;           /* of loops */
 	struct groups_loop { /* one per loop, which owns it */
 		struct loop_msg msg;
 		struct groups *groups;
 		struct map tables; /* by the partition's group number */
+		struct group_budget budget;
 		bool stopped;
 	} * loops;
 };
@@ -51,6 +54,7 @@ struct groups *groups_new(const struct group_conf *conf, struct loops *loops)
 	int count = loops_count(loops);
 	g->conf = conf;
 	g->all = loops;
+	g->count = count;
 	g->loops = mem_new((size_t)count * sizeof *g->loops);
 	for (int i = 0; i < count; i++)
 		g->loops[i].groups = g;
@@ -99,23 +103,23 @@ void group_call_fini(struct group_call *c)
 
 /* The group's row */
 
-static void row_write(struct buf *out, const struct group *g, int64_t now_ms)
+void group_row_write(struct buf *out, const struct group_row *row)
 {
 	buf_add_u8(out, ROW_VERSION);
-	buf_add_u32be(out, (uint32_t)g->generation);
-	buf_add_u64be(out, (uint64_t)now_ms);
-	buf_add(out, g->protocol_type.bytes);
+	buf_add_u32be(out, (uint32_t)row->generation);
+	buf_add_u64be(out, (uint64_t)row->time_ms);
+	buf_add(out, row->protocol_type);
 }
 
-static enum err row_read(struct bytes in, int32_t *generation, struct bytes *type)
+enum err group_row_read(struct bytes in, struct group_row *out)
 {
 	struct rd r = rd_over(in);
 	if (rd_u8(&r) != ROW_VERSION)
 		return ERR_CORRUPT;
-	*generation = (int32_t)rd_u32be(&r);
-	rd_u64be(&r);
-	*type = rd_take(&r, rd_left(&r));
-	return rd_done(&r);
+	out->generation = (int32_t)rd_u32be(&r);
+	out->time_ms = (int64_t)rd_u64be(&r);
+	out->protocol_type = rd_take(&r, rd_left(&r));
+	return rd_done(&r) == OK ? OK : ERR_CORRUPT;
 }
 
 /* Slots */
@@ -180,7 +184,10 @@ static enum err evaluate_store(struct proposal *p, struct eval *v)
 	struct slot *s = list_entry(p, struct slot, store);
 	struct buf value;
 	buf_init(&value, 1 << 17);
-	row_write(&value, &s->group, eval_now_ms(v));
+	group_row_write(&value,
+		&(struct group_row){.generation = s->group.generation,
+			.time_ms = eval_now_ms(v),
+			.protocol_type = s->group.protocol_type.bytes});
 	enum err e = value.err;
 	if (e == OK)
 		eval_put(v, KEYSPACE_GROUP, s->id.bytes, buf_bytes(&value));
@@ -229,15 +236,14 @@ static void on_loaded(struct row_read *r)
 {
 	struct slot *s = list_entry(r, struct slot, load);
 	struct list *l;
-	struct bytes type = bytes_of(NULL, 0);
-	int32_t generation = 0;
+	struct group_row row = {0};
 	enum err e = r->err;
 	s->pending--;
 	if (e == OK && r->count > 0) {
 		s->exists = true;
-		e = row_read(r->rows[0].value, &generation, &type);
-		if (e == OK && type.len > 0)
-			e = slice_copy(type, &s->group.protocol_type);
+		e = group_row_read(r->rows[0].value, &row);
+		if (e == OK && row.protocol_type.len > 0)
+			e = slice_copy(row.protocol_type, &s->group.protocol_type);
 	} else if (e == ERR_NOTFOUND) {
 		e = OK;
 	}
@@ -251,7 +257,7 @@ static void on_loaded(struct row_read *r)
 		slot_drop(s, err_group(e));
 		return;
 	}
-	s->group.generation = generation;
+	s->group.generation = row.generation;
 	s->loaded = true;
 	s->pending++;
 	while (!s->gone && !s->deleting && (l = list_pop(&s->waiting)) != NULL)
@@ -274,6 +280,7 @@ static struct slot *slot_new(struct table_home *t, struct bytes id)
 	list_init(&s->waiting);
 	loop_timer_init(&s->timer, t->loop, on_timer);
 	group_init(&s->group, t->groups->conf, 0);
+	s->group.budget = &t->groups->loops[loop_index(t->loop)].budget;
 	s->group.store = on_store;
 	map_put(&t->slots, s->id.bytes, s);
 	s->pending++;
@@ -317,8 +324,8 @@ static void run_describe(struct slot *s, struct group_call *c)
 	answer(c, err_group(group_views(&s->group, &c->members, &c->member_count)));
 }
 
-/* Offsets: put or deleted in one proposal with, for a group of which nothing is known yet, its row.
- */
+/* Offsets: put or deleted in one proposal with the group's row, if there is none yet or it has not
+ * been written for long. */
 
 static enum err put_offsets(
 	struct group_call *c, struct eval *v, struct buf *key, struct buf *value)
@@ -342,20 +349,28 @@ static enum err put_offsets(
 	return OK;
 }
 
+/* Says too little about when the group was last in use: see group_expire. */
+static bool row_is_old(const struct groups *g, const struct group_row *row, int64_t now_ms)
+{
+	return row->time_ms < now_ms - expire_period_ms(g->conf->offsets_keep_ms);
+}
+
 static enum err evaluate_offsets(struct proposal *p, struct eval *v)
 {
 	struct group_call *c = list_entry(p, struct group_call, proposal);
-	struct group nothing;
+	struct group_row row = {.time_ms = INT64_MIN};
 	struct bytes found;
 	struct buf key, value;
 	enum err e = eval_get(v, KEYSPACE_GROUP, c->group_id, &found);
+	if (e == OK)
+		e = group_row_read(found, &row);
 	if (e != OK && e != ERR_NOTFOUND)
 		return e;
 	buf_init(&key, 1 << 17);
 	buf_init(&value, 1 << 17);
-	if (e == ERR_NOTFOUND && c->kind == GROUP_CALL_COMMIT) {
-		group_init(&nothing, c->groups->conf, 0);
-		row_write(&value, &nothing, eval_now_ms(v));
+	if (c->kind == GROUP_CALL_COMMIT && row_is_old(c->groups, &row, eval_now_ms(v))) {
+		row.time_ms = eval_now_ms(v);
+		group_row_write(&value, &row);
 		if (value.err == OK)
 			eval_put(v, KEYSPACE_GROUP, c->group_id, buf_bytes(&value));
 	}
@@ -577,12 +592,11 @@ static enum err list_rows(const struct table_home *t, struct group_call *c)
 	for (int i = 0; i < c->rows.count && e == OK; i++) {
 		const struct row *row = &c->rows.rows[i];
 		const struct slot *s = map_get(&t->slots, row->key);
-		struct bytes type;
-		int32_t generation;
-		if (row_read(row->value, &generation, &type) != OK)
+		struct group_row kept;
+		if (group_row_read(row->value, &kept) != OK)
 			continue;
 		bool live = s != NULL && s->loaded && group_size(&s->group) > 0;
-		e = list_add(c, row->key, live ? s->group.protocol_type.bytes : type,
+		e = list_add(c, row->key, live ? s->group.protocol_type.bytes : kept.protocol_type,
 			live ? s->group.state : GROUP_EMPTY);
 	}
 	return e;
@@ -635,6 +649,13 @@ static struct table_home *table_home(struct groups_loop *gl, struct partition *t
 		map_put_u64(&gl->tables, partition_group(table), t);
 	}
 	return t;
+}
+
+bool groups_busy(struct groups *g, const struct partition *table, struct bytes group_id)
+{
+	const struct groups_loop *gl = &g->loops[loop_index(partition_home(table))];
+	const struct table_home *t = map_get_u64(&gl->tables, partition_group(table));
+	return t != NULL && map_get(&t->slots, group_id) != NULL;
 }
 
 static void on_call(struct loop_msg *m)
@@ -708,7 +729,7 @@ static void on_stop(struct loop_msg *m)
 
 void groups_stop(struct groups *g)
 {
-	for (int i = 0; i < loops_count(g->all); i++) {
+	for (int i = 0; i < g->count; i++) {
 		g->loops[i].msg.run = on_stop;
 		loop_post(loops_at(g->all, i), &g->loops[i].msg);
 	}
@@ -718,7 +739,7 @@ void groups_free(struct groups *g)
 {
 	if (g == NULL)
 		return;
-	for (int i = 0; i < loops_count(g->all); i++) {
+	for (int i = 0; i < g->count; i++) {
 		uint32_t at = 0;
 		struct table_home *t;
 		while ((t = map_next(&g->loops[i].tables, &at)) != NULL) {

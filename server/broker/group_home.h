@@ -101,7 +101,17 @@ struct offsets_read {         /* all committed offsets of a group; any loop */
 void offsets_read(struct offsets_read *r, const struct catalog *catalog, struct bytes group_id);
 void offsets_read_fini(struct offsets_read *r);
 
-/* For group_home.c and its tests: keys and values of the rows. */
+/* On the home loop of that table: whether the group is in memory, with members or about to be. */
+bool groups_busy(struct groups *g, const struct partition *table, struct bytes group_id);
+
+/* Keys and values of the rows: for group_home.c, group_expire.c and tests. */
+struct group_row {
+	int32_t generation;
+	int64_t time_ms; /* last known to be in use */
+	struct bytes protocol_type;
+};
+void group_row_write(struct buf *out, const struct group_row *row);
+enum err group_row_read(struct bytes in, struct group_row *out) MUST_USE; /* borrows */
 void group_offset_key(
 	struct buf *out, struct bytes group_id, const uint8_t stream[16], int32_t partition);
 void group_offset_value(struct buf *out, const struct group_offset *o, int64_t now_ms);

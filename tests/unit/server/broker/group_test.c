@@ -415,6 +415,69 @@ START_TEST(members_and_bytes_are_bounded)
 }
 END_TEST
 
+/* Groups of a loop share a budget; whatever was counted is given back. */
+START_TEST(groups_of_a_loop_share_a_budget)
+{
+	static struct client many[20], more;
+	struct group_conf tight = conf;
+	struct group_budget budget = {0};
+	char *metadata = malloc(100001);
+	memset(metadata, 'm', 100000);
+	metadata[100000] = 0;
+	memset(many, 0, sizeof many);
+	memset(&more, 0, sizeof more);
+	tight.loop_bytes_max = 1000000;
+	g.conf = &tight;
+	g.budget = &budget;
+	for (int i = 0; i < 8; i++) /* two protocols each: over the budget from the fifth on */
+		join_as(&many[i], metadata, i == 1);
+	ck_assert_uint_le(budget.bytes, 1000000);
+	ck_assert_int_eq(many[6].join.err, GROUP_FULL);
+	join_as(&more, "small", true);
+	ck_assert_int_eq(more.join.err, GROUP_ID_REQUIRED);
+	ck_assert_int_eq(many[1].join.err, GROUP_ID_REQUIRED);
+	pass(REBALANCE);
+	for (int i = 0; i < 8; i++)
+		if (many[i].joined)
+			sync_with(&many[i]);
+	for (int i = 0; i < 8; i++)
+		if (many[i].joined)
+			ck_assert_int_eq(
+				group_leave(&g, id_of(&many[i]), instance_of(&many[i]), now),
+				GROUP_OK);
+	/* Its id was promised for a session's time only. */
+	ck_assert_int_eq(
+		group_leave(&g, id_of(&more), instance_of(&more), now), GROUP_UNKNOWN_MEMBER);
+	ck_assert_uint_eq(group_size(&g), 0);
+	ck_assert_uint_eq(budget.bytes, 0);
+	ck_assert_uint_eq(g.bytes, 0);
+	for (int i = 0; i < 8; i++)
+		client_fini(&many[i]);
+	client_fini(&more);
+	free(metadata);
+	g.conf = &conf;
+	g.budget = NULL;
+}
+END_TEST
+
+START_TEST(protocols_are_few)
+{
+	static struct group_choice choices[1000];
+	struct client c = {0};
+	for (int i = 0; i < 1000; i++)
+		choices[i] = (struct group_choice){bytes_text("range"), bytes_text("")};
+	c.join = (struct group_join){.protocol_type = bytes_text("consumer"),
+		.protocols = choices,
+		.protocol_count = 1000,
+		.session_ms = SESSION,
+		.done = on_join};
+	c.joining = true;
+	group_join(&g, &c.join, now);
+	ck_assert_int_eq(c.join.err, GROUP_BAD_PROTOCOL);
+	client_fini(&c);
+}
+END_TEST
+
 START_TEST(commits_need_the_generation)
 {
 	struct client a = {0}, b = {0};
@@ -542,6 +605,8 @@ int main(void)
 	tcase_add_test(tc, instances_keep_their_place);
 	tcase_add_test(tc, refusals);
 	tcase_add_test(tc, members_and_bytes_are_bounded);
+	tcase_add_test(tc, groups_of_a_loop_share_a_budget);
+	tcase_add_test(tc, protocols_are_few);
 	tcase_add_test(tc, commits_need_the_generation);
 	tcase_add_test(tc, who_never_syncs_is_dropped);
 	tcase_add_loop_test(tc, random_members_come_to_rest, 0, 40);
