@@ -3,7 +3,8 @@
 LLHTTP     := /usr/share/llhttp
 LLHTTP_OBJ := $(patsubst %,$(O)/llhttp/%.o,api http llhttp)
 HTTP_OBJ   := $(filter $(O)/protocols/http/%,$(OBJ))
-HTTP_TEST  := $(patsubst %.c,$(O)/%.o,$(filter tests/unit/protocols/http/%,$(UNIT)))
+HTTP_TEST  := $(patsubst %.c,$(O)/%.o,$(filter tests/unit/protocols/http/%,$(UNIT)) \
+              $(wildcard tests/fuzz/http_*_fuzz.c))
 LLHTTP_INC := -isystem /usr/share/include/llhttp -DLLHTTP_STRICT_MODE=1
 
 ifneq ($(HTTP_OBJ),)
