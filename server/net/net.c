@@ -228,6 +228,16 @@ static void write_addresses(struct door *d, const char *advertise)
 	d->advertised = take_text(&told);
 }
 
+static bool is_preset(const struct door *d, const char *text)
+{
+	char key[32];
+	snprintf(key, sizeof key, "listen.%s", d->name);
+	for (const struct conf_row *row = net_rows; row->key != NULL; row++)
+		if (strcmp(row->key, key) == 0)
+			return strcmp(row->initial, text) == 0;
+	return false;
+}
+
 static enum err open_door(struct net *n, struct door *d, char *why, size_t why_size)
 {
 	struct address_list wanted;
@@ -239,8 +249,10 @@ static enum err open_door(struct net *n, struct door *d, char *why, size_t why_s
 		return e;
 	}
 	if (wanted.count > 0 && (d->spec == NULL || d->spec->kind == NULL)) {
-		LOG(LOG_INFO, AREA_NET, "door_not_built", "key=listen.%s value=%s", d->name,
-			log_text(bytes_text(text)).text);
+		/* Nobody asked for a door that is open by default: that line is for those who
+		 * look for it. */
+		LOG(is_preset(d, text) ? LOG_DEBUG : LOG_INFO, AREA_NET, "door_not_built",
+			"key=listen.%s value=%s", d->name, log_text(bytes_text(text)).text);
 	} else {
 		e = listen_bind(n, d, &wanted, why, why_size);
 		n->has_tls = n->has_tls || (d->tls && d->bound.count > 0);
