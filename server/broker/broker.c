@@ -6,7 +6,7 @@
 #include "server/base/log.h"
 #include "server/broker/broker_priv.h"
 
-enum { CREATE_SOON_MS = 20, CREATE_RETRY_MS = 500, RECORD_ROOM = 65536 };
+enum { CREATE_SOON_MS = 20, CREATE_RETRY_MS = 500 };
 static const char route_prefix[] = "route.";
 
 #define AT(field) offsetof(struct broker_conf, field)
@@ -27,8 +27,6 @@ const struct conf_row broker_rows[] = {
 	{"publish.batch_bytes", CONF_BYTES, AT(batch_bytes_max), "256KiB", 4096, 16 << 20, NULL,
 		CONF_AT_RELOAD, NULL,
 		"Size at which the messages of one turn for one partition are cut into batches."},
-	{"session.expiry_max", CONF_MSEC, AT(session_expiry_ms_max), "30d", 0, INT64_MAX, NULL,
-		CONF_AT_RELOAD, NULL, "Longest time a session outlives its connection."},
 	{"feed.bytes", CONF_BYTES, AT(feed_bytes), "16MiB", 65536, (int64_t)1 << 40, NULL,
 		CONF_AT_RELOAD, NULL,
 		"Bytes of recent records that one loop keeps for readers that fell behind."},
@@ -124,12 +122,9 @@ static int target_find(const struct shard *s, const char *stream)
 
 static void target_init(struct shard *s, struct target *t, const char *stream)
 {
-	const struct broker_conf *conf = s->broker->conf;
 	t->name = mem_text(stream, strlen(stream));
 	list_init(&t->memory_batch.publishes);
-	/* What is in flight is bounded first, so that a turn's batch is never cut. */
-	batch_builder_init(&t->memory_batch.builder,
-		(size_t)(conf->publish_inflight_bytes + conf->message_bytes_max) + RECORD_ROOM);
+	batch_builder_init(&t->memory_batch.builder, 0); /* its bound: memory_publish */
 	t->stream = catalog_stream(s->catalog, bytes_text(stream));
 	if (t->stream == NULL || t->stream->partition_count == 0)
 		return;

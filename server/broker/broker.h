@@ -15,8 +15,7 @@ struct broker_conf {                    /* filled by broker_rows */
 	struct conf_named routes;       /* route.* */
 	int64_t publish_inflight_bytes; /* per loop: published and not yet committed */
 	int64_t batch_bytes_max; /* a turn's publishes to one partition are cut at this size */
-	int64_t session_expiry_ms_max;
-	int64_t feed_bytes; /* per loop: recent entries kept for readers that fell behind */
+	int64_t feed_bytes;      /* per loop: recent entries kept for readers that fell behind */
 };
 extern const struct conf_row broker_rows[];
 extern struct metric_table broker_metrics;

@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include "server/broker/broker_priv.h"
 
+enum { RECORD_ROOM = 65536 }; /* what a record takes besides the message that was counted */
+
 struct memory_post {
 	struct loop_msg msg;
 	struct shard *to;
@@ -86,11 +88,21 @@ void memory_flush(struct shard *s)
 			target_flush(s, &s->targets[i]);
 }
 
+static size_t memory_batch_bytes_max(const struct shard *s)
+{
+	const struct broker_conf *conf = s->broker->conf;
+	return (size_t)(conf->publish_inflight_bytes + conf->message_bytes_max) + RECORD_ROOM;
+}
+
 enum err memory_publish(struct shard *s, const struct route *r, struct target *t,
 	const struct message *m, struct publish *p)
 {
 	(void)r;
 	struct batch_builder *b = &t->memory_batch.builder;
+	/* What is in flight is bounded first, so that a turn's batch is never cut; a reload may
+	 * have changed that bound. */
+	if (b->count == 0)
+		b->buf.max = memory_batch_bytes_max(s);
 	size_t before = batch_builder_len(b);
 	enum err e = message_encode(m, b);
 	if (e != OK)

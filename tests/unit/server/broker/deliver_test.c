@@ -730,6 +730,42 @@ START_TEST(memory_routes_have_no_log)
 }
 END_TEST
 
+static void apply_anew(void *arg)
+{
+	(void)arg;
+	conf_apply(w.rows, false);
+}
+
+static void say_much(void *arg)
+{
+	int *said = arg;
+	static const uint8_t bytes[1000];
+	struct message m = {.topic = bytes_text("fast/x"), .value = bytes_of(bytes, sizeof bytes)};
+	while (*said < 400 && shard_publish(world_shard(&w, 0), &m, NULL) == OK)
+		++*said;
+	sem_post(&w.done);
+}
+
+/* A turn takes as much as the bound of a reload says, on routes without a log as well. */
+START_TEST(memory_routes_see_a_reload)
+{
+	int said = 0;
+	world_set(&w, "route.fast", "fast/# -> quick durability=memory");
+	world_set(&w, "message.bytes_max", "1KiB");
+	world_set(&w, "publish.inflight_bytes", "64KiB");
+	world_start(&w, LOOPS);
+	world_call(&w, 0, say_much, &said);
+	ck_assert_int_gt(said, 0);
+	ck_assert_int_lt(said, 100);
+	world_set(&w, "publish.inflight_bytes", "8MiB");
+	loops_stand_still(w.loops, apply_anew, NULL);
+	said = 0;
+	world_call(&w, 0, say_much, &said);
+	ck_assert_int_eq(said, 400);
+	world_stop(&w);
+}
+END_TEST
+
 /* ---- routes that are set while it runs */
 
 START_TEST(a_route_set_later_makes_its_stream)
@@ -877,6 +913,7 @@ int main(void)
 	tcase_add_test(tc, sends_retained_messages_to_new_subscriptions);
 	tcase_add_test(tc, retained_and_live_meet_without_going_back);
 	tcase_add_test(tc, memory_routes_have_no_log);
+	tcase_add_test(tc, memory_routes_see_a_reload);
 	tcase_add_test(tc, a_route_set_later_makes_its_stream);
 	tcase_add_test(tc, follows_streams_that_grow_and_come_again);
 	tcase_add_test(tc, a_claimed_message_is_stored_once);
