@@ -14,7 +14,9 @@
 #include "storage/keys.h"
 
 enum {
-	CELLS_MIN = 1024,     /* of a loop, kept whatever the budget: an evaluation needs several */
+	CELLS_MIN = 1024,     /* of a loop, kept beyond the budget: an evaluation needs several */
+	KEEP_BYTES = 8 << 20, /* but no more of those than this, */
+	CELLS_FEW = 8,        /* or these, if they are that large */
 	SPARE_MAX = 256,      /* overlays */
 	ROOM_KEEP = 512,      /* values' memory of pending rows that is not given back */
 	LOAD_ROWS_MAX = 1024, /* a table that is smaller is read whole at the start */
@@ -97,10 +99,25 @@ static struct bytes cell_key(const struct cell *c)
 	return bytes_of(c->key, c->key_len);
 }
 
+/* What a cell costs counts for the loop's cache and for its table: around every change of it. */
+static void uncount(struct cell *c)
+{
+	c->table->cache->bytes -= cell_bytes(c);
+	c->table->bytes -= cell_bytes(c);
+}
+
+static void recount(struct cell *c)
+{
+	c->table->cache->bytes += cell_bytes(c);
+	c->table->bytes += cell_bytes(c);
+}
+
 static void cell_out_of_list(struct cell *c)
 {
-	if (c->state == CELL_CLEAN && !list_empty(&c->node))
+	if (c->state == CELL_CLEAN && !list_empty(&c->node)) {
 		c->table->cache->lru_count--;
+		c->table->cache->lru_bytes -= cell_bytes(c);
+	}
 	if (c->state == CELL_DIRTY)
 		c->table->dirty_bytes -= cell_bytes(c);
 	list_remove(&c->node);
@@ -114,7 +131,7 @@ static void cell_free(struct cell *c)
 	must(c->fetch == NULL);
 	cell_out_of_list(c);
 	map_remove(&c->table->cells, cell_key(c));
-	cache->bytes -= cell_bytes(c);
+	uncount(c);
 	cache->count--;
 	value_fini(&c->value);
 	mem_free(c);
@@ -136,6 +153,7 @@ static void cell_place(struct cell *c)
 	}
 	list_push_front(&cache->lru, &c->node);
 	cache->lru_count++;
+	cache->lru_bytes += cell_bytes(c);
 }
 
 static struct bytes full_key(struct rows *t, uint8_t keyspace, struct bytes key)
@@ -169,24 +187,28 @@ static struct cell *cell_make(struct rows *t, uint8_t keyspace, struct bytes key
 	c->maybe_stored = !t->complete;
 	list_init(&c->node);
 	map_put(&t->cells, cell_key(c), c);
-	t->cache->bytes += cell_bytes(c);
+	recount(c);
 	t->cache->count++;
 	return c;
 }
 
 static void cell_set(struct cell *c, bool present, struct bytes value)
 {
-	struct rows_cache *cache = c->table->cache;
-
-	cache->bytes -= cell_bytes(c);
+	uncount(c);
 	value_set(&c->value, present, value);
-	cache->bytes += cell_bytes(c);
+	recount(c);
 	c->known = true;
+}
+
+/* Whether what may leave is more than is kept in any case. */
+static bool has_surplus(const struct rows_cache *c)
+{
+	return c->lru_count > CELLS_MIN || (c->lru_bytes > KEEP_BYTES && c->lru_count > CELLS_FEW);
 }
 
 void rows_cache_trim(struct rows_cache *c)
 {
-	while (c->bytes > c->bytes_max && c->lru_count > CELLS_MIN) {
+	while (c->bytes > c->bytes_max && has_surplus(c)) {
 		struct cell *last = list_entry(c->lru.prev, struct cell, node);
 
 		if (last->value.present)
@@ -512,9 +534,9 @@ void rows_apply(struct rows *t, uint64_t index, const struct row_change *row)
 
 		/* What was pending is what is applied: no need to copy it. It is the last value if
 		 * the entry sets the row more than once. */
-		t->cache->bytes -= cell_bytes(c);
+		uncount(c);
 		c->value = c->over->value;
-		t->cache->bytes += cell_bytes(c);
+		recount(c);
 		c->over->value = old;
 		c->known = true;
 		cell_dirty(c);

@@ -49,8 +49,9 @@ struct cell {
 
 struct rows_cache {
 	struct list lru; /* evictable cells, most recent first */
-	size_t bytes, bytes_max, count, lru_count;
-	struct list spare; /* overlays */
+	size_t bytes, bytes_max, count;
+	size_t lru_bytes, lru_count; /* of the evictable ones */
+	struct list spare;           /* overlays */
 	int spare_count;
 	uint8_t scratch[1 + ROW_KEY_BYTES_MAX];
 };
@@ -60,6 +61,7 @@ struct rows {
 	struct rows_cache *cache;
 	uint64_t group;
 	struct map cells;
+	size_t bytes;  /* of them */
 	bool complete; /* every row there is, is in memory */
 	struct list dirty, writing, pending, staged;
 	size_t dirty_bytes, pending_count;

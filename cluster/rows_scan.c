@@ -8,7 +8,12 @@
 #include "server/base/mem.h"
 #include "storage/keys.h"
 
-enum { MEMORY_WALK_MAX = 2048, SCAN_BYTES = 1 << 20, SCAN_BYTES_MAX = 64 << 20 };
+enum {
+	MEMORY_WALK_MAX = 2048,      /* rows, */
+	MEMORY_WALK_BYTES = 1 << 20, /* and what they take: it is copied for each page */
+	SCAN_BYTES = 1 << 20,
+	SCAN_BYTES_MAX = 64 << 20
+};
 
 /* --- rows in memory --- */
 
@@ -274,7 +279,8 @@ static void scan_done_local(struct loop_msg *m)
 
 void rows_scan(struct rows *t, struct rows_scan *s)
 {
-	bool all = t->complete && t->cells.count <= MEMORY_WALK_MAX;
+	bool all = t->complete && t->cells.count <= MEMORY_WALK_MAX &&
+		t->bytes <= MEMORY_WALK_BYTES;
 	struct gathering g = gather_wanted(t, all, s->keyspace, s->prefix, s->after);
 
 	s->table = t;

@@ -193,6 +193,29 @@ START_TEST(only_durable_rows_are_evicted)
 }
 END_TEST
 
+/* A few large rows are over the budget as much as many small ones. */
+START_TEST(large_rows_are_evicted_however_few)
+{
+	enum { COUNT = 64, LARGE = 1 << 20 };
+	char *value = mem_new(LARGE + 1);
+	char key[16];
+
+	memset(value, 'v', LARGE);
+	rows_fresh(t);
+	for (int i = 0; i < COUNT; i++) {
+		snprintf(key, sizeof key, "k%d", i);
+		apply((uint64_t)i + 1, key, value);
+	}
+	mem_free(value);
+	rows_write_back(t);
+	settle();
+	ck_assert_uint_le(rows_cache_bytes(cache), 9 << 20);
+	ck_assert_uint_ge(rows_cache_count(cache), 8);
+	ck_assert_uint_eq(t->bytes, rows_cache_bytes(cache));
+	ck_assert(!t->complete);
+}
+END_TEST
+
 START_TEST(small_tables_are_read_whole)
 {
 	struct store_batch *b = store_batch_new(store);
@@ -253,6 +276,7 @@ int main(void)
 	tcase_add_test(tc, unknown_rows_must_be_fetched);
 	tcase_add_test(tc, row_that_came_and_went_is_not_written);
 	tcase_add_test(tc, only_durable_rows_are_evicted);
+	tcase_add_test(tc, large_rows_are_evicted_however_few);
 	tcase_add_test(tc, small_tables_are_read_whole);
 	tcase_add_test(tc, walk_is_in_order_and_of_one_keyspace);
 	suite_add_tcase(s, tc);
