@@ -58,8 +58,8 @@ static const char usage_text[] =
 	"  --version        print the version\n"
 	"  --help           print this\n"
 	"\n"
-	"Runs in the foreground and logs to stderr. SIGTERM and SIGINT stop it in order, SIGHUP\n"
-	"reads settings and certificates again.\n";
+	"Runs in the foreground and logs to stderr. SIGTERM and SIGINT stop it in order, a second\n"
+	"one at once; SIGHUP reads settings and certificates again.\n";
 
 static enum exit_code usage_failed(const char *what, const char *word)
 {
@@ -381,6 +381,22 @@ static int serve(struct daemon *d, const sigset_t *ours, int64_t began_ms)
 
 /* ---- the way down */
 
+/* From now on these signals end the process at once: who asks twice does not want to wait. What
+ * came together with the first one (a terminal and a parent may both send theirs) asks once. */
+static void end_at_next_signal(void)
+{
+	sigset_t ends;
+
+	sigemptyset(&ends);
+	sigaddset(&ends, SIGTERM);
+	sigaddset(&ends, SIGINT);
+	while (signal_next(&ends, 0) != 0) {
+	}
+	must(signal(SIGTERM, SIG_DFL) != SIG_ERR);
+	must(signal(SIGINT, SIG_DFL) != SIG_ERR);
+	must(sigprocmask(SIG_UNBLOCK, &ends, NULL) == 0);
+}
+
 static void shut_down(struct daemon *d)
 {
 	if (d->http != NULL)
@@ -446,6 +462,7 @@ static enum exit_code run(struct daemon *d)
 		number = signal_next(&ours, -1);
 	}
 	LOG(LOG_INFO, AREA_MAIN, "stopping", "signal=%d", number);
+	end_at_next_signal();
 	shut_down(d);
 	LOG(LOG_INFO, AREA_MAIN, "stopped", "uptime_s=%lld",
 		(long long)((clock_ms() - began_ms) / 1000));
