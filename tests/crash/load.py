@@ -19,7 +19,8 @@ class MqttPublisher:
         self.name, self.topic, self.number, self.acked = name, topic, 0, set()
         self.by_id, self.window = {}, threading.Semaphore(window)
         self.ending = False
-        self.paho = paho.Client(client_id=name, protocol=paho.MQTTv5)
+        # 3.1.1: there a refusal is no PUBACK, and the library would take one with a reason for success.
+        self.paho = paho.Client(client_id=name, protocol=paho.MQTTv311)
         self.paho.max_inflight_messages_set(window)
         self.paho.on_publish = self._on_publish
         self.paho.on_disconnect = lambda *_: self.stop()

@@ -45,6 +45,13 @@ class Saved:
 
     def __init__(self, stopped):
         self.node = Node({"stream.partitions": "2", "loops": "1"}).start()
+        try:
+            self._fill(stopped)
+        except BaseException:
+            self.node.close()
+            raise
+
+    def _fill(self, stopped):
         p = confluent_kafka.Producer({"bootstrap.servers": self.node.kafka, "acks": "all",
                                       "linger.ms": 2, "log_level": 0})
         for i in range(RECORDS):

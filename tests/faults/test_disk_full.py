@@ -173,6 +173,24 @@ def test_trimming_gives_space_back(disk, small):
         assert writer.produce("a", 100_000, 50) == []
 
 
+def says_why(node):
+    """Or the library, as Debian builds it, was faster: a sync that meets a log whose write has just
+    failed is an assertion of its own."""
+    return "No space left" in node.log() or "writable_file_writer" in node.log()
+
+
+def taken_again(node):
+    """A flush that had failed meanwhile is met by the first write, which ends the process."""
+    if not node.is_running():
+        assert says_why(node), node.log()
+        node.start()
+    try:
+        return Writer(node).http_status("b") == 200
+    except OSError:
+        eventually(lambda: not node.is_running(), 5)
+        return False
+
+
 def test_space_taken_by_others_in_a_moment(disk, small):
     """Faster than the node looks: what was admitted meets a disk with no byte left. The node may
     end itself then; it starts on the full disk by its ballast, serves what it has, refuses, and
@@ -193,13 +211,13 @@ def test_space_taken_by_others_in_a_moment(disk, small):
     ended = not small.is_running()
     print("ended by itself" if ended else "refused", "free", disk.free)
     if ended:
-        assert "No space left" in small.log()
+        assert says_why(small), small.log()
         small.start()
     acked = set().union(*(p.acked for p in load))
     assert eventually(lambda: Writer(small).http_status("b") == 507, 5)
     check_log(read_all(small.kafka, "mqtt"), acked)
     disk.unfill()
-    assert eventually(lambda: Writer(small).http_status("b") == 200, 10)
+    assert eventually(lambda: taken_again(small), 15)
     check_log(read_all(small.kafka, "mqtt"), acked)
     got = read_all(small.kafka, "b")
     got = {p: [(o, v) for o, v in rows if v != "x"] for p, rows in got.items()}
