@@ -8,6 +8,10 @@
  * votes first. Each write kicks the syncer, which looks how far the lanes were written, syncs
  * once and tells every loop that has moved, with one message.
  *
+ * Waking a thread costs more than a small write, so under light load few are woken: when little
+ * was written and nothing more waits, the writer syncs itself, unless the syncer is at it; and a
+ * loop is told that its set was written only if it has something to do then.
+ *
  * A write or sync that fails stops the process: what is on the disk is not known then, and only
  * a restart reads it. */
 #include "storage/writer.h"
@@ -20,10 +24,12 @@
 #include "storage/pulse.h"
 #include "storage/storage_metrics.h"
 
-enum { BATCH_KEEP_BYTES = 8 << 20 }; /* a batch that grew larger is not kept */
+enum {
+	BATCH_KEEP_BYTES = 8 << 20,     /* a batch that grew larger is not kept */
+	SYNC_HERE_BYTES_MAX = 64 * 1024 /* written in one run: the writer syncs it itself */
+};
 
 struct set {
-	struct loop_msg written; /* home again, from the writer */
 	struct lane *lane;
 	struct set *next; /* on the writer's stack */
 	struct store_batch *batch;
@@ -36,13 +42,16 @@ struct lane {
 	struct loop *loop;
 	struct loop_hook submit; /* wanted at STAGE_WRITE while something gathers */
 	struct set sets[2];
-	int gathering;       /* which of the two */
-	bool busy;           /* the other one is with the writer */
-	bool urgent;         /* of what gathers */
-	uint64_t put;        /* position behind all that was put */
-	uint64_t sent;       /* position behind what left for the writer */
-	struct list waiting; /* durables, by position */
-	struct list idlers;  /* hooks */
+	int gathering;               /* which of the two */
+	bool busy;                   /* the other one was sent, and may still be with the writer */
+	bool asked;                  /* written_msg was asked for and has not arrived */
+	bool urgent;                 /* of what gathers */
+	uint64_t put;                /* position behind all that was put */
+	uint64_t sent;               /* position behind what left for the writer */
+	struct list waiting;         /* durables, by position */
+	struct list idlers;          /* hooks */
+	struct loop_msg written_msg; /* the set is home again */
+	_Atomic bool written_wanted; /* the writer is to post it */
 	struct loop_msg synced_msg;
 	_Atomic bool synced_posted; /* synced_msg is under way */
 	_Atomic uint64_t written;   /* by the writer thread */
@@ -54,8 +63,10 @@ struct writer {
 	struct pulse *write_pulse, *sync_pulse;
 	struct metric_cells *write_cells, *sync_cells; /* of each thread */
 	_Atomic(struct set *) stack;                   /* newest first */
+	_Atomic bool syncing;                          /* one of the two threads is at it */
 	_Atomic int64_t write_since_us, sync_since_us; /* 0: none under way */
 	_Atomic uint64_t synced_sequence;
+	uint64_t *syncing_to; /* by lane, of who is syncing */
 	bool stopped;
 	int lane_count;
 	struct lane lanes[];
@@ -92,34 +103,9 @@ static void write_set(struct writer *w, struct set *s)
 	struct lane *l = s->lane;
 
 	write_batch(w, &s->batch);
-	atomic_store(&l->written, s->end);
-	loop_post(l->loop, &s->written);
-	pulse_kick(w->sync_pulse);
-}
-
-/* The writer thread. */
-static void writer_run(void *arg)
-{
-	struct writer *w = arg;
-	struct set *stack = atomic_exchange(&w->stack, NULL), *next, *first = NULL;
-
-	for (; stack != NULL; stack = next) {
-		next = stack->next;
-		stack->next = first;
-		first = stack;
-	}
-	for (int urgent = 1; urgent >= 0; urgent--) {
-		for (struct set **at = &first; *at != NULL;) {
-			struct set *s = *at;
-
-			if (s->urgent != (urgent == 1)) {
-				at = &s->next;
-				continue;
-			}
-			*at = s->next;
-			write_set(w, s);
-		}
-	}
+	atomic_store(&l->written, s->end); /* the set is the loop's again */
+	if (atomic_exchange(&l->written_wanted, false))
+		loop_post(l->loop, &l->written_msg);
 }
 
 /* Tells the lane's loop, unless it will look anyway. */
@@ -142,27 +128,77 @@ static void sync_store(struct writer *w)
 	storage_count(w->sync_cells, M_SYNC_US, clock_us() - start);
 }
 
-/* The syncer thread. What was written before the sync began is synced after it; a write that ends
- * meanwhile has kicked again. */
-static void syncer_run(void *arg)
+/* Syncs all that was written before. Within `syncing`. */
+static void sync_lanes(struct writer *w)
 {
-	struct writer *w = arg;
-	uint64_t *written = mem_new((size_t)w->lane_count * sizeof *written);
 	bool news = false;
 
 	for (int i = 0; i < w->lane_count; i++) {
-		written[i] = atomic_load(&w->lanes[i].written);
-		news = news || written[i] != atomic_load(&w->lanes[i].synced);
+		w->syncing_to[i] = atomic_load(&w->lanes[i].written);
+		news = news || w->syncing_to[i] != atomic_load(&w->lanes[i].synced);
 	}
 	if (news)
 		sync_store(w);
 	for (int i = 0; i < w->lane_count && news; i++) {
-		if (written[i] == atomic_load(&w->lanes[i].synced))
+		if (w->syncing_to[i] == atomic_load(&w->lanes[i].synced))
 			continue;
-		atomic_store(&w->lanes[i].synced, written[i]);
+		atomic_store(&w->lanes[i].synced, w->syncing_to[i]);
 		tell_synced(&w->lanes[i]);
 	}
-	mem_free(written);
+}
+
+/* The syncer thread. What was written before the sync began is synced after it; a write that ends
+ * meanwhile has kicked again. While the writer syncs itself there is nothing that it leaves. */
+static void syncer_run(void *arg)
+{
+	struct writer *w = arg;
+
+	if (atomic_exchange(&w->syncing, true))
+		return;
+	sync_lanes(w);
+	atomic_store(&w->syncing, false);
+}
+
+/* Of little that was written. */
+static void sync_written(struct writer *w)
+{
+	if (atomic_load(&w->stack) != NULL || atomic_exchange(&w->syncing, true)) {
+		pulse_kick(w->sync_pulse);
+		return;
+	}
+	sync_lanes(w);
+	atomic_store(&w->syncing, false);
+}
+
+/* The writer thread. */
+static void writer_run(void *arg)
+{
+	struct writer *w = arg;
+	struct set *stack = atomic_exchange(&w->stack, NULL), *next, *first = NULL;
+	size_t bytes = 0;
+
+	for (; stack != NULL; stack = next) {
+		next = stack->next;
+		stack->next = first;
+		first = stack;
+	}
+	for (int urgent = 1; urgent >= 0; urgent--) {
+		for (struct set **at = &first; *at != NULL;) {
+			struct set *s = *at;
+
+			if (s->urgent != (urgent == 1)) {
+				at = &s->next;
+				continue;
+			}
+			*at = s->next;
+			bytes += store_batch_bytes(s->batch);
+			write_set(w, s);
+			if (bytes > SYNC_HERE_BYTES_MAX)
+				pulse_kick(w->sync_pulse);
+		}
+	}
+	if (bytes > 0 && bytes <= SYNC_HERE_BYTES_MAX)
+		sync_written(w);
 }
 
 static void on_synced(struct loop_msg *m)
@@ -182,13 +218,29 @@ static void on_synced(struct loop_msg *m)
 	}
 }
 
+/* on_written runs once the set is home, in a later call. */
+static void ask_written(struct lane *l)
+{
+	if (l->asked)
+		return;
+	l->asked = true;
+	atomic_store(&l->written_wanted, true);
+	/* Written before it could see that: nobody posts then. */
+	if (atomic_load(&l->written) == l->sent && atomic_exchange(&l->written_wanted, false))
+		loop_post(l->loop, &l->written_msg);
+}
+
 static void submit(struct loop_hook *h)
 {
 	struct lane *l = list_entry(h, struct lane, submit);
 	struct set *s = &l->sets[l->gathering];
 
-	if (l->busy || l->put == l->sent)
-		return; /* on_written comes back here */
+	if (l->put == l->sent)
+		return;
+	if (lane_busy(l)) {
+		ask_written(l); /* on_written comes back here */
+		return;
+	}
 	s->end = l->put;
 	s->urgent = l->urgent;
 	l->urgent = false;
@@ -203,10 +255,11 @@ static void submit(struct loop_hook *h)
 
 static void on_written(struct loop_msg *m)
 {
-	struct lane *l = list_entry(m, struct set, written)->lane;
+	struct lane *l = list_entry(m, struct lane, written_msg);
 	struct list *n;
 
 	l->busy = false;
+	l->asked = false;
 	while ((n = list_pop(&l->idlers)) != NULL)
 		loop_hook_want(l->loop, STAGE_PROPOSE, list_entry(n, struct loop_hook, node));
 	if (l->put != l->sent)
@@ -221,9 +274,9 @@ static void lane_init(struct lane *l, struct writer *w, struct loop *loop)
 	list_init(&l->waiting);
 	list_init(&l->idlers);
 	l->synced_msg.run = on_synced;
+	l->written_msg.run = on_written;
 	for (int i = 0; i < 2; i++) {
 		l->sets[i].lane = l;
-		l->sets[i].written.run = on_written;
 		l->sets[i].batch = store_batch_new(w->store);
 	}
 }
@@ -235,6 +288,7 @@ struct writer *writer_new(struct store *s, struct loops *loops)
 
 	w->store = s;
 	w->lane_count = count;
+	w->syncing_to = mem_new((size_t)count * sizeof *w->syncing_to);
 	w->write_cells = storage_cells_new();
 	w->sync_cells = storage_cells_new();
 	atomic_store(&w->synced_sequence, store_sequence(s));
@@ -272,7 +326,7 @@ void writer_free(struct writer *w)
 	if (w == NULL)
 		return;
 	for (int i = 0; !w->stopped && i < w->lane_count; i++)
-		posted = posted || w->lanes[i].busy || atomic_load(&w->lanes[i].synced_posted);
+		posted = posted || w->lanes[i].asked || atomic_load(&w->lanes[i].synced_posted);
 	if (!w->stopped) {
 		writer_stop(w);
 		for (int i = 0; i < w->lane_count; i++)
@@ -282,8 +336,10 @@ void writer_free(struct writer *w)
 		store_batch_free(w->lanes[i].sets[0].batch);
 		store_batch_free(w->lanes[i].sets[1].batch);
 	}
-	if (!posted)
-		mem_free(w);
+	if (posted)
+		return;
+	mem_free(w->syncing_to);
+	mem_free(w);
 }
 
 struct lane *writer_lane(struct writer *w, const struct loop *l)
@@ -345,15 +401,18 @@ void durable_cancel(struct durable *d)
 
 bool lane_busy(const struct lane *l)
 {
-	return l->busy;
+	return l->busy && (l->asked || atomic_load(&l->written) != l->sent);
 }
 
 void lane_when_idle(struct lane *l, struct loop_hook *h)
 {
 	loop_must_own(l->loop);
-	if (!l->busy)
+	if (!lane_busy(l)) {
 		loop_hook_want(l->loop, STAGE_PROPOSE, h);
-	else if (list_empty(&h->node))
+		return;
+	}
+	ask_written(l);
+	if (list_empty(&h->node))
 		list_push_back(&l->idlers, &h->node);
 }
 

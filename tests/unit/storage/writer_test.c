@@ -1,8 +1,10 @@
 /* Lanes, writer and syncer over the map, with three loops; some over a store that is slow. */
 #include <check.h>
+#include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include "server/base/mem.h"
 #include "storage/keys.h"
@@ -20,12 +22,17 @@ static sem_t ended;
 static struct store_ops slow_ops;
 static const struct store_ops *fast_ops;
 static _Atomic int slow_sync_us, slow_write_us;
-static _Atomic int syncs, writes;
+static _Atomic int syncs, writes, syncs_by_syncer;
 
 static enum err slow_sync(struct store *s)
 {
+	char name[16];
+
 	usleep((useconds_t)atomic_load(&slow_sync_us));
 	atomic_fetch_add(&syncs, 1);
+	ck_assert_int_eq(pthread_getname_np(pthread_self(), name, sizeof name), 0);
+	if (strcmp(name, "syncer") == 0)
+		atomic_fetch_add(&syncs_by_syncer, 1);
 	return fast_ops->sync(s);
 }
 
@@ -228,6 +235,43 @@ START_TEST(load_makes_sets_larger)
 }
 END_TEST
 
+static void on_one_durable(struct durable *d)
+{
+	(void)d;
+	sem_post(&ended);
+}
+
+static size_t put_bytes;
+
+static void put_one_and_wait(void *arg)
+{
+	struct entry_key k = key_entry(7, put_bytes);
+	uint8_t *value = mem_new(put_bytes);
+	struct bytes v = bytes_of(value, put_bytes);
+
+	lane_put(arg, FAMILY_ROWS, KEY_BYTES(k), &v, 1);
+	mem_free(value);
+	first.done = on_one_durable;
+	lane_when_durable(arg, &first);
+}
+
+/* A small set alone wakes one thread only; a large one is synced while others are written. */
+START_TEST(little_is_synced_by_the_writer)
+{
+	atomic_store(&syncs_by_syncer, 0);
+	atomic_store(&syncs, 0);
+	loops_run(loops);
+	put_bytes = _i == 0 ? 100 : 100000;
+	for (int i = 0; i < 5; i++) {
+		loop_call(loops_at(loops, 1), put_one_and_wait,
+			writer_lane(writer, loops_at(loops, 1)));
+		sem_wait(&ended);
+	}
+	ck_assert_int_ge(atomic_load(&syncs), 5);
+	ck_assert_int_eq(atomic_load(&syncs_by_syncer), _i == 0 ? 0 : atomic_load(&syncs));
+}
+END_TEST
+
 START_TEST(shows_a_stall)
 {
 	ck_assert_int_eq(writer_stalled_ms(writer), 0);
@@ -271,6 +315,7 @@ int main(void)
 	tcase_add_test(tc, one_sync_serves_many_sets);
 	tcase_add_test(tc, never_answers_inside_the_call);
 	tcase_add_test(tc, load_makes_sets_larger);
+	tcase_add_loop_test(tc, little_is_synced_by_the_writer, 0, 2);
 	tcase_add_test(tc, shows_a_stall);
 	tcase_add_test_raise_signal(tc, a_failed_sync_stops_the_process, 6);
 	Suite *s = suite_create("writer");
