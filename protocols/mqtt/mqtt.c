@@ -33,6 +33,9 @@ const struct conf_row mqtt_rows[] = {
 		"for ever."},
 	{"mqtt.subscriptions_max", CONF_INT, AT(subscriptions_max), "10000", 1, 1000000, NULL,
 		CONF_AT_RELOAD, NULL, "Subscriptions of one session."},
+	{"mqtt.subscription_bytes_max", CONF_BYTES, AT(subscription_bytes_max), "2MiB", 1024,
+		8388608, NULL, CONF_AT_RELOAD, NULL,
+		"Bytes of the topic filters of one session, each level counted as 32 more."},
 	{"mqtt.client_id_bytes_max", CONF_INT, AT(client_id_bytes_max), "256", 23, 65535, NULL,
 		CONF_AT_RELOAD, NULL, "Longest client identifier, in bytes."},
 	{0},
@@ -288,7 +291,7 @@ static void on_drained(struct conn *c)
 	struct mqtt_conn *m = mqtt_of(c);
 	mqtt_unpause(m, PAUSE_OUTPUT);
 	if (m->session != NULL)
-		session_ready(m->session);
+		mqtt_drained(m);
 }
 
 void mqtt_arm_keep_alive(struct mqtt_conn *m)

@@ -10,15 +10,16 @@
 
 struct mqtt;
 
-struct mqtt_conf {                    /* filled by mqtt_rows */
-	int64_t connect_rate;         /* per node and second; 0: no limit */
-	int64_t login_ms;             /* time for CONNECT, and for its answer */
-	int64_t login_bytes_max;      /* of the CONNECT packet */
-	int64_t keep_alive_s_max;     /* 0: as the client likes */
-	int64_t inflight_max;         /* our Receive Maximum; cap for what goes out */
-	int64_t alias_max;            /* topic aliases a client may set */
-	int64_t session_expiry_s_max; /* rows older than this after a disconnect are dropped */
-	int64_t subscriptions_max;    /* per session */
+struct mqtt_conf {                      /* filled by mqtt_rows */
+	int64_t connect_rate;           /* per node and second; 0: no limit */
+	int64_t login_ms;               /* time for CONNECT, and for its answer */
+	int64_t login_bytes_max;        /* of the CONNECT packet */
+	int64_t keep_alive_s_max;       /* 0: as the client likes */
+	int64_t inflight_max;           /* our Receive Maximum; cap for what goes out */
+	int64_t alias_max;              /* topic aliases a client may set */
+	int64_t session_expiry_s_max;   /* rows older than this after a disconnect are dropped */
+	int64_t subscriptions_max;      /* per session */
+	int64_t subscription_bytes_max; /* per session, as topic_filter_weight counts */
 	int64_t client_id_bytes_max;
 };
 extern const struct conf_row mqtt_rows[];

@@ -179,6 +179,11 @@ static bool may_hold(struct mqtt_conn *m, const struct outgoing *o, bool row)
 	return h->count < HELD_COUNT_MAX && buf_len(&h->bytes) + o->size <= HELD_BYTES_MAX;
 }
 
+static bool held_is_full(const struct held *h)
+{
+	return h != NULL && (h->count >= HELD_COUNT_MAX || buf_len(&h->bytes) >= HELD_BYTES_MAX);
+}
+
 static bool hold(struct mqtt_conn *m, const struct outgoing *o, uint64_t ticket)
 {
 	struct held *h = held_of(m);
@@ -245,8 +250,20 @@ void mqtt_release_held(struct mqtt_conn *m)
 		mqtt_wrote(m, conn_out(m->conn)->err);
 	if (h->count == 0 && h->pubrel_count == 0)
 		held_free(m);
-	if (m->held == NULL || m->held->count <= HELD_COUNT_MAX / 2)
+	h = m->held;
+	bool low = h == NULL || h->count <= HELD_COUNT_MAX / 2;
+	if (low && (m->session->open || !held_is_full(h)))
 		session_ready(m->session);
+}
+
+/* Room that is not this of the window: the connection's output has drained. */
+void mqtt_drained(struct mqtt_conn *m)
+{
+	if (m->session->open)
+		session_ready(m->session);
+	else /* what is sent again is taken one by one, so that no more is held than there is room
+	      */
+		mqtt_after_acks(m);
 }
 
 /* Deliveries */
@@ -319,8 +336,7 @@ bool mqtt_again(struct session *s, uint16_t packet_id, const struct delivery *d)
 	bool expired = !e->again && is_expired(m, d->message);
 	if (expired || !measure(m, &o)) {
 		COUNT(m, expired ? M_DROPPED_EXPIRED : M_DROPPED_TOO_LARGE, 1);
-		session_done(s, packet_id);
-		return true;
+		return session_again_gone(s, packet_id);
 	}
 	if (s->window.sent >= m->receive_max || (m->held != NULL && m->held->count > 0)) {
 		hold(m, &o, 0);
@@ -328,7 +344,7 @@ bool mqtt_again(struct session *s, uint16_t packet_id, const struct delivery *d)
 		window_move(&s->window, e, o.head.qos == 1 ? WINDOW_SENT1 : WINDOW_SENT2);
 		send_publish(m, &o);
 	}
-	return !conn_over_high(m->conn);
+	return !conn_over_high(m->conn) && !held_is_full(m->held);
 }
 
 /* Acknowledgements. What they make room for is used once all of this input has been seen. */

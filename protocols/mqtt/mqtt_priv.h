@@ -129,6 +129,7 @@ enum err mqtt_on_pubrec(struct mqtt_conn *m, const struct mqtt_frame *f);
 enum err mqtt_on_pubcomp(struct mqtt_conn *m, const struct mqtt_frame *f);
 void mqtt_release_held(struct mqtt_conn *m); /* what has room and is in the log leaves */
 void mqtt_after_acks(struct mqtt_conn *m);
+void mqtt_drained(struct mqtt_conn *m);
 void mqtt_deliver_end(struct mqtt_conn *m);
 
 /* mqtt_subscribe.c */

@@ -2,6 +2,9 @@
  * has been written. It is written when every filter is in force, and for a durable session when the
  * filters are in its row. */
 #include "protocols/mqtt/mqtt_priv.h"
+#include "server/broker/topic.h"
+
+enum { FILTERS_MIN = 1000 };
 
 struct subop {
 	struct mqtt_conn *m; /* NULL: the client has gone, its session frees us */
@@ -79,7 +82,10 @@ static void on_subscribed(struct subscribe *s)
 		return;
 	struct subop *op = m->subop;
 	op->codes[s - op->ops] = code_of(s);
-	session->subscription_count += s->err == OK && !s->existed;
+	if (s->err == OK && !s->existed) {
+		session->subscription_count++;
+		session->subscription_weight += topic_filter_weight(s->subscription->filter);
+	}
 	m->has_no_local |= s->err == OK && s->no_local;
 	if (--op->pending == 0)
 		in_force(op, true);
@@ -100,13 +106,25 @@ static void fill(struct subscribe *s, struct mqtt_conn *m, const struct mqtt_fil
 }
 
 /* What is refused before the broker is asked; 0: nothing. */
-static uint8_t refusal(const struct mqtt_conn *m, const struct mqtt_filter *f, uint32_t asked)
+static uint8_t refusal(const struct mqtt_conn *m, const struct mqtt_filter *f, uint32_t asked,
+	uint32_t asked_weight)
 {
+	const struct mqtt_conf *conf = m->home->mqtt->conf;
 	if (f->shared)
 		return MQTT_NO_SHARED;
-	if (m->session->subscription_count + asked >= m->home->mqtt->conf->subscriptions_max)
+	if (m->session->subscription_count + asked >= conf->subscriptions_max)
+		return MQTT_QUOTA;
+	if (m->session->subscription_weight + asked_weight + topic_filter_weight(f->filter) >
+		conf->subscription_bytes_max)
 		return MQTT_QUOTA;
 	return 0;
+}
+
+/* No session holds so many: a packet that names more is work for nothing. */
+static bool has_too_many(const struct mqtt_conn *m, const struct mqtt_subscribe *s)
+{
+	int64_t max = m->home->mqtt->conf->subscriptions_max;
+	return s->count > (max > FILTERS_MIN ? max : FILTERS_MIN);
 }
 
 enum err mqtt_on_subscribe(struct mqtt_conn *m, const struct mqtt_frame *f)
@@ -115,6 +133,8 @@ enum err mqtt_on_subscribe(struct mqtt_conn *m, const struct mqtt_frame *f)
 	enum mqtt_reason why;
 	if (mqtt_read_subscribe(f, m->peer.version, &s, &why) != OK)
 		return mqtt_refuse(m, why, "SUBSCRIBE");
+	if (has_too_many(m, &s))
+		return mqtt_refuse(m, MQTT_QUOTA, "filters in one SUBSCRIBE");
 	struct subop *op = subop_new(m, &s);
 	if (op == NULL)
 		return mqtt_refuse(m, MQTT_QUOTA, "SUBSCRIBE");
@@ -124,10 +144,12 @@ enum err mqtt_on_subscribe(struct mqtt_conn *m, const struct mqtt_frame *f)
 	COUNT(m, M_SUBSCRIPTIONS, s.count);
 	struct bytes rest = s.filters;
 	struct mqtt_filter filter;
+	uint32_t weight = 0;
 	for (uint32_t i = 0; mqtt_filter_next(&s, &rest, &filter); i++) {
-		op->codes[i] = refusal(m, &filter, op->pending);
+		op->codes[i] = refusal(m, &filter, op->pending, weight);
 		fill(&op->ops[i], m, &filter, s.props.subscription_id);
 		op->pending += op->codes[i] == 0;
+		weight += op->codes[i] == 0 ? topic_filter_weight(filter.filter) : 0;
 	}
 	if (op->pending == 0) {
 		in_force(op, false);
@@ -145,6 +167,8 @@ enum err mqtt_on_unsubscribe(struct mqtt_conn *m, const struct mqtt_frame *f)
 	enum mqtt_reason why;
 	if (mqtt_read_unsubscribe(f, m->peer.version, &s, &why) != OK)
 		return mqtt_refuse(m, why, "UNSUBSCRIBE");
+	if (has_too_many(m, &s))
+		return mqtt_refuse(m, MQTT_QUOTA, "filters in one UNSUBSCRIBE");
 	s.has_options = false;
 	struct subop *op = subop_new(m, &s);
 	if (op == NULL)
@@ -159,6 +183,7 @@ enum err mqtt_on_unsubscribe(struct mqtt_conn *m, const struct mqtt_frame *f)
 		enum err e = subscriber_unsubscribe(&m->session->reader, filter.full);
 		op->codes[i] = e == OK ? MQTT_SUCCESS : MQTT_NO_SUBSCRIPTION;
 		m->session->subscription_count -= e == OK;
+		m->session->subscription_weight -= e == OK ? topic_filter_weight(filter.full) : 0;
 		changed |= e == OK;
 	}
 	in_force(op, changed);

@@ -306,6 +306,8 @@ void catchup_feed_moved(struct feed *f); /* its position; those ahead may be beh
 bool catchup_run(struct shard *s);       /* serves the ready; whether some are left */
 void catchup_retry(struct shard *s);
 void catchup_ready(struct subscriber *s); /* puts it among the ready */
+/* It refused: until subscriber_ready it is not served, and what was read for it may be dropped. */
+void catchup_blocked(struct subscriber *s);
 
 /* ---- retained.c */
 void retained_begin(struct subscription *sub); /* sends the retained messages that match */

@@ -129,6 +129,21 @@ struct behind *behind_new(struct subscriber *who, struct feed *f, int64_t positi
 	return b;
 }
 
+static void run_release(struct behind *b)
+{
+	if (b->run != NULL)
+		b->run->waiting--;
+	b->run = NULL;
+}
+
+void catchup_blocked(struct subscriber *who)
+{
+	struct subscriber_state *st = who->state;
+	st->blocked = true;
+	for (struct list *n = st->behind.next; n != &st->behind; n = n->next)
+		run_release(list_entry(n, struct behind, in_sub));
+}
+
 void behind_hint(struct behind *b, const struct entry_walk *w, uint64_t serial)
 {
 	if (!w->open || w->walk.inflated != NULL)
@@ -137,13 +152,6 @@ void behind_hint(struct behind *b, const struct entry_walk *w, uint64_t serial)
 	b->hint.walk.rd.at = w->undo_at;
 	b->hint.walk.left++;
 	b->hint_serial = serial;
-}
-
-static void run_release(struct behind *b)
-{
-	if (b->run != NULL)
-		b->run->waiting--;
-	b->run = NULL;
 }
 
 static void tail_clear(struct feed *f);
@@ -397,7 +405,8 @@ static void behind_skips(struct behind *b, int64_t to)
 		who->ops->skipped(who, b->feed->partition, from, to);
 }
 
-static void cold_take(struct cold_read *c)
+/* False: it is to be tried again, later. */
+static bool cold_take(struct cold_read *c)
 {
 	struct shard *s = c->shard;
 	struct behind *b = c->for_whom;
@@ -420,10 +429,12 @@ static void cold_take(struct cold_read *c)
 			b->state = BEHIND_QUEUED; /* at the next tick */
 			list_push_back(&s->reads, &b->in_reads);
 			priv_tick(s, RETRY_MS);
+			return false;
 		}
 	}
 	if (run != NULL)
 		runs_trim(s, run);
+	return true;
 }
 
 static void cold_done(struct record_read *r)
@@ -431,16 +442,16 @@ static void cold_done(struct record_read *r)
 	struct cold_read *c = list_entry(r, struct cold_read, read);
 	struct shard *s = c->shard;
 	struct feed *f = c->feed;
-	bool good = r->err == OK && r->count > 0;
+	bool go_on = true;
 	s->reads_active--;
 	f->reads--;
 	if (!f->dead)
-		cold_take(c);
+		go_on = cold_take(c);
 	else if (f->reads == 0 && !f->filling)
 		feed_free(f);
 	record_read_fini(r);
 	mem_free(c);
-	if (good)
+	if (go_on) /* else those who wait would try the same at once, again and again */
 		reads_start(s);
 }
 
@@ -554,7 +565,7 @@ static enum served entry_serve(struct behind *b, const struct kept *k, struct bu
 		left->records--;
 	}
 	if (served == SERVED_REFUSED) {
-		b->who->state->blocked = true;
+		catchup_blocked(b->who);
 		behind_hint(b, &w, serial);
 	}
 	entry_walk_fini(&w);

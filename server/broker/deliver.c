@@ -10,7 +10,7 @@
 #include "server/broker/broker_priv.h"
 #include "server/broker/topic.h"
 
-enum { MATCH_CACHE_BYTES = 8 << 20, IDLE_MS = 10000 };
+enum { MATCH_CACHE_BYTES = 8 << 20, IDLE_MS = 10000, FEW_SUBSCRIPTIONS = 16 };
 
 struct starts { /* of one subscription: where it counts from, by partition */
 	int count;
@@ -45,7 +45,7 @@ static void falls_behind(
 {
 	struct shard *s = f->shard;
 	struct behind *b = behind_new(who, f, offset);
-	who->state->blocked = true;
+	catchup_blocked(who);
 	behind_hint(b, w, s->serial + 1); /* what catchup_keep will give this entry */
 	COUNT(s, M_FELL_BEHIND, 1);
 }
@@ -153,12 +153,43 @@ static void subscriptions_changed(struct shard *s)
 
 static struct subscription *subscription_find(const struct subscriber *who, struct bytes filter)
 {
+	if (who->by_filter != NULL)
+		return map_get(who->by_filter, filter);
 	for (struct list *n = who->subscriptions.next; n != &who->subscriptions; n = n->next) {
 		struct subscription *sub = list_entry(n, struct subscription, node);
 		if (bytes_equal(sub->filter, filter))
 			return sub;
 	}
 	return NULL;
+}
+
+static void index_add(struct subscriber *who, struct subscription *sub)
+{
+	who->subscription_count++;
+	if (who->by_filter != NULL) {
+		(void)map_put(who->by_filter, sub->filter, sub);
+		return;
+	}
+	if (who->subscription_count <= FEW_SUBSCRIPTIONS)
+		return;
+	who->by_filter = mem_new(sizeof *who->by_filter);
+	for (struct list *n = who->subscriptions.next; n != &who->subscriptions; n = n->next) {
+		struct subscription *one = list_entry(n, struct subscription, node);
+		(void)map_put(who->by_filter, one->filter, one);
+	}
+}
+
+static void index_remove(struct subscriber *who, const struct subscription *sub)
+{
+	who->subscription_count--;
+	if (who->by_filter == NULL)
+		return;
+	(void)map_remove(who->by_filter, sub->filter);
+	if (who->subscription_count > FEW_SUBSCRIPTIONS / 2)
+		return;
+	map_fini(who->by_filter);
+	mem_free(who->by_filter);
+	who->by_filter = NULL;
 }
 
 static struct subscription *subscription_new(struct subscriber *who, struct bytes filter)
@@ -171,12 +202,14 @@ static struct subscription *subscription_new(struct subscriber *who, struct byte
 	memcpy(text, filter.at, filter.len);
 	sub->filter = bytes_of(text, filter.len);
 	list_push_back(&who->subscriptions, &sub->node);
+	index_add(who, sub);
 	return sub;
 }
 
 static void subscription_free(struct subscription *sub)
 {
 	match_remove(sub->who->shard->match, sub);
+	index_remove(sub->who, sub);
 	list_remove(&sub->node);
 	mem_free((void *)(uintptr_t)sub->priv[1]);
 	mem_free(sub);
@@ -315,6 +348,8 @@ void subscriber_init(struct subscriber *who, struct shard *s, const struct subsc
 	who->ops = ops;
 	who->shard = s;
 	who->state = NULL;
+	who->by_filter = NULL;
+	who->subscription_count = 0;
 	list_init(&who->subscriptions);
 	list_init(&who->private_node);
 	list_push_back(&s->subscribers, &who->all_node);
@@ -424,7 +459,7 @@ void subscriber_start(struct subscriber *who, struct partition *p, int64_t offse
 int64_t subscription_start(const struct subscription *sub, struct partition *p)
 {
 	int64_t start = start_get(sub, partition_group(p));
-	return start > subscriber_position(sub->who, p) ? start : 0;
+	return start > 0 && start > subscriber_position(sub->who, p) ? start : 0;
 }
 
 void subscription_set_start(struct subscription *sub, struct partition *p, int64_t offset)

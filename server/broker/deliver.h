@@ -36,6 +36,7 @@ struct delivery {
 };
 
 struct subscriber;
+struct map;
 struct subscriber_ops {
 	/* Takes the record (true), or refuses it for now (false: output too full, window full):
 	 * then it and all later ones of its partition are offered again after subscriber_ready.
@@ -50,6 +51,8 @@ struct subscriber { /* embed in the session; init before use */
 	const struct subscriber_ops *ops;
 	struct shard *shard;
 	struct list subscriptions;
+	uint32_t subscription_count;
+	struct map *by_filter; /* private: once there are many subscriptions */
 	struct list private_node, all_node;
 	struct subscriber_state
 		*state; /* private: positions of those behind; NULL while all live */

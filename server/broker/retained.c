@@ -100,6 +100,11 @@ static void job_free(struct retained_send *j)
 	mem_free(j);
 }
 
+static struct retained_send *job_of(const struct subscription *sub)
+{
+	return (struct retained_send *)(uintptr_t)sub->priv[2];
+}
+
 static void jobs_start(struct shard *s)
 {
 	while (s->retained_count < ACTIVE_MAX && !list_empty(&s->retained_queued)) {
@@ -116,6 +121,7 @@ static void job_end(struct retained_send *j)
 {
 	struct shard *s = j->shard;
 	struct subscriber *who = j->sub->who;
+	j->sub->priv[2] = 0;
 	list_remove(&j->in_sub);
 	job_free(j);
 	subscriber_state_drop(who);
@@ -126,6 +132,7 @@ static void job_end(struct retained_send *j)
 static void job_cancel(struct retained_send *j)
 {
 	list_remove(&j->in_sub);
+	j->sub->priv[2] = 0;
 	j->dead = true;
 	j->sub = NULL;
 	if (j->busy == 0) {
@@ -139,12 +146,11 @@ void retained_cancel(struct subscriber *who, const struct subscription *only)
 {
 	if (who->state == NULL)
 		return;
-	for (struct list *n = who->state->retained.next; n != &who->state->retained;) {
-		struct retained_send *j = list_entry(n, struct retained_send, in_sub);
-		n = n->next;
-		if (only == NULL || j->sub == only)
-			job_cancel(j);
-	}
+	struct retained_send *one = only != NULL ? job_of(only) : NULL;
+	if (one != NULL)
+		job_cancel(one);
+	while (only == NULL && !list_empty(&who->state->retained))
+		job_cancel(list_entry(who->state->retained.next, struct retained_send, in_sub));
 	subscriber_state_drop(who);
 }
 
@@ -176,6 +182,7 @@ void retained_begin(struct subscription *sub)
 	memcpy(j->text, prefix.at, prefix.len);
 	j->prefix = bytes_of(j->text, prefix.len);
 	parts_make(j);
+	sub->priv[2] = (uint64_t)(uintptr_t)j;
 	list_push_back(&subscriber_state_make(sub->who)->retained, &j->in_sub);
 	list_push_back(&s->retained_queued, &j->node);
 	jobs_start(s);
@@ -393,7 +400,7 @@ static enum served job_serve(struct retained_send *j)
 			return o == OFFER_GONE ? SERVED_GONE : SERVED_LIVE;
 		}
 		if (o == OFFER_REFUSED) {
-			who->state->blocked = true;
+			catchup_blocked(who);
 			return SERVED_REFUSED;
 		}
 		topic_passed(j, topic);

@@ -67,6 +67,20 @@ void session_done(struct session *s, uint16_t packet_id)
 
 /* What was in flight */
 
+bool session_again_gone(struct session *s, uint16_t packet_id)
+{
+	struct window_entry *e = window_find(&s->window, packet_id);
+	if (e == NULL)
+		return true;
+	if (e->state != WINDOW_HELD2 || !e->again) {
+		session_done(s, packet_id);
+		return true;
+	}
+	window_move(&s->window, e, WINDOW_RELEASED);
+	session_touch(s);
+	return s->ops->again(s, packet_id, NULL);
+}
+
 static void again_end(struct session *s)
 {
 	mem_free(s->resuming);
@@ -101,8 +115,8 @@ static void on_redelivered(struct redeliver *r)
 		s->ops->fenced(s, r->err); /* the order would break without this one */
 		return;
 	}
-	if (!a->given && window_find(&s->window, a->packet_id) != NULL)
-		session_done(s, a->packet_id); /* trimmed: there is nothing to send again */
+	if (!a->given) /* trimmed */
+		a->more = session_again_gone(s, a->packet_id);
 	if (!a->more) {
 		a->paused = true;
 		return;
@@ -126,8 +140,10 @@ void session_again_next(struct session *s)
 		}
 		struct partition *p = session_partition(session_shard(s), e->group);
 		if (p == NULL) {
-			session_done(s, a->packet_id);
-			continue;
+			if (session_again_gone(s, a->packet_id))
+				continue;
+			a->paused = true;
+			return;
 		}
 		a->given = false;
 		a->more = true;

@@ -51,6 +51,7 @@ struct session {
 	struct buf *will;               /* private: encoded (will.h), or NULL */
 	uint32_t expiry_s;
 	uint32_t subscription_count;
+	uint32_t subscription_weight; /* topic_filter_weight of all */
 	uint16_t id_len;
 	bool refused : 1; /* a delivery was refused: session_ready is owed */
 	bool open : 1;    /* deliveries are taken */
@@ -102,6 +103,9 @@ void session_close(struct session *s, bool will, uint32_t expiry_s);
 
 /* Output has room again, or the window has. */
 void session_ready(struct session *s);
+/* From again: the message cannot be sent again. Gives what again then gives. At QoS 2 its flow is
+ * ended by PUBREL (again with NULL), since the client may remember the id. */
+bool session_again_gone(struct session *s, uint16_t packet_id);
 /* Acknowledged: packet_id is free. Tells the reader that there is room. */
 void session_done(struct session *s, uint16_t packet_id);
 

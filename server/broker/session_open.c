@@ -4,6 +4,7 @@
  * rows. One that goes on is set up from them before its client hears of it. */
 #include "server/base/log.h"
 #include "server/broker/session_priv.h"
+#include "server/broker/topic.h"
 
 enum { ROW_BYTES_MAX = 16 * 1024 * 1024 };
 
@@ -164,6 +165,9 @@ static void on_resubscribed(struct subscribe *op)
 			log_text(session_id(s)).text, err_text(op->err));
 	} else {
 		s->subscription_count += !op->existed;
+		s->subscription_weight += op->existed
+			? 0
+			: topic_filter_weight(op->subscription->filter);
 		for (uint32_t i = 0; i < saved->start_count; i++) {
 			struct session_place at = session_row_start(saved, i);
 			struct partition *p = session_partition(session_shard(s), at.group);

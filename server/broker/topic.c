@@ -2,7 +2,7 @@
  * filter) with one cursor each; nothing recurses and nothing is copied. */
 #include "server/broker/topic.h"
 
-enum { TOPIC_BYTES_MAX = 65535 };
+enum { TOPIC_BYTES_MAX = 65535, FILTER_LEVELS_MAX = 256, LEVEL_WEIGHT = 32 };
 
 static bool text_valid(struct bytes t)
 {
@@ -40,7 +40,9 @@ bool topic_filter_valid(struct bytes filter)
 		return false;
 	struct bytes rest = filter, level;
 	bool more = true;
-	while (topic_level_next(&rest, &more, &level)) {
+	for (int levels = 0; topic_level_next(&rest, &more, &level); levels++) {
+		if (levels == FILTER_LEVELS_MAX)
+			return false;
 		bool wild = level.len > 0 &&
 			(memchr(level.at, '+', level.len) != NULL ||
 				memchr(level.at, '#', level.len) != NULL);
@@ -50,6 +52,14 @@ bool topic_filter_valid(struct bytes filter)
 			return false; /* MQTT-4.7.1-1: # only at the end */
 	}
 	return true;
+}
+
+uint32_t topic_filter_weight(struct bytes filter)
+{
+	uint32_t weight = (uint32_t)filter.len + LEVEL_WEIGHT;
+	for (size_t i = 0; i < filter.len; i++)
+		weight += filter.at[i] == '/' ? LEVEL_WEIGHT : 0;
+	return weight;
 }
 
 bool topic_filter_literal(struct bytes filter)

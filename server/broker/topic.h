@@ -3,8 +3,11 @@
 #define BROKER_TOPIC_H
 #include "server/base/wire.h"
 
-bool topic_name_valid(struct bytes topic);    /* UTF-8, 1-65535 bytes, no NUL, no + or # */
-bool topic_filter_valid(struct bytes filter); /* well placed wildcards; $share is not looked into */
+bool topic_name_valid(struct bytes topic); /* UTF-8, 1-65535 bytes, no NUL, no + or # */
+/* Well placed wildcards, not too many levels (each costs a node); $share is not looked into. */
+bool topic_filter_valid(struct bytes filter);
+/* What a subscription to it is counted for where memory is bounded: its bytes, and its levels. */
+uint32_t topic_filter_weight(struct bytes filter);
 bool topic_filter_literal(struct bytes filter);              /* holds no wildcard */
 bool topic_matches(struct bytes filter, struct bytes topic); /* $-topics by the book */
 /* Whether some topic matches both. */

@@ -55,6 +55,26 @@ static const struct {
 	{"a/\xed\xa0\x80", false},
 };
 
+/* "a/a/.../a" with so many levels */
+static struct bytes levels(char *text, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		text[2 * i] = 'a';
+		text[2 * i + 1] = '/';
+	}
+	return bytes_of(text, 2 * count - 1);
+}
+
+START_TEST(levels_are_bounded)
+{
+	char text[1024];
+	ck_assert(topic_filter_valid(levels(text, 256)));
+	ck_assert(!topic_filter_valid(levels(text, 257)));
+	ck_assert_uint_eq(topic_filter_weight(bytes_text("a/b")), 3 + 2 * 32);
+	ck_assert_uint_eq(topic_filter_weight(levels(text, 256)), 511 + 256 * 32);
+}
+END_TEST
+
 START_TEST(filters_are_checked)
 {
 	ck_assert_int_eq(topic_filter_valid(bytes_text(filters[_i].filter)), filters[_i].valid);
@@ -105,6 +125,7 @@ int main(void)
 {
 	TCase *tc = tcase_create("topic");
 	tcase_add_loop_test(tc, matches_by_the_book, 0, COUNT(pairs));
+	tcase_add_test(tc, levels_are_bounded);
 	tcase_add_loop_test(tc, filters_are_checked, 0, COUNT(filters));
 	tcase_add_test(tc, names_hold_no_wildcard_and_no_nul);
 	tcase_add_loop_test(tc, overlap_is_symmetric, 0, COUNT(overlaps));
