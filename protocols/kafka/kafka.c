@@ -210,10 +210,14 @@ static void fetched_gone(struct kafka_conn *kc)
 
 /* Requests */
 
+static void flush(struct kafka_conn *kc);
+
 static void on_timer(struct loop_timer *t)
 {
 	struct kafka_request *r = list_entry(t, struct kafka_request, timer);
-	if (!r->ready && r->hurry != NULL)
+	if (r->ready)
+		flush(r->kc); /* it has failed */
+	else if (r->hurry != NULL)
 		r->hurry(r);
 }
 
@@ -344,12 +348,16 @@ void kafka_answer(struct kafka_request *r)
 	flush(r->kc);
 }
 
+/* Does not free r: who fails in the midst of filling it still has it in hand. */
 void kafka_fail(struct kafka_request *r, enum err e)
 {
-	r->silent = true;
+	if (r->ready)
+		return;
+	r->silent = r->ready = true;
+	r->hurry = NULL;
 	if (!r->kc->closed)
 		conn_close(r->kc->conn, e);
-	kafka_answer(r);
+	loop_timer_set(&r->timer, 0);
 }
 
 void *kafka_take(struct kafka_request *r, size_t len)

@@ -411,6 +411,44 @@ START_TEST(what_is_no_request_closes_the_connection)
 }
 END_TEST
 
+/* It can be read, but its answer would take more memory than a request may have. */
+START_TEST(a_request_too_large_to_answer_closes_the_connection)
+{
+	enum { PARTITIONS = 1000000, EACH = 16, HEAD = 44 };
+	int fd = dial();
+	uint8_t *frame = calloc(1, HEAD + PARTITIONS * EACH);
+	struct kafka_api_versions_req hello = kafka_api_versions_req_init;
+	struct kafka_api_versions_res res;
+	ask(fd, KAFKA_API_VERSIONS, 3, 1, &hello);
+	answer(fd, KAFKA_API_VERSIONS, 3, 1, &res);
+	struct wr w = wr_over(frame, HEAD);
+	wr_u32be(&w, HEAD - 4 + PARTITIONS * EACH);
+	wr_u16be(&w, KAFKA_FETCH);
+	wr_u16be(&w, 4);
+	wr_u32be(&w, 1);
+	wr_u16be(&w, UINT16_MAX); /* no client id */
+	wr_u32be(&w, UINT32_MAX);
+	wr_u32be(&w, 1000); /* max wait */
+	wr_u32be(&w, 1);
+	wr_u32be(&w, 1 << 20);
+	wr_u8(&w, 0);
+	wr_u32be(&w, 1);
+	wr_u16be(&w, 3);
+	wr_bytes(&w, bytes_text("one"));
+	wr_u32be(&w, PARTITIONS);
+	ck_assert_int_eq(w.err, OK);
+	ck_assert_uint_eq(wr_len(&w), HEAD);
+	for (size_t sent = 0, all = HEAD + PARTITIONS * EACH; sent < all;) {
+		ssize_t n = send(fd, frame + sent, all - sent, MSG_NOSIGNAL);
+		ck_assert_int_gt(n, 0);
+		sent += (size_t)n;
+	}
+	ck_assert(is_closed(fd));
+	free(frame);
+	end(fd);
+}
+END_TEST
+
 START_TEST(everything_offered_can_be_spoken)
 {
 	int fd = dial();
@@ -515,6 +553,7 @@ int main(void)
 	tcase_add_test(tc, a_fetch_waits_for_records_and_for_no_longer);
 	tcase_add_test(tc, bad_batches_are_refused_each_with_its_code);
 	tcase_add_loop_test(tc, what_is_no_request_closes_the_connection, 0, 5);
+	tcase_add_test(tc, a_request_too_large_to_answer_closes_the_connection);
 	tcase_add_test(tc, everything_offered_can_be_spoken);
 	tcase_add_test(tc, producers_get_ids_of_their_own);
 	tcase_add_test(tc, offsets_are_kept_by_group);
