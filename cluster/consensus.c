@@ -350,6 +350,8 @@ enum err consensus_propose(struct consensus *c, struct consensus_proposal *p)
 	q->bytes = bytes;
 	h->kind = ENTRY_DATA;
 	h->base_offset = plog_next_offset(c->log);
+	if (h->hlc <= plog_hlc(c->log))
+		h->hlc = plog_hlc(c->log) + 1;
 	struct raft_stub stub = stub_of(h);
 	struct raft_buffer buf = {raft_malloc(sizeof stub), sizeof stub};
 	memcpy(buf.base, &stub, sizeof stub);

@@ -178,6 +178,8 @@ static struct entry *entry_made(struct consensus *c, const struct raft_entry *re
 	e = entry_new(&config, re->type == RAFT_CHANGE ? 1 : 0);
 	e->head.kind = re->type == RAFT_CHANGE ? ENTRY_CONFIG : ENTRY_BARRIER;
 	e->head.hlc = clock_wall_ms() << 16;
+	if (e->head.hlc <= plog_hlc(c->log))
+		e->head.hlc = plog_hlc(c->log) + 1;
 	return e;
 }
 

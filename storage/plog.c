@@ -68,6 +68,10 @@ int64_t plog_max_ms(const struct plog *p)
 {
 	return p->tail.max_ms;
 }
+int64_t plog_hlc(const struct plog *p)
+{
+	return p->tail.hlc;
+}
 int64_t plog_bytes(const struct plog *p)
 {
 	return (int64_t)(p->tail.bytes - p->first.bytes);
@@ -75,7 +79,8 @@ int64_t plog_bytes(const struct plog *p)
 
 struct plog_state plog_state_of(uint64_t index, const struct entry_header *h)
 {
-	return (struct plog_state){index, h->term, entry_next_offset(h), h->max_ms, h->log_bytes};
+	return (struct plog_state){
+		index, h->term, entry_next_offset(h), h->max_ms, h->log_bytes, h->hlc};
 }
 
 /* ---- terms */
@@ -264,7 +269,8 @@ void plog_reset(struct plog *p, uint64_t index, uint64_t term, int64_t next_offs
 	stage_deletes(p, FAMILY_IDX, 0, UINT64_MAX);
 	stage_deletes(p, p->family, 0, UINT64_MAX);
 	plog_ring_cut(p, 0);
-	p->tail = (struct plog_state){index, term, next_offset, p->tail.max_ms, p->tail.bytes};
+	p->tail = (struct plog_state){
+		index, term, next_offset, p->tail.max_ms, p->tail.bytes, p->tail.hlc};
 	p->first = p->before = p->tail;
 	p->marks.first_index = index + 1;
 	p->marks.first_offset = next_offset;

@@ -59,6 +59,9 @@ uint64_t plog_last_index(const struct plog *p); /* 0: empty and never trimmed */
 uint64_t plog_last_term(const struct plog *p);
 int64_t plog_next_offset(const struct plog *p); /* a function of the log's tail */
 int64_t plog_max_ms(const struct plog *p);
+/* Hybrid clock of the last entry; 0: not known. Who makes an entry goes on from there: retention by
+ * age and whoever compares entries rely on its never falling, whatever the wall clock does. */
+int64_t plog_hlc(const struct plog *p);
 
 /* Appends e (shares it) at last index + 1; sets e->index, group, head.base_offset and head.max_ms
  * from the tail, stages both keys in the lane. batch_max_ms: greatest timestamp in e, or -1. The

@@ -19,6 +19,7 @@ struct plog_state {
 	uint64_t index, term;
 	int64_t next_offset, max_ms;
 	uint64_t bytes; /* of payload, ever */
+	int64_t hlc;    /* 0: not known */
 };
 
 struct slot {             /* of the ring */

@@ -293,6 +293,11 @@ int64_t plog_next_offset(const struct plog *p)
 	return p->count ? entry_next_offset(&p->entries[p->count - 1]->head) : p->reset_offset;
 }
 
+int64_t plog_hlc(const struct plog *p)
+{
+	return p->count ? p->entries[p->count - 1]->head.hlc : 0;
+}
+
 void plog_append(struct plog *p, struct entry *e, int64_t batch_max_ms)
 {
 	if (p->count == p->room) {
