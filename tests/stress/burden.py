@@ -108,6 +108,25 @@ def kafka_long_poll(node, partition=0, topic=b"mqtt"):
     return s
 
 
+def heartbeats(node, group, count):
+    """Heartbeats (version 0) of a member that is none, answered as fast as they come; the number
+    of answers read."""
+    def text(t):
+        return len(t).to_bytes(2, "big") + t
+    body = (bytes.fromhex("000c 0000 00000007") + text(b"s") + text(group)
+            + (1).to_bytes(4, "big") + text(b"nobody"))
+    host, port = node.kafka.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as s:
+        s.sendall((len(body).to_bytes(4, "big") + body) * count)
+        left = count * (4 + 4 + 2)  # size, correlation, error
+        while left > 0:
+            got = s.recv(min(left, 65536))
+            if not got:
+                break
+            left -= len(got)
+    return count - (left + 9) // 10
+
+
 def half_handshake(port):
     """The head of a client hello, and no more."""
     s = socket.create_connection(("127.0.0.1", port), timeout=10)

@@ -86,6 +86,7 @@ def test_all_at_once(busy_node):
         node.reload()
         for c in groups:
             c.poll(0.02)
+            assert burden.heartbeats(node, b"stress", 300) == 300
         assert node.get("/metrics", timeout=30)[0] == 200
         assert node.get("/api/v1/streams", timeout=30)[0] == 200
     for p in loads:
