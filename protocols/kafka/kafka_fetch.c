@@ -5,8 +5,9 @@
 #include "protocols/kafka/kafka_priv.h"
 
 enum {
-	BYTES_LEAST = 64 << 10
-}; /* a fetch is given this much even when the loop is short of memory */
+	BYTES_LEAST = 64 << 10,      /* of a fetch, even when the loop is short of memory */
+	READ_BYTES_LEAST = 32 << 10, /* a read counts as this much, however little is wanted */
+};
 
 struct fetch_wait { /* one partition watched for a connection; freed when it has told */
 	struct partition_wait wait;
@@ -29,7 +30,7 @@ struct fetch {
 	struct part *parts;
 	uint32_t count;
 	uint32_t reading;
-	size_t bytes;
+	size_t bytes, bytes_max;
 	bool waits, stale, failed; /* stale: what it waits for may be there */
 	bool now;                  /* whatever is there is the answer */
 };
@@ -140,10 +141,14 @@ static void on_read(struct stream_read *sr)
 		p->seen = sr->high_watermark;
 		p->res->high_watermark = p->res->last_stable_offset = sr->high_watermark;
 		p->res->log_start_offset = sr->first_offset;
+		/* A batch over its partition's limit is given, but only one over the answer's. */
+		if (f->bytes > 0 && f->bytes + sr->bytes > f->bytes_max)
+			stream_read_fini(sr);
+		else
+			f->bytes += sr->bytes;
 		if (sr->count > 0)
 			p->res->records = (struct kafka_records){
 				.slices = sr->slices, .slices_count = sr->count};
-		f->bytes += sr->bytes;
 	}
 	if (f->reading > 0)
 		return;
@@ -191,6 +196,7 @@ static void read_all(struct kafka_request *r, struct fetch *f)
 		left = conf->fetch_bytes_max;
 	if (req->max_bytes < left)
 		left = req->max_bytes;
+	f->bytes_max = left > 0 ? (size_t)left : 0;
 	for (uint32_t i = 0; i < f->count; i++) {
 		struct part *p = &f->parts[i];
 		int64_t max = p->req->max_bytes < left ? p->req->max_bytes : left;
@@ -201,8 +207,9 @@ static void read_all(struct kafka_request *r, struct fetch *f)
 			.offset = p->req->fetch_offset,
 			.bytes_max = max > 0 ? (size_t)max : 1,
 			.done = on_read};
-		left -= max;
-		kafka_fetching(r, max > 0 ? max : 0);
+		int64_t cost = max < READ_BYTES_LEAST ? READ_BYTES_LEAST : max;
+		left -= cost;
+		kafka_fetching(r, cost);
 		f->reading++;
 		r->outstanding++;
 		stream_read(&p->read);

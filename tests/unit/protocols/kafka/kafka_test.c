@@ -319,6 +319,43 @@ START_TEST(what_is_stored_is_what_was_sent)
 }
 END_TEST
 
+/* Many partitions with tiny limits: each read gives a batch at least, the answer keeps its bound.
+ */
+START_TEST(an_answer_keeps_its_bound)
+{
+	enum { TIMES = 2000, BATCH = 40000, ANSWER_MAX = 200000 };
+	int fd = dial();
+	struct slice batch = batch_of(BATCH, 1);
+	struct kafka_fetch_req req = kafka_fetch_req_init;
+	struct kafka_fetch_res res;
+	size_t bytes = 0;
+	int64_t offset;
+	make_topic(fd, "many");
+	produce(fd, "many", 7, -1, batch.bytes, 1);
+	ck_assert_int_eq(produced(fd, 7, 1, &offset), 0);
+	req.min_bytes = 1;
+	req.max_bytes = ANSWER_MAX;
+	req.topics_count = 1;
+	req.topics = kafka_array(&arena, &kafka_fetch_req_topic_type, 1);
+	req.topics[0].name = bytes_text("many");
+	req.topics[0].partitions_count = TIMES;
+	req.topics[0].partitions = kafka_array(&arena, &kafka_fetch_req_partition_type, TIMES);
+	for (int i = 0; i < TIMES; i++) {
+		req.topics[0].partitions[i].fetch_offset = offset;
+		req.topics[0].partitions[i].max_bytes = 1;
+	}
+	ask(fd, KAFKA_FETCH, 11, 2, &req);
+	answer(fd, KAFKA_FETCH, 11, 2, &res);
+	ck_assert_uint_eq(res.topics[0].partitions_count, TIMES);
+	for (int i = 0; i < TIMES; i++)
+		bytes += res.topics[0].partitions[i].records.bytes.len;
+	ck_assert_uint_ge(bytes, BATCH);
+	ck_assert_uint_le(bytes, ANSWER_MAX);
+	slice_unref(&batch);
+	end(fd);
+}
+END_TEST
+
 START_TEST(a_fetch_waits_for_records_and_for_no_longer)
 {
 	int fd = dial(), other = dial();
@@ -550,6 +587,7 @@ int main(void)
 	tcase_add_unchecked_fixture(tc, boot, down);
 	tcase_add_test(tc, pipelined_requests_are_answered_in_order);
 	tcase_add_test(tc, what_is_stored_is_what_was_sent);
+	tcase_add_test(tc, an_answer_keeps_its_bound);
 	tcase_add_test(tc, a_fetch_waits_for_records_and_for_no_longer);
 	tcase_add_test(tc, bad_batches_are_refused_each_with_its_code);
 	tcase_add_loop_test(tc, what_is_no_request_closes_the_connection, 0, 5);
