@@ -82,6 +82,9 @@ bench:
 install: all
 	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin /etc/sluice $(PREFIX)/lib/systemd/system)
 	install -m 755 $(O)/sluiced $(O)/sluice $(DESTDIR)$(PREFIX)/bin/
+	install -d $(DESTDIR)$(PREFIX)/share/doc/sluice/docs
+	install -m 644 README.md CHANGELOG.md $(DESTDIR)$(PREFIX)/share/doc/sluice/
+	install -m 644 docs/*.md $(DESTDIR)$(PREFIX)/share/doc/sluice/docs/
 	sed 's,@PREFIX@,$(PREFIX),g' deploy/sluiced.service \
 	    > $(DESTDIR)$(PREFIX)/lib/systemd/system/sluiced.service
 	[ -e $(DESTDIR)/etc/sluice/sluice.conf ] || \
