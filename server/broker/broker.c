@@ -20,7 +20,7 @@ const struct conf_row broker_rows[] = {
 		"Which stream takes a topic: FILTER -> STREAM [durability=sync|memory] "
 		"[key=topic|level(N)|text(WORD)]. Routes are tried in order of name, the one named "
 		"default last; unless set, that one is # -> mqtt."},
-	{"publish.inflight_bytes", CONF_BYTES, AT(publish_inflight_bytes), "8MiB", 65536,
+	{"publish.inflight_bytes", CONF_BYTES, AT(publish_inflight_bytes), "4MiB", 65536,
 		(int64_t)1 << 40, NULL, CONF_AT_RELOAD, NULL,
 		"Bytes published through one loop and not yet committed, beyond which its "
 		"publishers are not read from."},

@@ -43,6 +43,7 @@ struct net_conf { /* filled by net_rows */
 	int64_t handshakes_max;
 	int64_t out_high, out_low, out_max;
 	int64_t input_max;
+	int64_t receive_buffer;
 	int64_t linger_ms, handshake_ms;
 };
 

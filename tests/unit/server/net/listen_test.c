@@ -67,6 +67,44 @@ START_TEST(listens_on_ipv6)
 }
 END_TEST
 
+/* The server's end of a connection of ours. */
+static int other_end(int fd)
+{
+	struct sockaddr_in own, peer;
+	socklen_t len = sizeof own;
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&own, &len), 0);
+	for (int i = 3; i < 1000; i++) {
+		len = sizeof peer;
+		if (i != fd && getpeername(i, (struct sockaddr *)&peer, &len) == 0 &&
+			peer.sin_port == own.sin_port)
+			return i;
+	}
+	ck_abort_msg("not there");
+	return -1;
+}
+
+/* Client doors bound what the kernel holds; the kernel counts its own needs in, so it says twice.
+ */
+START_TEST(bounds_what_the_kernel_holds)
+{
+	static const char *const settings[] = {
+		"conn.receive_buffer=20KiB", "conn.receive_buffer=0"};
+	int bytes = 0;
+	socklen_t len = sizeof bytes;
+	START("listen.mqtt=127.0.0.1:0", settings[_i]);
+	int fd = dial();
+	put_frame(fd, 'e', "x", 1);
+	expect_frame(fd, "ex");
+	ck_assert_int_eq(getsockopt(other_end(fd), SOL_SOCKET, SO_RCVBUF, &bytes, &len), 0);
+	if (_i == 0)
+		ck_assert_int_eq(bytes, 2 * 20 * 1024);
+	else
+		ck_assert_int_ge(bytes, 65536);
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
 /* The kernel spreads by hash; the handing over makes it even. */
 START_TEST(loops_get_even_shares)
 {
@@ -178,6 +216,7 @@ int main(void)
 	tcase_add_test(tc, refuses_a_port_in_use);
 	tcase_add_test(tc, listens_on_several_addresses);
 	tcase_add_test(tc, listens_on_ipv6);
+	tcase_add_loop_test(tc, bounds_what_the_kernel_holds, 0, 2);
 	tcase_add_test(tc, loops_get_even_shares);
 	tcase_add_test(tc, refuses_over_the_limit);
 	tcase_add_test(tc, accept_rate_makes_wait_but_not_fail);
