@@ -71,6 +71,23 @@ def test_names_exist(node):
                 assert name in keys, (page.name, name)
 
 
+def test_defaults(node):
+    """Tables of limits: | `key` | default ..."""
+    default = {c["key"]: c["default"]
+               for c in json.loads(node.get("/api/v1/config")[1])["settings"]}
+    checked = 0
+    for page in PAGES:
+        if page.name == "configuration.md":
+            continue
+        for cells in rows(page.read_text(encoding="utf-8")):
+            keys = re.findall(r"`([a-z0-9_.]+)`", cells[0])
+            told = [w.split()[0] for w in cells[1].split(", ")] if cells[1:2] != [""] else []
+            if len(keys) == len(told) and all(re.match(r"\d", w) for w in told):
+                checked += len(keys)
+                assert [default[k] for k in keys] == told, page.name
+    assert checked > 20
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links(page):
     for to in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
