@@ -238,6 +238,7 @@ static struct kafka_request *request_new(struct kafka_conn *kc, size_t frame)
 	r->arena.max = ARENA_BYTES + frame * 4;
 	r->kc = kc;
 	loop_timer_init(&r->timer, h->loop, on_timer);
+	list_init(&r->awaiting);
 	list_push_back(&kc->requests, &r->node);
 	kc->count++;
 	conn_ref(kc->conn);

@@ -51,15 +51,36 @@ static void on_again(struct loop_timer *t)
 	kafka_await_leaders(list_entry(t, struct kafka_new_stream, timer));
 }
 
+/* The client has gone. The loops may end soon: a timer would not fire any more. */
+static void await_no_more(struct kafka_request *r)
+{
+	struct list all, *l;
+	list_init(&all);
+	while ((l = list_pop(&r->awaiting)) != NULL)
+		list_push_back(&all, l);
+	while ((l = list_pop(&all)) != NULL) { /* the last one may free r */
+		struct kafka_new_stream *n = list_entry(l, struct kafka_new_stream, node);
+		loop_timer_cancel(&n->timer);
+		n->done(n);
+	}
+}
+
 void kafka_await_leaders(struct kafka_new_stream *n)
 {
-	if (n->tries++ == 0)
-		loop_timer_init(&n->timer, n->r->kc->home->loop, on_again);
-	if (n->tries > LEADERS_TRIES ||
-		all_lead(catalog_stream(kafka_catalog(n->r), bytes_text(n->name))))
+	struct kafka_request *r = n->r;
+	if (n->tries++ == 0) {
+		loop_timer_init(&n->timer, r->kc->home->loop, on_again);
+		list_init(&n->node);
+	}
+	list_remove(&n->node);
+	if (n->tries > LEADERS_TRIES || r->kc->closed ||
+		all_lead(catalog_stream(kafka_catalog(r), bytes_text(n->name)))) {
 		n->done(n);
-	else
-		loop_timer_set(&n->timer, LEADERS_MS);
+		return;
+	}
+	list_push_back(&r->awaiting, &n->node);
+	r->hurry = await_no_more;
+	loop_timer_set(&n->timer, LEADERS_MS);
 }
 
 static void metadata_answer(struct kafka_request *r);

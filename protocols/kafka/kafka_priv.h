@@ -71,7 +71,8 @@ struct kafka_request {
 	int64_t held;         /* memory of the arena counted as such */
 	int64_t fetching;     /* bytes it may be given, counted as fetched */
 	struct loop_timer timer;
-	void *op; /* the handler's, in the arena */
+	struct list awaiting; /* new streams that do not lead yet */
+	void *op;             /* the handler's, in the arena */
 	/* Nobody waits for the answer any more, or it had better come now: answer soon. */
 	void (*hurry)(struct kafka_request *r);
 	void (*fini)(struct kafka_request *r); /* what the handler holds beside the arena */
@@ -148,8 +149,10 @@ void kafka_on_list_groups(struct kafka_request *r);
 void kafka_on_delete_groups(struct kafka_request *r);
 
 /* Waits until a new stream's partitions lead, so that the client which asked for it is not sent
- * around once more; not for long. Embed in memory of r, which is outstanding meanwhile. */
+ * around once more; not for long, nor when the client has gone. Embed in memory of r, which is
+ * outstanding meanwhile. */
 struct kafka_new_stream {
+	struct list node;        /* private */
 	struct loop_timer timer; /* private */
 	int tries;               /* private */
 	struct kafka_request *r;

@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import confluent_kafka
+import confluent_kafka.admin
 import pytest
 
 import burden
@@ -178,6 +179,17 @@ def test_stops_in_order_whatever_goes_on(pair, number):
         if churn:
             churn.stop()
         node.close()
+
+
+@pytest.mark.parametrize("wait_s", [0.005, 0.015, 0.03, 0.045])
+def test_stops_while_streams_are_made(busy_node, wait_s):
+    """Their makers wait until all partitions lead, which takes a while for so many."""
+    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": busy_node.kafka,
+                                               "log_level": 0})
+    admin.list_topics(timeout=30)
+    admin.create_topics([confluent_kafka.admin.NewTopic("made%d" % i, 200) for i in range(4)])
+    time.sleep(wait_s)
+    burden.end_clean(busy_node, STOP_S)
 
 
 def test_a_second_signal_forces(make_node):
