@@ -424,6 +424,7 @@ static void tick_slice(struct loop_hook *hook)
 		loop_hook_want(h->loop, STAGE_PROPOSE, &h->tick_hook);
 		return;
 	}
+	h->tick_at = 0;
 	rows_cache_trim(h->cache);
 	metric_set(cells, &node_metrics, M_ROWS, (int64_t)rows_cache_count(h->cache));
 	metric_set(cells, &node_metrics, M_ROW_BYTES, (int64_t)rows_cache_bytes(h->cache));
@@ -436,9 +437,8 @@ static void tick_fire(struct loop_timer *t)
 	struct partition_home *h = list_entry(t, struct partition_home, timer);
 
 	loop_timer_set(&h->timer, TICK_MS);
-	if (h->tick_at < h->count && h->tick_at > 0)
+	if (h->tick_at > 0)
 		return; /* the last round goes on */
-	h->tick_at = 0;
 	loop_hook_want(h->loop, STAGE_PROPOSE, &h->tick_hook);
 }
 

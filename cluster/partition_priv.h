@@ -34,7 +34,8 @@ struct partition_home {
 	struct loop_timer timer;
 	struct loop_hook tick_hook;
 	struct partition **all;
-	int count, room, tick_at;
+	int count, room;
+	int tick_at; /* who is ticked next in the round under way; 0: none is */
 	int leading;
 	int64_t hlc;
 	struct list spare; /* pending_entry */

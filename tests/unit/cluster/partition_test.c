@@ -617,6 +617,37 @@ static void retain_run(void *arg)
 	sem_post(&W.done);
 }
 
+static struct partition *younger;
+
+static void younger_created(void *arg, enum err e)
+{
+	(void)arg;
+	W.err = e;
+	sem_post(&W.done);
+}
+static void younger_create(void *arg)
+{
+	(void)arg;
+	younger = world_partition(&W, 1, 1025);
+	partition_create(younger, younger_created, NULL);
+}
+
+/* A partition that comes when rounds of ticks have been made is ticked, and all others go on. */
+START_TEST(ticks_go_on_when_a_partition_comes)
+{
+	usleep(200000);
+	world_call(&W, 1, younger_create, NULL);
+	ck_assert_int_eq(W.err, OK);
+	for (int i = 0; i < 10; i++)
+		publish(10, 100, 1000);
+	world_call(&W, 1, retain_run, NULL);
+	for (int i = 0; i < 500 && partition_first_offset(P) == 0; i++)
+		usleep(10000);
+	ck_assert_int_gt(partition_first_offset(P), 50);
+	world_close(&W, younger, true, false);
+}
+END_TEST
+
 START_TEST(retention_trims_by_bytes)
 {
 	for (int i = 0; i < 10; i++)
@@ -866,6 +897,7 @@ int main(void)
 	tcase_add_test(tc, trim_moves_the_first_offset_for_good);
 	tcase_add_test(tc, rows_alone_leave_the_log);
 	tcase_add_test(tc, retention_trims_by_bytes);
+	tcase_add_test(tc, ticks_go_on_when_a_partition_comes);
 	tcase_add_loop_test(tc, hybrid_time_never_falls, 0, 2);
 	tcase_add_test(tc, waits_end_once_the_log_has_grown_or_are_cancelled);
 	tcase_add_test(tc, seeks_by_time_and_epoch);
