@@ -30,7 +30,8 @@
 enum {
 	LOCAL_RUNS_MAX = 4096, /* local posts run in a row before the sockets get their turn */
 	STAGE_PASSES_MAX = 8,  /* hooks that want each other within one stage */
-	TIMERS_FIRST = 64
+	TIMERS_FIRST = 64,
+	QUIET_LOOKS_MAX = 1000 /* before loops that never come to rest are stopped all the same */
 };
 
 struct queue { /* of messages, first in first out */
@@ -56,6 +57,7 @@ struct loop {
 	bool stopping, now_stale;
 	int64_t now_ms, now_wall_ms;
 
+	struct loop_msg *taken; /* of the inbox, still to run */
 	struct queue local;
 	struct list stages[STAGE_COUNT]; /* hooks wanted */
 	struct list later;               /* hooks that wanted themselves again while they ran */
@@ -363,12 +365,12 @@ static void local_run(struct loop *l)
 
 static void messages_run(struct loop *l)
 {
-	struct loop_msg *m = inbox_take(l);
+	struct loop_msg *m;
 
-	while (m != NULL) {
-		struct loop_msg *next = m->next; /* m may be gone or posted again after its run */
+	l->taken = inbox_take(l);
+	while ((m = l->taken) != NULL) {
+		l->taken = m->next; /* m may be gone or posted again after its run */
 		m->run(m);
-		m = next;
 	}
 	local_run(l);
 }
@@ -605,18 +607,6 @@ void loops_run(struct loops *all)
 	must(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
 }
 
-void loops_stop(struct loops *all)
-{
-	must(here == NULL);
-	if (!atomic_load(&all->running))
-		return;
-	for (int i = 0; i < all->count; i++)
-		loop_post(all->at[i], &all->at[i]->stop_msg);
-	for (int i = 0; i < all->count; i++)
-		must(pthread_join(all->at[i]->thread, NULL) == 0);
-	atomic_store(&all->running, false);
-}
-
 void loops_free(struct loops *all)
 {
 	if (all == NULL)
@@ -670,4 +660,48 @@ void loops_stand_still(struct loops *all, void (*fn)(void *arg), void *arg)
 	pthread_cond_broadcast(&all->changed);
 	pthread_mutex_unlock(&all->lock);
 	pthread_mutex_unlock(&all->one_still);
+}
+
+/* ---- stopping */
+
+static bool is_quiet(const struct loops *all)
+{
+	for (int i = 0; i < all->count; i++) {
+		const struct loop *l = all->at[i];
+		if (atomic_load(&l->inbox) != NULL || l->taken != NULL || work_waits(l))
+			return false;
+	}
+	return true;
+}
+
+struct last_look {
+	struct loops *all;
+	bool quiet;
+};
+
+static void stop_if_quiet(void *arg)
+{
+	struct last_look *look = arg;
+
+	look->quiet = is_quiet(look->all);
+	for (int i = 0; i < look->all->count; i++)
+		look->all->at[i]->stopping = look->quiet;
+}
+
+/* All end together, when nothing is on its way between them: what one loop posted to another that
+ * had ended already would be lost, and with it what it holds. */
+void loops_stop(struct loops *all)
+{
+	struct last_look look = {.all = all};
+
+	must(here == NULL);
+	if (!atomic_load(&all->running))
+		return;
+	for (int i = 0; i < QUIET_LOOKS_MAX && !look.quiet; i++)
+		loops_stand_still(all, stop_if_quiet, &look);
+	for (int i = 0; i < all->count && !look.quiet; i++)
+		loop_post(all->at[i], &all->at[i]->stop_msg);
+	for (int i = 0; i < all->count; i++)
+		must(pthread_join(all->at[i]->thread, NULL) == 0);
+	atomic_store(&all->running, false);
 }

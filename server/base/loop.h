@@ -24,7 +24,8 @@ struct loop_msg { /* embed in what is sent; run may free what holds it */
 /* Starts count loops, each in a thread of its own, not running until loops_run. */
 struct loops *loops_new(int count);
 void loops_run(struct loops *all);
-/* Asks every loop to end, joins the threads, frees nothing posted. Not from a loop. */
+/* Ends all loops once nothing is on its way between them (if they come to rest at all), joins the
+ * threads; frees nothing posted later. Not from a loop. */
 void loops_stop(struct loops *all);
 void loops_free(struct loops *all);
 int loops_count(const struct loops *all);

@@ -196,6 +196,21 @@ static void timers_start(void *arg)
 	}
 }
 
+START_TEST(what_is_on_its_way_at_the_stop_arrives)
+{
+	start(2);
+	atomic_store(&left, BALLS);
+	for (int i = 0; i < BALLS; i++) {
+		struct ball *b = mem_new(sizeof *b);
+		b->msg.run = ball_run;
+		loop_post(loops_at(all, i % 2), &b->msg);
+	}
+	loops_stop(all);
+	ck_assert_int_eq(atomic_load(&left), 0);
+	loops_free(all);
+}
+END_TEST
+
 START_TEST(timers_fire_in_order_and_not_early)
 {
 	int64_t began = clock_ms();
@@ -431,6 +446,7 @@ int main(void)
 	tcase_add_test(tc, posts_of_one_thread_keep_their_order);
 	tcase_add_test(tc, no_wake_up_is_lost);
 	tcase_add_test(tc, what_was_posted_before_the_stop_runs);
+	tcase_add_test(tc, what_is_on_its_way_at_the_stop_arrives);
 	tcase_add_test(tc, timers_fire_in_order_and_not_early);
 	tcase_add_test(tc, a_timer_may_set_itself);
 	tcase_add_test(tc, time_is_fresh_after_a_sleep);
