@@ -125,7 +125,7 @@ static bool name_valid(struct bytes name)
 
 void api_route_set(struct exchange *x)
 {
-	cJSON *o = exchange_json(x);
+	cJSON *o = exchange_json(x, "route");
 	const char *text = NULL;
 	char why[WHY_BYTES] = "route must be a text";
 	char *copy;
@@ -249,7 +249,7 @@ static const struct conf_row *row_settable(struct exchange *x)
 void api_config_set(struct exchange *x)
 {
 	const struct conf_row *row = row_settable(x);
-	cJSON *o = row == NULL ? NULL : exchange_json(x);
+	cJSON *o = row == NULL ? NULL : exchange_json(x, "value");
 	const char *value = NULL;
 	char why[WHY_BYTES] = "value must be a text";
 	char *copy;

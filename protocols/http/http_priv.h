@@ -171,8 +171,9 @@ void topic_forget(struct exchange *x);
 
 /* The stream named by the first parameter, or NULL after a 404. */
 const struct stream *exchange_stream(struct exchange *x);
-/* The body as JSON, or NULL after a 400. An empty body is an empty object. */
-cJSON *exchange_json(struct exchange *x);
+/* The body as JSON, or NULL after a 400: it is no object, or has a field that is not one of the
+ * space-separated names. An empty body is an empty object. */
+cJSON *exchange_json(struct exchange *x, const char *fields);
 /* A parameter or a value as text with a NUL, owned by the caller; NULL after a 400: it holds one.
  */
 char *exchange_text(struct exchange *x, struct bytes b);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include "protocols/http/http_priv.h"
 #include "server/base/clock.h"
+#include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/broker/admin.h"
 
@@ -20,12 +21,35 @@ const struct stream *exchange_stream(struct exchange *x)
 	return s;
 }
 
-cJSON *exchange_json(struct exchange *x)
+static bool listed(const char *fields, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (const char *at = fields; len > 0 && (at = strstr(at, name)) != NULL; at += len)
+		if ((at == fields || at[-1] == ' ') && (at[len] == ' ' || at[len] == 0))
+			return true;
+	return false;
+}
+
+cJSON *exchange_json(struct exchange *x, const char *fields)
 {
 	cJSON *o = buf_len(&x->body) == 0 ? cJSON_CreateObject() : json_read(buf_bytes(&x->body));
+	const cJSON *v = NULL;
 
-	if (o == NULL)
+	if (o == NULL) {
 		answer_error(x, 400, "malformed", "the body must be a JSON object");
+		return NULL;
+	}
+	cJSON_ArrayForEach(v, o)
+	{
+		if (listed(fields, v->string))
+			continue;
+		/* A misspelt limit must not be taken for one that holds. */
+		answer_error(x, 400, "invalid", "unknown field %.60s, one of: %s",
+			log_text(bytes_text(v->string)).text, fields);
+		cJSON_Delete(o);
+		return NULL;
+	}
 	return o;
 }
 
@@ -224,7 +248,7 @@ static enum err settings_read(struct change *c)
 	return OK;
 }
 
-static struct change *change_new(struct exchange *x, enum meta_kind kind)
+static struct change *change_new(struct exchange *x, enum meta_kind kind, const char *fields)
 {
 	struct change *c = mem_new(sizeof *c);
 	bool dry = false;
@@ -233,7 +257,7 @@ static struct change *change_new(struct exchange *x, enum meta_kind kind)
 	c->x = x;
 	c->op = (struct meta_op){.kind = kind, .partitions = -1, .replicas = -1};
 	c->partitions = -1;
-	c->json = exchange_json(x);
+	c->json = exchange_json(x, fields);
 	if (c->json == NULL)
 		goto fail;
 	e = settings_read(c);
@@ -299,7 +323,7 @@ static void created(struct meta_op *op)
 
 void api_stream_create(struct exchange *x)
 {
-	struct change *c = change_new(x, META_CREATE_STREAM);
+	struct change *c = change_new(x, META_CREATE_STREAM, "name partitions replicas settings");
 	const char *name = NULL;
 
 	if (c == NULL)
@@ -342,7 +366,8 @@ static void altered(struct meta_op *op)
 void api_stream_alter(struct exchange *x)
 {
 	const struct stream *s = exchange_stream(x);
-	struct change *c = s == NULL ? NULL : change_new(x, META_ALTER_STREAM);
+	struct change *c = s == NULL ? NULL
+				     : change_new(x, META_ALTER_STREAM, "partitions settings");
 	int64_t partitions = -1;
 
 	if (c == NULL)
@@ -373,7 +398,7 @@ static void deleted(struct meta_op *op)
 void api_stream_delete(struct exchange *x)
 {
 	const struct stream *s = exchange_stream(x);
-	struct change *c = s == NULL ? NULL : change_new(x, META_DELETE_STREAM);
+	struct change *c = s == NULL ? NULL : change_new(x, META_DELETE_STREAM, "");
 
 	if (c == NULL)
 		return;
@@ -421,7 +446,8 @@ static enum err trim_read(const cJSON *o, struct admin_trim_what *what)
 void api_stream_trim(struct exchange *x)
 {
 	const struct stream *s = exchange_stream(x);
-	cJSON *o = s == NULL ? NULL : exchange_json(x);
+	cJSON *o = s == NULL ? NULL
+			     : exchange_json(x, "partition before_offset before_time older_than");
 	struct admin_trim_what what;
 	enum err e;
 

@@ -34,7 +34,8 @@ START_TEST(refuses_nonsense)
 {
 	static const char *const bad[] = {"", "{}", "[]", "{\"name\":7}", "{\"name\":\"a b\"}",
 		"{\"name\":\"..\"}", "{\"name\":\"s\",\"partitions\":\"x\"}",
-		"{\"name\":\"s\",\"partitions\":0}", "{\"name\":\"s\",\"settings\":[]}",
+		"{\"name\":\"s\",\"partitions\":0}", "{\"name\":\"s\",\"retention_bytes\":5}",
+		"{\"name\":\"s\",\"setting\":{}}", "{\"name\":\"s\",\"settings\":[]}",
 		"{\"name\":\"s\",\"settings\":{\"no.such\":\"1\"}}",
 		"{\"name\":\"s\",\"settings\":{\"retention.ms\":{}}}"};
 	START();
