@@ -131,6 +131,7 @@ struct consensus {
 
 	uint64_t applied, applied_term;
 	int64_t applied_next_offset;
+	size_t unsnapped_bytes;        /* of payloads applied since the last snapshot */
 	struct snapshot_meta snapshot; /* index 0: none */
 	struct consensus_install install;
 	struct raft_configuration install_config;

@@ -9,6 +9,8 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 
+enum { SNAPSHOT_BYTES = 16 << 20 };
+
 static struct consensus *of(struct raft_io *io)
 {
 	return io->impl;
@@ -331,8 +333,24 @@ void consensus_deliver(struct consensus *c, uint64_t upto)
 		c->applied_next_offset = entry_next_offset(&e->head);
 		c->fsm.apply(c->fsm_arg, e);
 		plog_applied(c->log, index);
+		c->unsnapped_bytes += e->head.payload_bytes;
 		entry_unref(made);
 	}
+	if (c->unsnapped_bytes >= SNAPSHOT_BYTES)
+		raft_set_snapshot_threshold(c->raft, 1);
+}
+
+/* What Raft holds, trim must keep. Its threshold and trailing count entries; large ones would keep
+ * gigabytes, so a snapshot is also taken after so many bytes, and with nobody to send them to,
+ * none of the entries before it is kept. */
+static void snapshot_taken(struct consensus *c)
+{
+	bool alone = c->raft->configuration.n == 1;
+	bool large = c->unsnapped_bytes >= SNAPSHOT_BYTES;
+
+	raft_set_snapshot_trailing(c->raft, alone && large ? 1 : (unsigned)c->o.snapshot_trailing);
+	raft_set_snapshot_threshold(c->raft, (unsigned)c->o.snapshot_threshold);
+	c->unsnapped_bytes = 0;
 }
 
 static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **result)
@@ -364,6 +382,7 @@ static int on_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigne
 	(*bufs)[0].base = offset_data(c->applied_next_offset);
 	(*bufs)[0].len = 8;
 	*n = 1;
+	snapshot_taken(c);
 	return 0;
 }
 

@@ -648,6 +648,31 @@ START_TEST(ticks_go_on_when_a_partition_comes)
 }
 END_TEST
 
+static void keep_index(void *arg)
+{
+	*(uint64_t *)arg = plog_last_index(P->log) + 1 - consensus_keep_index(P->consensus);
+	sem_post(&W.done);
+}
+
+/* Large entries are not kept by the hundred for Raft's sake: trim could not give them back. */
+START_TEST(large_entries_can_be_trimmed_soon)
+{
+	uint64_t kept = 0;
+	for (int i = 0; i < 60; i++)
+		publish(1, 1 << 20, 1000);
+	for (int i = 0; i < 100; i++) {
+		world_call(&W, 1, keep_index, &kept);
+		if (kept <= 17)
+			break;
+		usleep(10000);
+	}
+	ck_assert_uint_le(kept, 17);
+	restart(true);
+	ck_assert_int_eq(partition_high_watermark(P), 60);
+	publish(1, 100, 1000);
+}
+END_TEST
+
 START_TEST(retention_trims_by_bytes)
 {
 	for (int i = 0; i < 10; i++)
@@ -896,6 +921,7 @@ int main(void)
 	tcase_add_test(tc, rows_equal_a_model_over_crashes);
 	tcase_add_test(tc, trim_moves_the_first_offset_for_good);
 	tcase_add_test(tc, rows_alone_leave_the_log);
+	tcase_add_test(tc, large_entries_can_be_trimmed_soon);
 	tcase_add_test(tc, retention_trims_by_bytes);
 	tcase_add_test(tc, ticks_go_on_when_a_partition_comes);
 	tcase_add_loop_test(tc, hybrid_time_never_falls, 0, 2);
