@@ -246,6 +246,7 @@ static void shard_init(struct shard *s, struct broker *b, int index)
 	s->index = index;
 	s->loop = loops_at(b->loops, index);
 	publish_init(s);
+	memory_init(s);
 	deliver_init(s);
 	feeds_init(s);
 	list_init(&s->catalog_watcher.node);
@@ -306,6 +307,7 @@ void broker_free(struct broker *b)
 		deliver_fini(s);
 		feeds_fini(s);
 		publish_fini(s);
+		memory_fini(s);
 		targets_free(s);
 		routes_free(s->routes);
 		if (s->catalog != NULL)

@@ -167,6 +167,7 @@ struct subscriber_state {
 	struct list behind;
 	struct list retained; /* struct retained_send */
 	bool blocked;         /* refused, and not ready since */
+	enum { MEMORY_TAKES, MEMORY_AWAITED, MEMORY_LATE } memory; /* see memory_route.c */
 };
 
 struct retained_send;
@@ -191,8 +192,12 @@ struct shard {
 	struct list room_waits;
 	struct list spare_ops;
 	int spare_op_count;
-	_Atomic bool listening;          /* there are subscriptions here */
-	_Atomic int64_t memory_inflight; /* bytes of memory routes on their way here */
+	_Atomic bool listening;         /* there are subscriptions here */
+	size_t memory_out;              /* of memory routes, posted from here and not through */
+	struct list memory_posts;       /* arrived, in order; the first may be half through */
+	struct loop_timer memory_timer; /* set: they wait for memory_awaited */
+	struct subscriber *memory_awaited;
+	struct loop_hook memory_hook;
 
 	struct map sources;       /* by group */
 	struct channel *channels; /* by loop */
@@ -258,6 +263,10 @@ enum err publish_retained_only(
 enum err memory_publish(struct shard *s, const struct route *r, struct target *t,
 	const struct message *m, struct publish *p) MUST_USE;
 void memory_flush(struct shard *s);
+bool memory_has_room(const struct shard *s);
+void memory_ready(struct subscriber *who); /* takes again, or is gone: nobody waits for it */
+void memory_init(struct shard *s);
+void memory_fini(struct shard *s);
 
 /* ---- feed.c */
 void feeds_init(struct shard *s);
@@ -279,8 +288,10 @@ void deliver_init(struct shard *s);
 void deliver_fini(struct shard *s);
 void deliver_entry(struct feed *f, struct entry *e); /* to all who are live */
 void deliver_trimmed(struct feed *f, int64_t from, int64_t to);
-/* A record of a memory route. */
-void deliver_memory(struct shard *s, const struct message *m, const struct slice *holder);
+/* A record of a memory route, offered to the subscribers from the one at *from on (0: all). False:
+ * one refused that is worth waiting for; *from is it. */
+bool deliver_memory(
+	struct shard *s, const struct message *m, const struct slice *holder, uintptr_t *from);
 struct subscriber_state *subscriber_state_make(struct subscriber *s);
 void subscriber_state_drop(struct subscriber *s); /* if nothing is in it any more */
 enum offer { OFFER_TAKEN, OFFER_REFUSED, OFFER_GONE /* the subscriber has ended itself */ };

@@ -105,18 +105,36 @@ void deliver_entry(struct feed *f, struct entry *e)
 	COUNT(s, M_RECORDS_MATCHED, count);
 }
 
-void deliver_memory(struct shard *s, const struct message *m, const struct slice *holder)
+/* It refused a record that nothing keeps for it. */
+static bool memory_awaits(struct subscriber *who)
+{
+	struct subscriber_state *st = subscriber_state_make(who);
+	if (st->memory == MEMORY_LATE)
+		return false;
+	st->memory = MEMORY_AWAITED;
+	catchup_blocked(who);
+	who->shard->memory_awaited = who;
+	return true;
+}
+
+bool deliver_memory(
+	struct shard *s, const struct message *m, const struct slice *holder, uintptr_t *from)
 {
 	struct delivery d = {.message = m, .holder = holder, .offset = -1};
 	const struct match_result *r = match_find(s->match, m->topic);
 	uint64_t edition = s->edition;
-	for (int i = 0; i < r->count; i++) {
+	for (int i = *from > 0 ? hits_after(r, *from - 1) : 0; i < r->count; i++) {
 		const struct match_hit *hit = &r->hits[i];
 		struct subscriber *who = hit->who;
 		d.matches = hit->matches;
 		d.match_count = hit->count;
 		d.qos = hit->qos;
-		if (deliver_offer(who, &d) == OFFER_REFUSED)
+		enum offer offer = deliver_offer(who, &d);
+		if (offer == OFFER_REFUSED && memory_awaits(who)) {
+			*from = (uintptr_t)who;
+			return false;
+		}
+		if (offer == OFFER_REFUSED)
 			COUNT(s, M_MEMORY_DROPPED, 1);
 		if (s->edition == edition)
 			continue;
@@ -124,6 +142,7 @@ void deliver_memory(struct shard *s, const struct message *m, const struct slice
 		r = match_find(s->match, m->topic);
 		i = hits_after(r, (uintptr_t)who) - 1;
 	}
+	return true;
 }
 
 /* Tells all who are live in f; a feed's own gap was trimmed, which takes a loop that stood still
@@ -368,7 +387,8 @@ struct subscriber_state *subscriber_state_make(struct subscriber *who)
 void subscriber_state_drop(struct subscriber *who)
 {
 	struct subscriber_state *st = who->state;
-	if (st == NULL || !list_empty(&st->behind) || !list_empty(&st->retained))
+	if (st == NULL || !list_empty(&st->behind) || !list_empty(&st->retained) ||
+		st->memory != MEMORY_TAKES)
 		return;
 	mem_free(st);
 	who->state = NULL;
@@ -395,6 +415,7 @@ void subscriber_fini(struct subscriber *who)
 	retained_cancel(who, NULL);
 	while (who->state != NULL && !list_empty(&who->state->behind))
 		behind_free(list_entry(who->state->behind.next, struct behind, in_sub));
+	memory_ready(who);
 	subscriber_state_drop(who);
 	while (!list_empty(&who->subscriptions))
 		subscription_free(list_entry(who->subscriptions.next, struct subscription, node));
@@ -411,6 +432,7 @@ void subscriber_ready(struct subscriber *who)
 	if (who->state == NULL || !who->state->blocked)
 		return;
 	who->state->blocked = false;
+	memory_ready(who);
 	catchup_ready(who);
 }
 

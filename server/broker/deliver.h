@@ -90,7 +90,8 @@ void subscriber_ready(struct subscriber *s);
 
 /* Durable readers. Where s goes on reading p: everything below was taken or did not match. */
 int64_t subscriber_position(const struct subscriber *s, struct partition *p);
-/* Before subscribing: s starts at offset in p (behind, if the feed is further). */
+/* s starts at offset in p (behind, if the feed is further). Once all its filters are in force, in
+ * the turn that the last one came: what is read before a filter is there does not match it. */
 void subscriber_start(struct subscriber *s, struct partition *p, int64_t offset);
 /* The offset from which subscription counts in p when greater than the position (added while
  * behind), else 0: to be kept with a durable session. */

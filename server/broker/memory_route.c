@@ -1,61 +1,158 @@
 /* Memory routes have no log: a turn's messages for one stream become one batch that is posted to
- * every loop with subscriptions, by reference. A publish is done once that has happened. A loop
- * that does not keep up is left out for the batch, a subscriber that refuses for the message; both
- * are counted. */
+ * every loop with subscriptions, by reference. A publish is done once that has happened.
+ *
+ * Nothing keeps such a message for a subscriber that cannot take it, so the batch waits for it,
+ * and those behind it in order; what is on its way is bounded, so soon the publishers' sockets are
+ * not read. A subscriber that does not take again in time is late: until it does, what it cannot
+ * take is dropped for it alone and counted, and nobody waits for it. */
 #include <stdatomic.h>
 #include "server/broker/broker_priv.h"
 
-enum { RECORD_ROOM = 65536 }; /* what a record takes besides the message that was counted */
+enum {
+	RECORD_ROOM = 65536, /* what a record takes besides the message that was counted */
+	AWAITED_MS = 200,    /* how long a subscriber may hold up the others */
+};
 
 struct memory_post {
 	struct loop_msg msg;
-	struct shard *to;
+	struct list node;
+	struct shard *from, *to;
 	struct slice batch;
+	struct batch_walk walk;
+	struct record record; /* to be offered, from the subscriber at `at` on */
+	uintptr_t at;
+	bool begun, has_record;
 };
 
-static void batch_dispatch(struct shard *s, const struct slice *bytes)
+static bool post_begin(struct memory_post *p)
 {
 	struct batch b;
-	struct batch_walk w;
-	struct record r;
-	if (batch_read(bytes->bytes, &b) != OK || batch_walk_init(&w, &b, 0) != OK) {
-		COUNT(s, M_UNREADABLE, 1);
-		return;
-	}
-	while (batch_walk_next(&w, &r) == OK) {
-		struct message m;
-		message_decode(&r, bytes_of("", 0), &m);
-		deliver_memory(s, &m, bytes);
-	}
-	batch_walk_fini(&w);
+	if (p->begun)
+		return true;
+	p->begun = batch_read(p->batch.bytes, &b) == OK && batch_walk_init(&p->walk, &b, 0) == OK;
+	return p->begun;
 }
 
-static void memory_arrived(struct loop_msg *msg)
+/* Offers what is left of p; false: it waits. */
+static bool post_dispatch(struct shard *s, struct memory_post *p)
 {
-	struct memory_post *post = list_entry(msg, struct memory_post, msg);
-	int64_t size = (int64_t)post->batch.bytes.len;
-	batch_dispatch(post->to, &post->batch);
-	atomic_fetch_sub(&post->to->memory_inflight, size);
-	slice_unref(&post->batch);
-	mem_free(post);
+	struct message m;
+	if (!post_begin(p)) {
+		COUNT(s, M_UNREADABLE, 1);
+		return true;
+	}
+	for (;;) {
+		if (!p->has_record && batch_walk_next(&p->walk, &p->record) != OK)
+			return true;
+		p->has_record = true;
+		message_decode(&p->record, bytes_of("", 0), &m);
+		if (!deliver_memory(s, &m, &p->batch, &p->at))
+			return false;
+		p->has_record = false;
+		p->at = 0;
+	}
 }
 
-static void memory_send(struct shard *s, struct slice batch, int count)
+static void post_free(struct memory_post *p)
+{
+	if (p->begun)
+		batch_walk_fini(&p->walk);
+	slice_unref(&p->batch);
+	mem_free(p);
+}
+
+static void post_through(struct loop_msg *msg)
+{
+	struct memory_post *p = list_entry(msg, struct memory_post, msg);
+	struct shard *s = p->from;
+	s->memory_out -= p->batch.bytes.len;
+	post_free(p);
+	loop_hook_want(s->loop, STAGE_PUBLISH, &s->publish_hook); /* there may be room */
+}
+
+static void posts_dispatch(struct shard *s)
+{
+	while (!list_empty(&s->memory_posts) && !loop_timer_is_set(&s->memory_timer)) {
+		struct list *n = s->memory_posts.next;
+		struct memory_post *p = list_entry(n, struct memory_post, node);
+		if (!post_dispatch(s, p)) {
+			loop_timer_set(&s->memory_timer, AWAITED_MS);
+			return;
+		}
+		list_remove(n);
+		p->msg.run = post_through;
+		loop_post(p->from->loop, &p->msg);
+	}
+}
+
+static void post_arrived(struct loop_msg *msg)
+{
+	struct memory_post *p = list_entry(msg, struct memory_post, msg);
+	list_push_back(&p->to->memory_posts, &p->node);
+	posts_dispatch(p->to);
+}
+
+static void go_on(struct loop_hook *h)
+{
+	posts_dispatch(list_entry(h, struct shard, memory_hook));
+}
+
+static void is_late(struct loop_timer *t)
+{
+	struct shard *s = list_entry(t, struct shard, memory_timer);
+	if (s->memory_awaited != NULL)
+		s->memory_awaited->state->memory = MEMORY_LATE;
+	s->memory_awaited = NULL;
+	posts_dispatch(s);
+}
+
+void memory_ready(struct subscriber *who)
+{
+	struct shard *s = who->shard;
+	if (who->state != NULL)
+		who->state->memory = MEMORY_TAKES;
+	if (s->memory_awaited != who)
+		return;
+	s->memory_awaited = NULL;
+	loop_timer_cancel(&s->memory_timer);
+	loop_hook_want(s->loop, STAGE_DELIVER, &s->memory_hook);
+}
+
+bool memory_has_room(const struct shard *s)
+{
+	return s->memory_out < (size_t)s->broker->conf->publish_inflight_bytes;
+}
+
+void memory_init(struct shard *s)
+{
+	list_init(&s->memory_posts);
+	loop_timer_init(&s->memory_timer, s->loop, is_late);
+	loop_hook_init(&s->memory_hook, go_on);
+}
+
+void memory_fini(struct shard *s)
+{
+	for (struct list *n; (n = list_pop(&s->memory_posts)) != NULL;)
+		post_free(list_entry(n, struct memory_post, node));
+	loop_timer_cancel(&s->memory_timer);
+	loop_hook_cancel(&s->memory_hook);
+}
+
+static void memory_send(struct shard *s, struct slice batch)
 {
 	struct broker *b = s->broker;
-	int64_t size = (int64_t)batch.bytes.len;
 	for (int i = 0; i < b->count; i++) {
 		struct shard *to = &b->shards[i];
 		if (!atomic_load(&to->listening))
 			continue;
-		if (atomic_load(&to->memory_inflight) > b->conf->feed_bytes) {
-			COUNT(s, M_MEMORY_DROPPED, count);
-			continue;
-		}
-		struct memory_post *post = mem_new(sizeof *post);
-		*post = (struct memory_post){{NULL, memory_arrived}, to, slice_ref(batch)};
-		atomic_fetch_add(&to->memory_inflight, size);
-		loop_post(to->loop, &post->msg);
+		struct memory_post *p = mem_new(sizeof *p);
+		p->msg.run = post_arrived;
+		p->from = s;
+		p->to = to;
+		p->batch = slice_ref(batch);
+		list_init(&p->node);
+		s->memory_out += batch.bytes.len;
+		loop_post(to->loop, &p->msg);
 	}
 }
 
@@ -63,13 +160,12 @@ static void target_flush(struct shard *s, struct target *t)
 {
 	struct memory_batch *b = &t->memory_batch;
 	struct list publishes;
-	int count = b->builder.count;
 	struct slice batch = batch_builder_seal(&b->builder);
 	list_init(&publishes);
 	for (struct list *n; (n = list_pop(&b->publishes)) != NULL;)
 		list_push_back(&publishes, n);
 	s->inflight -= batch.bytes.len;
-	memory_send(s, batch, count);
+	memory_send(s, batch);
 	slice_unref(&batch);
 	/* Last: done may publish anew, to this very batch. */
 	for (struct list *n; (n = list_pop(&publishes)) != NULL;) {
@@ -99,6 +195,8 @@ enum err memory_publish(struct shard *s, const struct route *r, struct target *t
 {
 	(void)r;
 	struct batch_builder *b = &t->memory_batch.builder;
+	if (!memory_has_room(s))
+		return ERR_BUSY;
 	/* What is in flight is bounded first, so that a turn's batch is never cut; a reload may
 	 * have changed that bound. */
 	if (b->count == 0)

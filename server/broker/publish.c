@@ -206,7 +206,8 @@ static void room_wake(struct shard *s)
 	struct list now;
 	size_t limit = (size_t)s->broker->conf->publish_inflight_bytes;
 	/* Not at the first free byte: those who wait would take turns of one message. */
-	if (list_empty(&s->room_waits) || s->inflight > limit - limit / 4)
+	if (list_empty(&s->room_waits) || s->inflight > limit - limit / 4 ||
+		s->memory_out > limit - limit / 4)
 		return;
 	list_init(&now);
 	for (struct list *n; (n = list_pop(&s->room_waits)) != NULL;)
@@ -508,7 +509,7 @@ void shard_when_room(struct shard *s, struct room_wait *w)
 {
 	loop_must_own(s->loop);
 	list_push_back(&s->room_waits, &w->node);
-	if (has_room(s)) /* it came meanwhile */
+	if (has_room(s) && memory_has_room(s)) /* it came meanwhile */
 		loop_hook_want(s->loop, STAGE_PUBLISH, &s->publish_hook);
 }
 

@@ -476,9 +476,9 @@ START_TEST(resumes_at_its_positions)
 	pumps_run(pumps, 1000, 100);
 	struct reader *r = reader_new(2);
 	r->refuse_percent = 10;
-	world_call(&w, 2, start_all_run, r);
 	r->op.resumed = true;
 	ck_assert_int_eq(subscribe(r, "a/+"), OK);
+	world_call(&w, 2, start_all_run, r);
 	reader_wait(r, owed(pumps, LOOPS, filter));
 	world_say(&w, 0, "a/b", "live", false);
 	reader_wait(r, owed(pumps, LOOPS, filter) + 1);
@@ -516,9 +516,9 @@ START_TEST(is_told_what_was_trimmed)
 	world_call(&w, 0, trim_run, &t);
 	ck_assert_int_eq(t.p.err, OK);
 	struct reader *r = reader_new(2);
-	world_call(&w, 2, start_all_run, r);
 	r->op.resumed = true;
 	ck_assert_int_eq(subscribe(r, "a"), OK);
+	world_call(&w, 2, start_all_run, r);
 	reader_wait(r, 20);
 	ck_assert_int_eq(r->skipped, 10);
 	ck_assert_int_eq(r->got[0].offset, 10);
@@ -730,6 +730,39 @@ START_TEST(memory_routes_have_no_log)
 }
 END_TEST
 
+/* Nothing keeps a message for one that refuses it for a moment, so all wait, and none is lost. */
+START_TEST(memory_routes_wait_for_who_takes_again)
+{
+	world_set(&w, "route.fast", "fast/# -> quick durability=memory");
+	world_start(&w, LOOPS);
+	struct reader *a = reader_new(0), *b = reader_new(1), *c = reader_new(1);
+	a->refuse_percent = 30;
+	b->refuse_percent = 30;
+	ck_assert_int_eq(subscribe(a, "fast/+"), OK);
+	ck_assert_int_eq(subscribe(b, "fast/#"), OK);
+	ck_assert_int_eq(subscribe(c, "#"), OK);
+	for (int i = 0; i < 300; i++) {
+		struct world_publish p = {
+			.m = {.topic = bytes_text("fast/x"), .value = bytes_text("v")}};
+		ck_assert_int_eq(world_publish(&w, i % LOOPS, &p), OK);
+	}
+	reader_wait(a, 300);
+	reader_wait(b, 300);
+	reader_wait(c, 300);
+	ck_assert_int_eq(metric_sum(&broker_metrics, M_MEMORY_DROPPED), 0);
+	/* One that ends while it is waited for holds up nobody. */
+	b->refuse_percent = 0;
+	b->stopped = true;
+	world_say(&w, 0, "fast/x", "v", false);
+	reader_free(b);
+	reader_wait(a, 301);
+	reader_wait(c, 301);
+	reader_free(a);
+	reader_free(c);
+	world_stop(&w);
+}
+END_TEST
+
 static void apply_anew(void *arg)
 {
 	(void)arg;
@@ -913,6 +946,7 @@ int main(void)
 	tcase_add_test(tc, sends_retained_messages_to_new_subscriptions);
 	tcase_add_test(tc, retained_and_live_meet_without_going_back);
 	tcase_add_test(tc, memory_routes_have_no_log);
+	tcase_add_test(tc, memory_routes_wait_for_who_takes_again);
 	tcase_add_test(tc, memory_routes_see_a_reload);
 	tcase_add_test(tc, a_route_set_later_makes_its_stream);
 	tcase_add_test(tc, follows_streams_that_grow_and_come_again);
