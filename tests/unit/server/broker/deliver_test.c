@@ -367,9 +367,9 @@ START_TEST(every_record_once_and_in_order)
 	int64_t busy = 0;
 	for (int i = 0; i < LOOPS; i++)
 		busy += pumps[i].busy;
-	ck_assert_int_gt(busy, 0);
 	ck_assert_int_gt(metric_sum(&broker_metrics, M_FELL_BEHIND), 0);
-	if (_i == 1) {
+	if (_i == 1) { /* many times what may be in flight, or is kept */
+		ck_assert_int_gt(busy, 0);
 		ck_assert_int_gt(metric_sum(&broker_metrics, M_FEED_GAPS), 0);
 		ck_assert_int_gt(metric_sum(&broker_metrics, M_CATCHUP_READS), 0);
 	}
