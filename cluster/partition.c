@@ -472,11 +472,6 @@ void partition_home_stop(struct partition_home *h)
 	loop_hook_cancel(&h->tick_hook);
 }
 
-int partition_home_count(const struct partition_home *h)
-{
-	return h->count;
-}
-
 void partition_home_free(struct partition_home *h)
 {
 	struct list *n;

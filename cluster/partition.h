@@ -42,7 +42,6 @@ int64_t eval_offset(const struct eval *v); /* what batch's first record will get
 int64_t eval_now_ms(const struct eval *v); /* wall clock of the leader's turn */
 uint64_t eval_index(
 	const struct eval *v); /* a number that grows with each entry (the next index) */
-uint64_t eval_term(const struct eval *v);
 /* Borrowed until the next eval call. ERR_NOTFOUND; ERR_MORE: not in memory, see evaluate. */
 enum err eval_get(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes *out) MUST_USE;
 void eval_put(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes value);

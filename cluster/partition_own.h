@@ -39,6 +39,5 @@ void partition_close(struct partition *p, bool destroy, void (*done)(void *arg),
 
 /* -1: not limited. */
 void partition_set_retention(struct partition *p, int64_t ms, int64_t bytes);
-int partition_home_count(const struct partition_home *h);
 
 #endif

@@ -292,10 +292,6 @@ uint64_t eval_index(const struct eval *v)
 {
 	return plog_last_index(v->p->log) + 1;
 }
-uint64_t eval_term(const struct eval *v)
-{
-	return v->p->term;
-}
 struct partition *eval_partition(const struct eval *v)
 {
 	return v->p;

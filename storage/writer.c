@@ -348,11 +348,6 @@ struct lane *writer_lane(struct writer *w, const struct loop *l)
 	return &w->lanes[loop_index(l)];
 }
 
-struct store *writer_store(const struct writer *w)
-{
-	return w->store;
-}
-
 /* Every put moves the position, by what it costs. */
 static struct store_batch *gather(struct lane *l, size_t bytes)
 {

@@ -21,7 +21,6 @@ void writer_free(struct writer *w);
  * writer_free before it leaves the lanes' memory to the process's end if there are any. */
 void writer_stop(struct writer *w);
 struct lane *writer_lane(struct writer *w, const struct loop *l);
-struct store *writer_store(const struct writer *w);
 
 /* Into the set being gathered; the calling loop's own lane. */
 void lane_put(struct lane *l, enum store_family f, struct bytes key, const struct bytes *parts,

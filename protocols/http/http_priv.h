@@ -174,8 +174,5 @@ const struct stream *exchange_stream(struct exchange *x);
 /* The body as JSON, or NULL after a 400: it is no object, or has a field that is not one of the
  * space-separated names. An empty body is an empty object. */
 cJSON *exchange_json(struct exchange *x, const char *fields);
-/* A parameter or a value as text with a NUL, owned by the caller; NULL after a 400: it holds one.
- */
-char *exchange_text(struct exchange *x, struct bytes b);
 
 #endif

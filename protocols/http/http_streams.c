@@ -53,14 +53,6 @@ cJSON *exchange_json(struct exchange *x, const char *fields)
 	return o;
 }
 
-char *exchange_text(struct exchange *x, struct bytes b)
-{
-	if (b.len > 0 && memchr(b.at, 0, b.len) == NULL)
-		return mem_text(b.at, b.len);
-	answer_error(x, 400, "invalid", "a name is needed");
-	return NULL;
-}
-
 /* ---- showing */
 
 static void add_totals(struct json *j, const struct stream *s)

@@ -334,10 +334,6 @@ struct node *shard_node(const struct shard *s)
 {
 	return s->broker->node;
 }
-struct workers *shard_workers(const struct shard *s)
-{
-	return s->broker->workers;
-}
 const struct broker_conf *shard_conf(const struct shard *s)
 {
 	return s->broker->conf;

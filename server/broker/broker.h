@@ -33,7 +33,6 @@ struct shard *broker_shard(struct broker *b, const struct loop *l);
 struct loop *shard_loop(const struct shard *s);
 struct broker *shard_broker(const struct shard *s);
 struct node *shard_node(const struct shard *s);
-struct workers *shard_workers(const struct shard *s);
 const struct broker_conf *shard_conf(const struct shard *s);
 const struct catalog *shard_catalog(const struct shard *s); /* in force now; good for this turn */
 

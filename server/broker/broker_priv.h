@@ -260,8 +260,8 @@ enum err publish_retained_only(
 	struct shard *s, const struct message *m, struct slot *slot) MUST_USE;
 
 /* ---- memory_route.c */
-enum err memory_publish(struct shard *s, const struct route *r, struct target *t,
-	const struct message *m, struct publish *p) MUST_USE;
+enum err memory_publish(
+	struct shard *s, struct target *t, const struct message *m, struct publish *p) MUST_USE;
 void memory_flush(struct shard *s);
 bool memory_has_room(const struct shard *s);
 void memory_ready(struct subscriber *who); /* takes again, or is gone: nobody waits for it */

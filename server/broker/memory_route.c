@@ -190,10 +190,9 @@ static size_t memory_batch_bytes_max(const struct shard *s)
 	return (size_t)(conf->publish_inflight_bytes + conf->message_bytes_max) + RECORD_ROOM;
 }
 
-enum err memory_publish(struct shard *s, const struct route *r, struct target *t,
-	const struct message *m, struct publish *p)
+enum err memory_publish(
+	struct shard *s, struct target *t, const struct message *m, struct publish *p)
 {
-	(void)r;
 	struct batch_builder *b = &t->memory_batch.builder;
 	if (!memory_has_room(s))
 		return ERR_BUSY;

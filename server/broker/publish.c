@@ -428,7 +428,7 @@ static enum err publish_memory(struct shard *s, struct way *w, struct publish *p
 {
 	if (w->m.retain && w->slot == NULL)
 		return ERR_UNAVAILABLE;
-	enum err e = memory_publish(s, w->route, w->target, &w->m, p);
+	enum err e = memory_publish(s, w->target, &w->m, p);
 	return e == OK && w->m.retain ? publish_retained_only(s, &w->m, w->slot) : e;
 }
 

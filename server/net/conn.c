@@ -54,10 +54,6 @@ struct loop *conn_loop(const struct conn *c)
 {
 	return c->home->loop;
 }
-uint64_t conn_id(const struct conn *c)
-{
-	return c->id;
-}
 const char *conn_peer(const struct conn *c)
 {
 	return c->peer;
@@ -316,7 +312,6 @@ void conn_start(struct net_home *h, const struct door *d, int fd, const struct s
 	c->refs = 1;
 	c->state = inline_state(c);
 	c->peer = mem_text(text, strlen(text));
-	c->id = h->conn_count++ * (uint64_t)h->net->home_count + (uint64_t)loop_index(h->loop) + 1;
 	list_init(&c->pending);
 	list_push_back(&h->conns, &c->all);
 	buf_init(&c->out, (size_t)h->conf->out_max);

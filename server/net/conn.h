@@ -34,7 +34,6 @@ struct conn_kind {          /* an adapter; static */
 void *conn_state(struct conn *c);
 void *conn_door_arg(const struct conn *c); /* the arg of the door it came through (net.h) */
 struct loop *conn_loop(const struct conn *c);
-uint64_t conn_id(const struct conn *c);      /* unique in this process */
 const char *conn_peer(const struct conn *c); /* "10.0.0.1:4711", by PROXY header if there is one */
 bool conn_is_tls(const struct conn *c);
 /* The verified client certificate's subject (RFC 4514 text) or NULL. */

@@ -39,7 +39,6 @@ struct conn {
 	struct tls *tls;        /* NULL: plain */
 	struct event *writable; /* allocated while the socket is full */
 	char *peer;
-	uint64_t id;
 	uint8_t *at;             /* the unread input, in home->scratch or in `in` */
 	struct chunk *in;        /* own memory for an unfinished frame, or NULL */
 	uint32_t len;            /* bytes at `at` */

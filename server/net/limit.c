@@ -23,11 +23,6 @@ void limit_total_init(struct limit_total *t, int64_t max, int64_t files)
 	atomic_init(&t->open, 0);
 }
 
-void limit_total_set(struct limit_total *t, int64_t max, int64_t files)
-{
-	t->max = allowed(max, files);
-}
-
 bool limit_total_take(struct limit_total *t)
 {
 	if (atomic_fetch_add_explicit(&t->open, 1, memory_order_relaxed) < t->max)

@@ -14,7 +14,6 @@ struct limit_total { /* shared by all loops */
 
 /* max 0: what open files allow, less a reserve for the store and the peers. */
 void limit_total_init(struct limit_total *t, int64_t max, int64_t files);
-void limit_total_set(struct limit_total *t, int64_t max, int64_t files);
 bool limit_total_take(struct limit_total *t); /* false: full */
 void limit_total_give(struct limit_total *t);
 int64_t limit_total_open(const struct limit_total *t);

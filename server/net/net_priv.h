@@ -102,7 +102,6 @@ struct net_home { /* what one loop has of the net */
 	struct loop_timer accept_again; /* set while accepting is paused */
 	struct limit_gate gate;
 	_Atomic int64_t load; /* connections assigned here; others read it to balance */
-	uint64_t conn_count;  /* connections ever made here, for their ids */
 	bool draining;
 };
 
