@@ -120,6 +120,22 @@ enum err consensus_change(struct consensus *c, struct consensus_change *change) 
 /* Hands leadership to a voter; the outcome shows in fsm.changed. */
 enum err consensus_transfer(struct consensus *c, uint64_t to) MUST_USE;
 
+/* The configuration in force here (the newest in the log); match and in_sync only on the leader.
+ * Gives how many there are; writes at most max. */
+enum member_role { MEMBER_VOTER, MEMBER_STANDBY, MEMBER_SPARE };
+struct consensus_peer {
+	uint64_t replica, match_index;
+	enum member_role role;
+	bool in_sync; /* has answered within an election timeout, and lacks less than 1,024 entries
+		       */
+};
+int consensus_peers(const struct consensus *c, struct consensus_peer *out, int max);
+bool consensus_changing(const struct consensus *c); /* a change or a transfer is under way */
+uint64_t consensus_commit(const struct consensus *c);
+/* While pinned no entry above the present applied index is forgotten: somebody fetches a snapshot.
+ * Counted. */
+void consensus_pin(struct consensus *c, bool on);
+
 /* Steps aside (the disk hangs): no heartbeats are sent until called with false. */
 void consensus_mute(struct consensus *c, bool on);
 

@@ -50,6 +50,22 @@ struct stream {
 	struct partition *const *partitions; /* on one node: every one is local */
 };
 
+enum node_state { NODE_ACTIVE, NODE_DRAINING, NODE_REMOVED };
+struct cluster_node { /* as the catalogue has it */
+	uint32_t id;
+	enum node_state state;
+	uint8_t instance[16];
+	const char *name, *rack, *address; /* address: of the door "peer" */
+	int64_t joined_ms;
+	int door_count;
+	const struct stream_setting *doors; /* "kafka" -> "host:port,...": as advertised */
+};
+struct group_place { /* where a group is to be */
+	uint64_t group;
+	int member_count, voter_count; /* members[0..voter_count) vote, the rest follow */
+	const uint64_t *members;       /* replica ids, node << 32 | incarnation; [0] leads best */
+};
+
 struct catalog; /* see catalog_* ; good on a loop until the turn ends, or as long as held */
 const struct catalog *node_catalog(const struct node *n, const struct loop *l);
 const struct catalog *catalog_hold(const struct catalog *c);
@@ -63,6 +79,12 @@ const struct stream *catalog_stream_at(const struct catalog *c, int index); /* i
 struct partition *catalog_table(const struct catalog *c, struct bytes key);
 int catalog_table_count(const struct catalog *c);
 struct partition *catalog_table_at(const struct catalog *c, int index);
+int catalog_node_count(const struct catalog *c);
+const struct cluster_node *catalog_node_at(const struct catalog *c, int index); /* in order of id */
+const struct cluster_node *catalog_node(const struct catalog *c, uint32_t id);  /* NULL: none */
+const char *cluster_node_door(const struct cluster_node *n, const char *door);  /* "" if none */
+const struct group_place *catalog_place(const struct catalog *c, uint64_t group); /* NULL: none */
+struct partition *catalog_meta(const struct catalog *c);
 /* Replicated settings that the upper layers interpret ("route.NAME", "config.KEY"). */
 const char *catalog_setting(const struct catalog *c, const char *key); /* NULL: not set */
 bool catalog_setting_next(const struct catalog *c, int *at, const char **key, const char **value);
@@ -82,7 +104,12 @@ enum meta_kind {
 	META_DELETE_STREAM,
 	META_ADD_PARTITIONS,
 	META_ALTER_STREAM,
-	META_SET
+	META_SET,
+	META_REPLICAS,   /* of a stream: name, replicas */
+	META_PLACE,      /* members of one group: group, members (node ids) */
+	META_NODE_STATE, /* node, node_state; drain, undrain; removed only when nothing is on it,
+			  * or with force */
+	META_BALANCE     /* a new plan for all: leaders and replicas even over nodes and racks */
 };
 struct meta_setting {
 	const char *key;
@@ -99,6 +126,12 @@ struct meta_op {                  /* belongs to the node until done runs on the 
 	int64_t replicas;   /* -1: default */
 	const struct meta_setting *settings;
 	int setting_count;
+	uint32_t node_id; /* META_NODE_STATE */
+	enum node_state node_state;
+	bool force;
+	uint64_t group; /* META_PLACE */
+	const uint32_t *members;
+	int member_count;
 	bool check_only; /* validate, change nothing */
 	/* Names as in Kafka: 1-249 of [a-zA-Z0-9._-], not "." or "..". Settings: retention.ms,
 	 * retention.bytes, max.message.bytes, cleanup.policy (delete), min.insync.replicas, ...;
@@ -108,5 +141,33 @@ struct meta_op {                  /* belongs to the node until done runs on the 
 	void (*done)(struct meta_op *op); /* after the change is in force on every loop */
 };
 void node_change(struct node *n, struct meta_op *op);
+
+/* --- the cluster, as seen from here --- */
+struct peers *node_peers(const struct node *n); /* for upper layers' frames and calls */
+uint32_t node_id(const struct node *n);
+uint64_t node_boot(const struct node *n); /* grows with each start */
+/* Whether the process stands alone: the only node of its cluster. Any thread. */
+bool node_alone(const struct node *n);
+/* What this node says of itself when it joins: doors as advertised. Before loops_run. */
+void node_advertise(struct node *n, const char *door, const char *addresses);
+/* Why it is not ready, one line for /readyz ("waiting for seed 10.0.0.2:7400: refused"). Any
+ * thread. */
+void node_unready_why(const struct node *n, char *out, size_t size);
+struct node_status { /* of one node; asked of it when it is another one */
+	void *priv;  /* private */
+	struct node *of;
+	uint32_t node;
+	struct loop *to; /* set by the call */
+	enum err err;    /* ERR_UNAVAILABLE: it does not answer */
+	bool ready, disk_ok;
+	int64_t uptime_ms, rss_bytes, disk_bytes, disk_free_bytes, connections;
+	int32_t replicas, leaders, unsettled; /* groups here, led from here, with moves under way */
+	char version[32], why[96];
+	void (*done)(struct node_status *s);
+};
+void node_ask_status(struct node_status *s); /* any loop */
+/* Leadership of all groups goes to other nodes, as far as there are any that can take it; at most
+ * timeout_ms. Before the doors close. Not from a loop. */
+void node_step_aside(struct node *n, int64_t timeout_ms);
 
 #endif

@@ -13,6 +13,37 @@ struct proposal;
 struct eval; /* the leader's view while a proposal is evaluated */
 
 /* --- writing: any loop --- */
+/* What a proposal wants, so that any node's leader can decide it: registered at boot, the same on
+ * every node. The numbers are the wire's. */
+enum proposal_number {
+	PROPOSAL_TRIM = 1,
+	PROPOSAL_FOUND = 2,
+	PROPOSAL_META = 3,
+	PROPOSAL_PUBLISH = 16,
+	PROPOSAL_PRODUCE = 17,
+	PROPOSAL_PRODUCER_IDS = 18,
+	PROPOSAL_SWEEP = 19,
+	PROPOSAL_GROUP_STORE = 20,
+	PROPOSAL_GROUP_OFFSETS = 21,
+	PROPOSAL_GROUP_DELETE = 22,
+	PROPOSAL_SESSION_CLAIM = 32,
+	PROPOSAL_SESSION_WRITE = 33,
+	PROPOSAL_SESSION_END = 34,
+	PROPOSAL_QOS2_FORGET = 35,
+	PROPOSAL_QOS2_RELEASE = 36,
+	PROPOSAL_SESSION_ABSENT = 37,
+	PROPOSAL_NUMBER_MAX = 64
+};
+struct proposal_kind { /* static const */
+	enum proposal_number number;
+	/* Reads through eval_get and eval_batch, writes through eval_put/eval_delete, answers OK or
+	 * what to answer, and in eval_reply whatever the proposer wants to know. ERR_MORE, passed
+	 * on from eval_get: rows are fetched, then it runs anew. args: the proposal's; checked like
+	 * a peer's input (ERR_MALFORMED). */
+	enum err (*evaluate)(struct eval *v, struct bytes args);
+};
+void proposal_kind_add(const struct proposal_kind *k); /* boot; once each */
+
 struct proposal {            /* belongs to the partition from partition_propose until done runs */
 	struct loop_msg msg; /* private */
 	struct list node;    /* private */
@@ -21,12 +52,18 @@ struct proposal {            /* belongs to the partition from partition_propose 
 	/* One record batch of v2 or no bytes; the partition owns these bytes alone and sets offset
 	 * and epoch in them. Share taken. */
 	struct slice batch;
-	int64_t batch_max_ms; /* greatest timestamp in batch */
-	uint32_t batch_count; /* records in batch */
-	/* NULL: always goes. Reads through eval_get, writes through eval_put/eval_delete, answers
-	 * OK or what to answer. ERR_MORE, passed on from eval_get: rows are fetched, then it runs
-	 * anew (so it must not keep what it did). May set batch_count to 0 and empty batch (a
-	 * duplicate) and base_offset, and return OK. */
+	int64_t batch_max_ms;             /* greatest timestamp in batch */
+	uint32_t batch_count;             /* records in batch */
+	const struct proposal_kind *kind; /* NULL: always goes */
+	struct bytes args;                /* borrowed until done */
+	bool leader_only; /* ERR_NOTLEADER where another node leads, instead of going there */
+	/* May be evaluated again when it is not known whether it was: duplicates do no harm or are
+	 * found out. Else such a proposal ends with ERR_UNKNOWN. */
+	bool repeatable;
+	/* The old way, in this process only; see kind. Reads through eval_get, writes through
+	 * eval_put/eval_delete, answers OK or what to answer. ERR_MORE, passed on from eval_get:
+	 * rows are fetched, then it runs anew (so it must not keep what it did). May set
+	 * batch_count to 0 and empty batch (a duplicate) and base_offset, and return OK. */
 	enum err (*evaluate)(struct proposal *p, struct eval *v);
 	void (*done)(struct proposal *p); /* on `from`, never inside partition_propose */
 	/* The outcome: */
@@ -34,6 +71,8 @@ struct proposal {            /* belongs to the partition from partition_propose 
 			 evaluate's */
 	int64_t base_offset; /* of the first record */
 	uint64_t index;      /* of the entry */
+	struct slice reply;  /* what evaluate left; let go when done has returned */
+	uint64_t sent_term;  /* private: forwarded to the leader of this term; 0: not */
 };
 /* Any loop. Proposals of one loop to one partition keep their order. Takes p until done. */
 void partition_propose(struct proposal *p);
@@ -46,6 +85,12 @@ uint64_t eval_index(
 enum err eval_get(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes *out) MUST_USE;
 void eval_put(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes value);
 void eval_delete(struct eval *v, uint8_t keyspace, struct bytes key);
+/* The batch as proposed; "" without one. */
+struct bytes eval_batch(const struct eval *v);
+/* It is a repeat of records that are in the log from offset on: the batch is dropped. */
+void eval_duplicate(struct eval *v, int64_t offset);
+/* Empty each time evaluate runs. */
+struct buf *eval_reply(struct eval *v);
 
 /* --- reading rows: any loop --- */
 struct row {
@@ -123,17 +168,59 @@ struct offset_seek {
 };
 void partition_seek(struct offset_seek *s);
 
+/* All that the leader had committed when this was asked is applied here: what is read from the
+ * local replica then is at least that new. On the leader itself at once. */
+struct partition_point {
+	struct loop_msg msg; /* private */
+	struct list node;    /* private */
+	struct partition *at;
+	struct loop *to; /* set by the call */
+	uint64_t index;  /* private */
+	enum err err;    /* ERR_UNAVAILABLE: no leader answered in 3 s; ERR_CLOSED */
+	int64_t offset;  /* high watermark here, then */
+	void (*done)(struct partition_point *q);
+};
+void partition_point(struct partition_point *q);
+
 /* What others may look at from any loop; each value is never ahead of a completion that told it. */
 int64_t partition_high_watermark(const struct partition *p);
 int64_t partition_first_offset(const struct partition *p);
 int32_t partition_epoch(const struct partition *p); /* Raft term */
 bool partition_leads(const struct partition *p);    /* ready to serve on this node */
+uint32_t partition_leader(
+	const struct partition *p); /* node that leads as far as known here; 0: none */
+bool partition_attached(const struct partition *p); /* has a replica on this node */
 int64_t partition_bytes(const struct partition *p);
 uint64_t partition_group(const struct partition *p);
 struct loop *partition_home(const struct partition *p);
 
+/* A group as its leader sees it; others ask the leader's node. For admin pages and doors. */
+struct partition_member {
+	uint64_t replica; /* node << 32 | incarnation */
+	enum member_role role;
+	uint64_t match_index;
+	bool in_sync; /* answers, and is not far behind */
+};
+enum { PARTITION_MEMBERS_MAX = 64 };
+struct partition_info {
+	struct loop_msg msg; /* private */
+	void *priv;          /* private */
+	struct partition *at;
+	struct loop *to; /* set by the call */
+	enum err err;
+	uint64_t term, last_index, commit_index;
+	int64_t first_offset, high_watermark, bytes;
+	uint32_t leader;
+	int member_count;
+	struct partition_member members[PARTITION_MEMBERS_MAX];
+	void (*done)(struct partition_info *i);
+};
+void partition_ask_info(struct partition_info *i); /* any loop */
+
 /* --- following: home loop --- */
-struct watcher { /* embed; sees every committed entry after it is applied, in order */
+struct watcher { /* embed; sees every committed entry after it is applied, in order; on followers,
+		  * too, and where there is no replica (there from the log of another node: gaps
+		  * are possible, and are read with partition_read_records) */
 	struct list node;
 	void (*committed)(struct watcher *w, struct entry *e); /* borrows e */
 	void (*led)(struct watcher *w, bool leads);            /* leadership won (ready) or lost */

@@ -20,10 +20,21 @@ void partition_home_stop(struct partition_home *h);
 
 struct partition_options {
 	const struct plog_env *env; /* of the home's loop; borrowed for good */
-	uint64_t group, replica;
+	uint64_t group, replica;    /* replica 0: none here (partition_attach may make one) */
 	enum store_family log_family;
 	bool vital; /* small, and needed to get out of a full disk: never refused for its space */
+	struct peers *peers; /* NULL: a node that will never have any (tests) */
+	/* The replicas that start the group, the same list on each; NULL: this one is added to a
+	 * group that exists and starts empty. Borrowed for the call that opens or creates. */
+	const uint64_t *founders;
+	int founder_count;
 };
+
+/* Handlers of frames and calls (remote.c); boot. find: the partition of a group on its home loop.
+ */
+void partitions_serve(
+	struct peers *peers, struct partition *(*find)(void *arg, uint64_t group), void *arg);
+
 /* One share, the owner's. Memory goes with the last share, after partition_close is done. */
 struct partition *partition_new(struct partition_home *h, const struct partition_options *o);
 struct partition *partition_ref(struct partition *p);
@@ -36,6 +47,24 @@ void partition_create(struct partition *p, void (*done)(void *arg, enum err e), 
 /* Ends everything: with ERR_CLOSED what is under way; rows are written back, or, with destroy, all
  * of the group is deleted. done runs from the home loop. */
 void partition_close(struct partition *p, bool destroy, void (*done)(void *arg), void *arg);
+
+/* A replica comes to be here (options as for partition_new, same group) or goes with all its data,
+ * while the partition itself stays. On the home loop; done there, later. */
+void partition_attach(struct partition *p, const struct partition_options *o,
+	void (*done)(void *arg, enum err e), void *arg);
+void partition_detach(struct partition *p, void (*done)(void *arg), void *arg);
+
+/* Who the group's replicas are to be, by the catalogue: its leader takes the steps (membership.h).
+ * members[0] is who had best lead. On the home loop; copies. */
+struct partition_wanted {
+	const uint64_t *voters;
+	int voter_count;
+	const uint64_t *learners; /* follow the log without a vote */
+	int learner_count;
+};
+void partition_want_members(struct partition *p, const struct partition_wanted *w);
+/* Hands leadership away (to the given node, or with 0 to the best one): before a node ends. */
+void partition_step_aside(struct partition *p, uint32_t to);
 
 /* -1: not limited. */
 void partition_set_retention(struct partition *p, int64_t ms, int64_t bytes);

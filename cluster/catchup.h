@@ -1,0 +1,61 @@
+/* Fetching a group from another node when its log does not go back far enough: rows, idx and log
+ * from one store snapshot, by key, in chunks. One side serves (the leader's node), the other
+ * stages. What is staged is not the group's until the last small write says so; a crash before
+ * starts it anew or goes on. Both under a throttle of the node (catchup.rate) and a budget of
+ * memory; never in the way of consensus (bulk lane).
+ * Thread: the group's home loop; reading the store is a worker's. */
+#ifndef CLUSTER_CATCHUP_H
+#define CLUSTER_CATCHUP_H
+#include "cluster/consensus.h"
+#include "cluster/peer.h"
+#include "server/base/conf.h"
+
+struct catchup_settings {     /* catchup.rate, catchup.memory */
+	int64_t rate_bytes;   /* a second, per node, each way */
+	int64_t memory_bytes; /* chunks under way, per node */
+};
+extern const struct conf_row catchup_rows[];
+struct catchups; /* of a process */
+struct catchups *catchups_new(
+	const struct catchup_settings *s, struct peers *peers, struct loops *loops);
+void catchups_free(struct catchups *all);
+
+/* The serving side: what the partition supplies. */
+struct catchup_source {
+	struct plog *log;
+	struct consensus *consensus;
+	const struct plog_env *env;
+	/* Writes rows and applied mark back, then tells: the store is the state after one entry. */
+	void (*write_back)(void *arg);
+	void *arg;
+};
+/* find: on the home loop of the group; NULL: not served here (ERR_NOTLEADER is answered). */
+void catchups_serve(struct catchups *all,
+	const struct catchup_source *(*find)(void *arg, uint64_t group), void *arg);
+
+/* The fetching side. */
+struct catchup;
+struct catchup_fetch {
+	uint64_t group;
+	uint32_t from;      /* node */
+	uint64_t index_min; /* the snapshot must reach this entry */
+	const struct plog_env *env;
+	struct plog *log; /* emptied at the start (term and vote stay), filled, its marks set at the
+			     end */
+	enum store_family log_family;
+	/* OK: all is staged in the lane and log is as after a reopen (plog_reload); else what to do
+	 * is to try again later. On the home loop. */
+	void (*done)(void *arg, enum err e);
+	void *arg;
+};
+struct catchup *catchup_start(struct catchups *all, const struct catchup_fetch *f);
+void catchup_cancel(struct catchup *c); /* done will not run */
+/* For `cluster moves`: groups being fetched here. On the group's home loop. */
+struct catchup_view {
+	uint64_t group;
+	uint32_t from;
+	int64_t bytes, bytes_total, began_ms;
+};
+bool catchup_progress(const struct catchup *c, struct catchup_view *out);
+
+#endif

@@ -1,0 +1,30 @@
+/* Outgoing connections: after it is open one is like any other (conn.h), with an adapter of its
+ * own. Names are looked up by a worker. Thread: the calling loop's. */
+#ifndef NET_DIAL_H
+#define NET_DIAL_H
+#include "server/base/worker.h"
+#include "server/net/net.h"
+
+struct dial {           /* embed; the memory stays until done, or until dial_cancel returned */
+	struct job job; /* private */
+	void *priv;     /* private */
+	/* asked: */
+	struct net *net;
+	struct workers *workers;
+	const char *address;          /* "host:port", borrowed until done */
+	const struct conn_kind *kind; /* its opened runs, after TLS, before done */
+	void *arg;                    /* conn_door_arg of the connection */
+	bool tls;                     /* with the node's certificate and authorities (tls.*) */
+	int64_t timeout_ms;
+	/* given: */
+	enum err err; /* ERR_UNAVAILABLE (refused, unreachable, name unknown), ERR_TIMEOUT,
+		       * ERR_UNAUTHENTICATED (TLS), ERR_INVALID */
+	char why[96]; /* one line when err is not OK */
+	struct conn *conn;
+	void (*done)(struct dial *d); /* never inside dial_start */
+};
+void dial_start(struct dial *d);
+/* done will not run; what was begun is closed. */
+void dial_cancel(struct dial *d);
+
+#endif
