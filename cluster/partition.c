@@ -447,6 +447,7 @@ struct partition_home *partition_home_new(struct loop *l, const struct partition
 	struct partition_home *h = mem_new(sizeof *h);
 	size_t loops = (size_t)loops_count(loop_all(l));
 
+	proposal_kind_add(&trim_kind);
 	h->loop = l;
 	h->limits = *limits;
 	h->cache = rows_cache_new(limits->rows_bytes_max);

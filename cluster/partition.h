@@ -42,7 +42,10 @@ struct proposal_kind { /* static const */
 	 * a peer's input (ERR_MALFORMED). */
 	enum err (*evaluate)(struct eval *v, struct bytes args);
 };
-void proposal_kind_add(const struct proposal_kind *k); /* boot; once each */
+/* Boot, before loops run; the same one again is fine. Number 0 stands for no kind. */
+void proposal_kind_add(const struct proposal_kind *k);
+/* NULL: this version does not know it. */
+const struct proposal_kind *proposal_kind_find(uint32_t number);
 
 struct proposal {            /* belongs to the partition from partition_propose until done runs */
 	struct loop_msg msg; /* private */
@@ -69,10 +72,11 @@ struct proposal {            /* belongs to the partition from partition_propose 
 	/* The outcome: */
 	enum err err; /* ERR_NOTLEADER, ERR_UNAVAILABLE, ERR_UNKNOWN, ERR_NOSPACE, ERR_BUSY, or
 			 evaluate's */
-	int64_t base_offset; /* of the first record */
-	uint64_t index;      /* of the entry */
-	struct slice reply;  /* what evaluate left; let go when done has returned */
-	uint64_t sent_term;  /* private: forwarded to the leader of this term; 0: not */
+	int64_t base_offset;  /* of the first record */
+	uint64_t index;       /* of the entry */
+	struct slice reply;   /* what evaluate left; let go when done has returned */
+	uint64_t sent_term;   /* private: forwarded to the leader of this term; 0: not */
+	uint8_t trim_args[8]; /* private: partition_trim's */
 };
 /* Any loop. Proposals of one loop to one partition keep their order. Takes p until done. */
 void partition_propose(struct proposal *p);
@@ -89,7 +93,8 @@ void eval_delete(struct eval *v, uint8_t keyspace, struct bytes key);
 struct bytes eval_batch(const struct eval *v);
 /* It is a repeat of records that are in the log from offset on: the batch is dropped. */
 void eval_duplicate(struct eval *v, int64_t offset);
-/* Empty each time evaluate runs. */
+/* Empty each time evaluate runs; sent whatever it answers, but not when the outcome got lost.
+ * At most 1 MiB. */
 struct buf *eval_reply(struct eval *v);
 
 /* --- reading rows: any loop --- */

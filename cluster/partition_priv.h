@@ -115,6 +115,7 @@ void propose_answers_run(struct loop_hook *h);
 void building_init(struct building *b);
 void building_fini(struct building *b);
 void eval_put_own(struct eval *v, struct bytes key, struct bytes value);
+void eval_answer_offset(struct eval *v, int64_t offset); /* proposal.base_offset is to say */
 struct partition *eval_partition(const struct eval *v);
 
 /* partition_read.c */
@@ -125,5 +126,6 @@ void trim_apply(struct partition *p, const struct row_change *row);
 void trim_tick(struct partition *p, int64_t now_ms);
 void trim_grown(struct partition *p);
 bool trim_asked(const struct proposal *p); /* it is a partition_trim */
+extern const struct proposal_kind trim_kind;
 
 #endif

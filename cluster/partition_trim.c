@@ -13,16 +13,20 @@ enum {
 
 static const char trim_key[] = "trim";
 
-static enum err trim_evaluate(struct proposal *q, struct eval *v)
+static enum err trim_evaluate(struct eval *v, struct bytes args)
 {
 	const struct partition *p = eval_partition(v);
-	int64_t first = partition_first_offset(p), end = partition_high_watermark(p);
-	int64_t offset = q->base_offset < 0 ? end : q->base_offset;
+	int64_t first = partition_first_offset(p), end = partition_high_watermark(p), offset;
 	uint8_t value[8];
 
+	if (args.len != sizeof value)
+		return ERR_MALFORMED;
+	offset = (int64_t)get_u64be(args.at);
+	if (offset < 0)
+		offset = end;
 	if (offset > end)
 		return ERR_RANGE;
-	q->base_offset = offset > first ? offset : first;
+	eval_answer_offset(v, offset > first ? offset : first);
 	if (offset <= first)
 		return OK;
 	put_u64be(value, (uint64_t)offset);
@@ -30,9 +34,11 @@ static enum err trim_evaluate(struct proposal *q, struct eval *v)
 	return OK;
 }
 
+const struct proposal_kind trim_kind = {PROPOSAL_TRIM, trim_evaluate};
+
 bool trim_asked(const struct proposal *q)
 {
-	return q->evaluate == trim_evaluate;
+	return q->kind == &trim_kind;
 }
 
 void partition_trim(struct proposal *q, int64_t offset)
@@ -40,8 +46,12 @@ void partition_trim(struct proposal *q, int64_t offset)
 	q->batch = (struct slice){NULL, {NULL, 0}};
 	q->batch_count = 0;
 	q->batch_max_ms = -1;
-	q->base_offset = offset;
-	q->evaluate = trim_evaluate;
+	put_u64be(q->trim_args, (uint64_t)offset);
+	q->kind = &trim_kind;
+	q->args = bytes_of(q->trim_args, sizeof q->trim_args);
+	q->evaluate = NULL;
+	q->repeatable = true;
+	q->leader_only = false;
 	partition_propose(q);
 }
 

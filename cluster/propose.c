@@ -18,7 +18,7 @@ enum {
 	ROW_BYTES_MAX = 256 << 20,
 	PROPOSAL_COST = 256, /* beside its batch, in flight */
 	UNREADY_MS = 3000,   /* how long proposals wait for a leader */
-	SPARE_MAX = 64,
+	REPLY_BYTES_MAX = 1 << 20,
 };
 
 struct eval {
@@ -26,7 +26,9 @@ struct eval {
 	struct building *b;
 	struct proposal *proposal;
 	enum err err; /* of writing */
-	bool rows;
+	bool rows, duplicate, offset_set;
+	int64_t offset; /* with either of the last two */
+	struct buf reply;
 };
 
 /* --- answers --- */
@@ -39,10 +41,13 @@ static size_t cost(const struct proposal *q)
 static void answers_arrive(struct loop_msg *m)
 {
 	struct proposal *q = list_entry(m, struct proposal, msg), *next;
+	struct slice reply;
 
 	for (; q != NULL; q = next) {
 		next = q->node.next ? list_entry(q->node.next, struct proposal, node) : NULL;
+		reply = q->reply;
 		q->done(q);
+		slice_unref(&reply);
 	}
 }
 
@@ -91,8 +96,10 @@ static void answer_all(struct partition *p, struct list *l, enum err e)
 	while ((n = list_pop(l)) != NULL) {
 		struct proposal *q = list_entry(n, struct proposal, node);
 
-		if (e != OK)
+		if (e != OK) {
 			q->err = e;
+			slice_unref(&q->reply);
+		}
 		answer_held(p, q);
 	}
 }
@@ -296,6 +303,26 @@ struct partition *eval_partition(const struct eval *v)
 {
 	return v->p;
 }
+struct bytes eval_batch(const struct eval *v)
+{
+	return v->proposal->batch.bytes;
+}
+struct buf *eval_reply(struct eval *v)
+{
+	return &v->reply;
+}
+
+void eval_answer_offset(struct eval *v, int64_t offset)
+{
+	v->offset_set = true;
+	v->offset = offset;
+}
+
+void eval_duplicate(struct eval *v, int64_t offset)
+{
+	v->duplicate = true;
+	eval_answer_offset(v, offset);
+}
 
 static void fetched(struct rows_fetch *f, enum err e)
 {
@@ -379,7 +406,9 @@ static enum err run_evaluate(struct partition *p, struct eval *v, struct proposa
 	p->fetch_err = OK;
 	if (e == OK)
 		e = admit(p, q);
-	if (e == OK && q->evaluate != NULL)
+	if (e == OK && q->kind != NULL)
+		e = q->kind->evaluate(v, q->args);
+	else if (e == OK && q->evaluate != NULL)
 		e = q->evaluate(q, v);
 	if (p->fetching && e != ERR_MORE) { /* it did without */
 		rows_fetch_cancel(&p->fetch);
@@ -387,7 +416,26 @@ static enum err run_evaluate(struct partition *p, struct eval *v, struct proposa
 	}
 	if (e == ERR_MORE)
 		must(p->fetching);
-	return e == OK ? v->err : e;
+	if (e == OK)
+		e = v->err != OK ? v->err : v->reply.err;
+	return e;
+}
+
+/* What evaluation has told becomes the proposal's. */
+static void take_outcome(struct eval *v, enum err e)
+{
+	struct proposal *q = v->proposal;
+
+	q->err = e;
+	if (v->offset_set)
+		q->base_offset = v->offset;
+	if (e == OK && v->duplicate) {
+		slice_unref(&q->batch);
+		q->batch_count = 0;
+	}
+	slice_unref(&q->reply);
+	q->reply = buf_share(&v->reply);
+	buf_fini(&v->reply);
 }
 
 /* The first gathered proposal; false: it waits for rows. */
@@ -401,17 +449,20 @@ static bool evaluate_one(struct partition *p, struct building *b, struct proposa
 	if (!building_begun(b))
 		building_begin(b);
 	mark = b->rows.end - b->rows.start;
+	buf_init(&v.reply, REPLY_BYTES_MAX);
 	e = run_evaluate(p, &v, q);
 	if (e != OK) {
 		rows_stage_drop(p->rows);
 		b->rows.end = b->rows.start + mark;
 		b->rows.err = OK;
 	}
-	if (e == ERR_MORE)
+	if (e == ERR_MORE) {
+		buf_fini(&v.reply);
 		return false;
+	}
+	take_outcome(&v, e);
 	list_remove(&q->node);
 	p->held_bytes -= before - cost(q);
-	q->err = e;
 	if (e != OK || (!v.rows && (q->batch_count == 0 || q->batch.bytes.len == 0))) {
 		answer_read(p, b, q);
 		return true;
@@ -542,6 +593,8 @@ void partition_propose(struct proposal *q)
 	q->from = here;
 	q->err = OK;
 	q->index = 0;
+	q->sent_term = 0;
+	q->reply = (struct slice){NULL, {NULL, 0}};
 	if (here == q->to->loop) {
 		arrive(q->to, q);
 		return;

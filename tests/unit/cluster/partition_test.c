@@ -49,20 +49,23 @@ struct count {
 	uint64_t seen;
 };
 
-static enum err count_up(struct proposal *q, struct eval *v)
+static enum err count_up(struct eval *v, struct bytes args)
 {
-	struct count *c = list_entry(q, struct count, q);
+	uint64_t seen;
 	struct bytes value;
 	uint8_t next[8];
 	enum err e = eval_get(v, KS, bytes_text("counter"), &value);
 
+	(void)args;
 	if (e != OK && e != ERR_NOTFOUND)
 		return e;
-	c->seen = e == OK ? get_u64be(value.at) : 0;
-	put_u64be(next, c->seen + 1);
+	seen = e == OK ? get_u64be(value.at) : 0;
+	put_u64be(next, seen + 1);
 	eval_put(v, KS, bytes_text("counter"), bytes_of(next, sizeof next));
+	buf_add_u64be(eval_reply(v), seen);
 	return OK;
 }
+static const struct proposal_kind count_kind = {60, count_up};
 
 /* --- many proposals from three loops --- */
 
@@ -81,8 +84,11 @@ static void sender_done(struct proposal *q)
 	struct sender *s = &senders[loop_index(loop_here())];
 	struct count *c = list_entry(q, struct count, q);
 
-	if (q->err != OK || c != &s->at[s->answered] || q->base_offset <= s->last_offset)
+	if (q->err != OK || c != &s->at[s->answered] || q->base_offset <= s->last_offset ||
+		q->reply.bytes.len != 8)
 		s->bad = true;
+	else
+		c->seen = get_u64be(q->reply.bytes.at);
 	s->last_offset = q->base_offset;
 	if (++s->answered == EACH)
 		sem_post(&W.done);
@@ -96,7 +102,7 @@ static void sender_run(void *arg)
 	for (int i = 0; i < EACH; i++) {
 		struct proposal *q = &s->at[i].q;
 
-		*q = (struct proposal){.to = P, .evaluate = count_up, .done = sender_done};
+		*q = (struct proposal){.to = P, .kind = &count_kind, .done = sender_done};
 		world_batch_into(q, 1 + i % 3, 100, 1000);
 		partition_propose(q);
 	}
@@ -231,12 +237,13 @@ END_TEST
 
 /* --- conditions --- */
 
-static enum err only_once(struct proposal *q, struct eval *v)
+static enum err only_once(struct eval *v, struct bytes args)
 {
 	struct bytes value;
 	enum err e = eval_get(v, KS, bytes_text("zz/once"), &value);
 
-	(void)q;
+	buf_add_text(eval_reply(v), e == OK ? "there" : "");
+	ck_assert(bytes_equal(args, bytes_text("once")));
 	if (e == OK)
 		return ERR_EXISTS;
 	if (e != ERR_NOTFOUND)
@@ -245,14 +252,19 @@ static enum err only_once(struct proposal *q, struct eval *v)
 	eval_put(v, KS, bytes_text("zz/twice"), bytes_text("y"));
 	return OK;
 }
+static const struct proposal_kind once_kind = {61, only_once};
+#define ONCE .to = P, .kind = &once_kind, .args = bytes_text("once")
 
 static struct proposal pair[2];
 static int pair_done;
 static bool pair_ordered;
+static char pair_reply[2][16];
 
 static void pair_answer(struct proposal *q)
 {
 	pair_ordered = pair_ordered && q == &pair[pair_done];
+	snprintf(pair_reply[pair_done], sizeof pair_reply[0], "%.*s", (int)q->reply.bytes.len,
+		q->reply.bytes.len > 0 ? (const char *)q->reply.bytes.at : "");
 	if (++pair_done == 2)
 		sem_post(&W.done);
 }
@@ -263,7 +275,7 @@ static void pair_run(void *arg)
 	pair_done = 0;
 	pair_ordered = true;
 	for (int i = 0; i < 2; i++) {
-		pair[i] = (struct proposal){.to = P, .evaluate = only_once, .done = pair_answer};
+		pair[i] = (struct proposal){ONCE, .done = pair_answer};
 		partition_propose(&pair[i]);
 	}
 }
@@ -275,23 +287,26 @@ START_TEST(negative_answer_waits_for_what_it_relied_on)
 	ck_assert_int_eq(pair[0].err, OK);
 	ck_assert_int_eq(pair[1].err, ERR_EXISTS);
 	ck_assert_uint_eq(pair[1].index, pair[0].index);
+	ck_assert_str_eq(pair_reply[0], "");
+	ck_assert_str_eq(pair_reply[1], "there"); /* a refusal tells, too */
 }
 END_TEST
 
-static enum err put_then_fail(struct proposal *q, struct eval *v)
+static enum err put_then_fail(struct eval *v, struct bytes args)
 {
 	struct bytes value;
 
-	(void)q;
+	(void)args;
 	eval_put(v, KS, bytes_text("ghost"), bytes_text("boo"));
 	if (eval_get(v, KS, bytes_text("ghost"), &value) != OK || value.len != 3)
 		return ERR_CORRUPT; /* its own writes are seen */
 	return ERR_CONFLICT;
 }
+static const struct proposal_kind fail_kind = {62, put_then_fail};
 
 START_TEST(refused_proposal_leaves_nothing)
 {
-	struct world_ask a = {.q = {.to = P, .evaluate = put_then_fail}};
+	struct world_ask a = {.q = {.to = P, .kind = &fail_kind}};
 	struct world_row r = {.r = {.from = P, .keyspace = KS, .key = bytes_text("ghost")}};
 
 	world_batch_into(&a.q, 3, 10, 5);
@@ -303,18 +318,21 @@ START_TEST(refused_proposal_leaves_nothing)
 }
 END_TEST
 
-static enum err duplicate(struct proposal *q, struct eval *v)
+static enum err duplicate(struct eval *v, struct bytes args)
 {
-	(void)v;
-	q->batch_count = 0;
-	slice_unref(&q->batch);
-	q->base_offset = 77;
+	struct batch b;
+
+	ck_assert_uint_eq(args.len, 0);
+	ck_assert_int_eq(batch_read(eval_batch(v), &b), OK);
+	ck_assert_int_eq(b.count, 3);
+	eval_duplicate(v, 77);
 	return OK;
 }
+static const struct proposal_kind duplicate_kind = {62, duplicate};
 
 START_TEST(duplicate_is_answered_with_its_own_offset)
 {
-	struct world_ask a = {.q = {.to = P, .evaluate = duplicate}};
+	struct world_ask a = {.q = {.to = P, .kind = &duplicate_kind}};
 
 	world_batch_into(&a.q, 3, 10, 5);
 	ck_assert_int_eq(world_ask(&W, 2, &a), OK);
@@ -338,11 +356,11 @@ static struct bytes row_value(int i, uint32_t salt, char *out)
 	return bytes_of(out, (size_t)snprintf(out, 200, "%d-%u-%0100d", i, salt, i));
 }
 
-static enum err put_rows(struct proposal *q, struct eval *v)
+static enum err put_rows(struct eval *v, struct bytes args)
 {
 	char key[32], value[200];
 
-	(void)q;
+	(void)args;
 	for (int i = put_from; i < put_from + put_count; i++) {
 		if (put_salt == 0)
 			eval_delete(v, KS, row_key(i, key));
@@ -352,9 +370,11 @@ static enum err put_rows(struct proposal *q, struct eval *v)
 	return OK;
 }
 
+static const struct proposal_kind put_kind = {63, put_rows};
+
 static void put(int from, int count, uint32_t salt)
 {
-	struct world_ask a = {.q = {.to = P, .evaluate = put_rows}};
+	struct world_ask a = {.q = {.to = P, .kind = &put_kind}};
 
 	put_from = from;
 	put_count = count;
@@ -400,16 +420,14 @@ END_TEST
 START_TEST(evaluation_fetches_rows_from_the_store)
 {
 	enum { N = 3000 };
-	struct count c[2] = {{.q = {.to = P, .evaluate = count_up}}};
-	struct world_ask a = {.q = {.to = P, .evaluate = only_once}};
+	struct world_ask a = {.q = {ONCE}};
 
-	(void)c;
 	ck_assert_int_eq(world_ask(&W, 0, &a), OK);
 	for (int i = 0; i < N; i += 500)
 		put(i, 500, 1);
 	restart(false);
 	ck_assert(!P->rows->complete);
-	a = (struct world_ask){.q = {.to = P, .evaluate = only_once}};
+	a = (struct world_ask){.q = {ONCE}};
 	ck_assert_int_eq(world_ask(&W, 0, &a), ERR_EXISTS);
 	world_call(&W, 0, pair_run, NULL); /* in memory now */
 	ck_assert_int_eq(pair[0].err, ERR_EXISTS);
@@ -455,21 +473,23 @@ static _Atomic int mover_stop;
 static struct proposal mover;
 static uint32_t mover_salt;
 
-static enum err move_rows(struct proposal *q, struct eval *v)
+static enum err move_rows(struct eval *v, struct bytes args)
 {
 	char value[200];
 
-	(void)q;
+	(void)args;
 	mover_salt++;
 	eval_put(v, KS, bytes_text("pair/a"), row_value(1, mover_salt, value));
 	eval_put(v, KS, bytes_text("pair/z"), row_value(1, mover_salt, value));
 	return OK;
 }
 
+static const struct proposal_kind move_kind = {63, move_rows};
+
 static void mover_run(void *arg)
 {
 	(void)arg;
-	mover = (struct proposal){.to = P, .evaluate = move_rows, .done = mover.done};
+	mover = (struct proposal){.to = P, .kind = &move_kind, .done = mover.done};
 	partition_propose(&mover);
 }
 

@@ -67,7 +67,10 @@ static inline void world_stop(struct world *w)
 
 static inline struct partition *world_partition(struct world *w, int loop, uint64_t group)
 {
-	struct partition_options o = {&w->env[loop], group, 1ull << 32 | 1, FAMILY_LOG_DAYS, false};
+	struct partition_options o = {.env = &w->env[loop],
+		.group = group,
+		.replica = 1ull << 32 | 1,
+		.log_family = FAMILY_LOG_DAYS};
 
 	return partition_new(w->home[loop], &o);
 }
