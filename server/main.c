@@ -173,7 +173,7 @@ static bool tls_wanted(const struct conf *c)
 static enum err settings_check(const struct conf *c, char *why, size_t why_size)
 {
 	struct tls_files f = {setting(c, "tls.cert"), setting(c, "tls.key"), setting(c, "tls.ca"),
-		setting(c, "tls.crl"), TLS_CLIENT_NONE, TLS_1_2};
+		setting(c, "tls.crl"), TLS_CLIENT_NONE, TLS_1_2, false};
 	struct tls_context *x;
 	enum err e;
 

@@ -113,17 +113,11 @@ static bool list_has(const struct address_list *l, const struct addrinfo *ai)
 	return false;
 }
 
-static enum err list_add(struct address_list *l, const struct item *item, char *why, size_t size)
+static void list_take(struct address_list *l, const struct addrinfo *found)
 {
-	struct addrinfo hints = {
-		.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-	struct addrinfo *found = NULL;
 	bool first = true;
-	int rc = getaddrinfo(
-		strcmp(item->host, "*") == 0 ? NULL : item->host, item->port, &hints, &found);
-	if (rc != 0)
-		return bad(item->host, strlen(item->host), gai_strerror(rc), why, size);
-	for (struct addrinfo *ai = found; ai != NULL && l->count < ITEMS_MAX; ai = ai->ai_next) {
+	for (const struct addrinfo *ai = found; ai != NULL && l->count < ITEMS_MAX;
+		ai = ai->ai_next) {
 		if (ai->ai_addrlen > sizeof l->items->sa || list_has(l, ai))
 			continue;
 		struct address *a = &l->items[l->count++];
@@ -133,6 +127,18 @@ static enum err list_add(struct address_list *l, const struct item *item, char *
 		a->first = first;
 		first = false;
 	}
+}
+
+static enum err list_add(struct address_list *l, const struct item *item, char *why, size_t size)
+{
+	struct addrinfo hints = {
+		.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+	struct addrinfo *found = NULL;
+	int rc = getaddrinfo(
+		strcmp(item->host, "*") == 0 ? NULL : item->host, item->port, &hints, &found);
+	if (rc != 0)
+		return bad(item->host, strlen(item->host), gai_strerror(rc), why, size);
+	list_take(l, found);
 	freeaddrinfo(found);
 	return OK;
 }
@@ -157,6 +163,31 @@ enum err address_list_read(const char *text, struct address_list *out, char *why
 			return e;
 		}
 	}
+	return OK;
+}
+
+enum err address_find(
+	const char *text, bool literal, struct address_list *out, char *why, size_t why_size)
+{
+	struct item item;
+	struct addrinfo hints = {.ai_family = AF_UNSPEC,
+		.ai_socktype = SOCK_STREAM,
+		.ai_flags = AI_NUMERICSERV | (literal ? AI_NUMERICHOST : 0)};
+	struct addrinfo *found = NULL;
+	*out = (struct address_list){0};
+	enum err e = item_read(text, strlen(text), &item, why, why_size);
+	if (e != OK)
+		return e;
+	int rc = getaddrinfo(item.host, item.port, &hints, &found);
+	if (rc == EAI_NONAME && literal)
+		return ERR_NOTFOUND;
+	if (rc != 0) {
+		(void)bad(item.host, strlen(item.host), gai_strerror(rc), why, why_size);
+		return ERR_UNAVAILABLE;
+	}
+	out->items = mem_new(ITEMS_MAX * sizeof *out->items);
+	list_take(out, found);
+	freeaddrinfo(found);
 	return OK;
 }
 

@@ -1,6 +1,6 @@
 /* Addresses to listen on and to tell of: comma lists of host:port (IPv6 in brackets, '*' for
  * every address of the machine), and their text. Thread: any; address_list_read may block on a
- * name look-up, so it is called at start only. */
+ * name look-up, so it is called at start only; address_find may on a worker. */
 #ifndef NET_ADDRESS_H
 #define NET_ADDRESS_H
 #include <stdbool.h>
@@ -29,6 +29,10 @@ enum err address_list_check(const char *text, char *why, size_t why_size) MUST_U
 /* Reads such a list and looks its names up. Empty and "off" give no items. ERR_INVALID. */
 enum err address_list_read(
 	const char *text, struct address_list *out, char *why, size_t why_size) MUST_USE;
+/* The addresses of one host:port to connect to. literal: names are not looked up but give
+ * ERR_NOTFOUND; else this may block: workers only. ERR_INVALID. */
+enum err address_find(const char *text, bool literal, struct address_list *out, char *why,
+	size_t why_size) MUST_USE;
 void address_list_fini(struct address_list *l);
 
 /* Writes "10.0.0.1:1883" or "[::1]:1883"; an IPv4 address inside IPv6 is shown as IPv4. */

@@ -29,7 +29,7 @@ static const struct {
 	[PHASE_GONE] = {"gone", 0},
 };
 
-void conn_move(struct conn *c, enum conn_phase to)
+void conn_enter(struct conn *c, enum conn_phase to)
 {
 	must(phases[c->phase].next & TO(to));
 	c->phase = (uint8_t)to;
@@ -92,11 +92,28 @@ static void end_beginning(struct conn *c)
 	c->begun = false;
 }
 
+static void uncount(struct net_home *h, const struct door *d)
+{
+	atomic_fetch_sub_explicit(&h->load, 1, memory_order_relaxed);
+	if (!d->internal)
+		limit_total_give(&h->net->limit);
+}
+
+void conn_fail_dial(struct conn *c, enum err e, const char *failure)
+{
+	struct dialled *d = conn_dialled(c);
+	struct dialling *x = d == NULL ? NULL : d->waiting;
+	if (x == NULL)
+		return;
+	d->waiting = NULL;
+	dial_ended(x, NULL, e, failure);
+}
+
 /* The socket goes; the memory too unless somebody holds it. */
 static void finish(struct conn *c)
 {
 	struct net_home *h = c->home;
-	conn_move(c, PHASE_GONE);
+	conn_enter(c, PHASE_GONE);
 	end_beginning(c);
 	loop_timer_cancel(&c->timer);
 	event_del(&c->readable);
@@ -109,9 +126,9 @@ static void finish(struct conn *c)
 	list_remove(&c->all);
 	conn_input_drop(c);
 	conn_output_drop(c);
+	conn_fail_dial(c, (enum err)c->why, NULL);
 	net_count(h, c->door, M_OPEN, -1);
-	atomic_fetch_sub_explicit(&h->load, 1, memory_order_relaxed);
-	limit_total_give(&h->net->limit);
+	uncount(h, c->door);
 	conn_unref(c);
 }
 
@@ -136,7 +153,7 @@ static void finish_output(struct conn *c)
 		finish(c);
 		return;
 	}
-	conn_move(c, PHASE_LINGER);
+	conn_enter(c, PHASE_LINGER);
 	conn_input_drop(c);
 	conn_output_drop(c);
 	loop_timer_set(&c->timer, c->home->conf->linger_ms);
@@ -144,7 +161,84 @@ static void finish_output(struct conn *c)
 
 static bool under_low(const struct conn *c)
 {
-	return conn_queued(c) <= (size_t)c->home->conf->out_low;
+	return conn_queued(c) <= net_out_low(c->home, c->door);
+}
+
+/* Moving */
+
+struct move { /* a connection on its way to another loop */
+	struct loop_msg msg;
+	struct list node; /* of home->moves, until it leaves */
+	struct conn *conn;
+	struct net_home *to;
+	void (*moved)(struct conn *c);
+};
+
+static void on_timer(struct loop_timer *t);
+
+static void on_arrival(struct loop_msg *m)
+{
+	struct move *v = list_entry(m, struct move, msg);
+	struct conn *c = v->conn;
+	struct net_home *h = c->home = v->to;
+	void (*moved)(struct conn * c) = v->moved;
+	mem_free(v);
+	list_push_back(&h->conns, &c->all);
+	loop_timer_init(&c->timer, h->loop, on_timer);
+	must(event_assign(&c->readable, loop_event_base(h->loop), c->fd, EV_READ | EV_PERSIST,
+		     conn_on_readable, c) == 0);
+	net_count(h, c->door, M_OPEN, 1);
+	must(c->pauses > 0);
+	conn_resume(c);
+	conn_pend(c); /* for output that came along */
+	if (h->draining && !c->door->internal)
+		conn_close(c, ERR_UNAVAILABLE);
+	moved(c);
+}
+
+/* Unread input is in memory of its own by now. One that is closing stays and ends here. */
+static void leave(struct conn *c)
+{
+	struct net_home *h = c->home;
+	struct list *node = h->moves.next;
+	while (list_entry(node, struct move, node)->conn != c)
+		node = node->next;
+	struct move *v = list_entry(node, struct move, node);
+	list_remove(&v->node);
+	c->moving = false;
+	if (c->phase != PHASE_OPEN) {
+		mem_free(v);
+		conn_pend(c);
+		return;
+	}
+	loop_timer_cancel(&c->timer);
+	conn_await_writable(c, false);
+	list_remove(&c->pending);
+	list_remove(&c->all);
+	net_count(h, c->door, M_OPEN, -1);
+	atomic_fetch_sub_explicit(&h->load, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&v->to->load, 1, memory_order_relaxed);
+	c->high = false;
+	loop_post(v->to->loop, &v->msg);
+}
+
+void conn_move(struct conn *c, struct loop *to, void (*moved)(struct conn *c))
+{
+	struct net_home *h = c->home;
+	loop_must_own(h->loop);
+	must(c->phase == PHASE_OPEN);
+	must(c->refs == 1);
+	must(c->pauses == 0);
+	must(!c->moving);
+	struct move *v = mem_new(sizeof *v);
+	*v = (struct move){.msg.run = on_arrival,
+		.conn = c,
+		.to = &h->net->homes[loop_index(to)],
+		.moved = moved};
+	list_push_back(&h->moves, &v->node);
+	c->moving = true;
+	conn_pause(c);
+	conn_pend(c);
 }
 
 static void end_of_turn(struct conn *c)
@@ -155,7 +249,9 @@ static void end_of_turn(struct conn *c)
 		conn_output_drop(c);
 	conn_recycle(c);
 	conn_settle(c);
-	if (c->phase == PHASE_CLOSING && conn_queued(c) == 0 && c->writable == NULL) {
+	if (c->moving) {
+		leave(c);
+	} else if (c->phase == PHASE_CLOSING && conn_queued(c) == 0 && c->writable == NULL) {
 		finish_output(c);
 	} else if (c->phase == PHASE_OPEN && c->high && under_low(c)) {
 		c->high = false;
@@ -185,7 +281,7 @@ void conn_close(struct conn *c, enum err why)
 		return;
 	if (c->phase != PHASE_OPEN)
 		c->eof = true; /* nothing was said yet that the peer should read to its end */
-	conn_move(c, PHASE_CLOSING);
+	conn_enter(c, PHASE_CLOSING);
 	c->why = (uint8_t)why;
 	event_del(&c->readable);
 	loop_timer_set(&c->timer, c->home->conf->linger_ms);
@@ -255,6 +351,8 @@ void conn_unref(struct conn *c)
 		mem_free(c->state);
 	conn_output_drop(c);
 	mem_free(c->peer);
+	if (c->dialled)
+		mem_free(conn_dialled(c));
 	mem_free(c);
 }
 
@@ -262,13 +360,19 @@ void conn_unref(struct conn *c)
 
 void conn_open_now(struct conn *c)
 {
-	conn_move(c, PHASE_OPEN);
+	conn_enter(c, PHASE_OPEN);
 	end_beginning(c);
 	loop_timer_cancel(&c->timer);
 	c->opened = true;
 	enum err e = c->kind->opened(c);
 	if (e != OK)
 		conn_close(c, e);
+	struct dialled *d = conn_dialled(c);
+	struct dialling *x = d == NULL ? NULL : d->waiting;
+	if (x == NULL)
+		return;
+	d->waiting = NULL;
+	dial_ended(x, e == OK ? c : NULL, e, NULL);
 }
 
 enum err conn_switch(struct conn *c, const struct conn_kind *kind)
@@ -287,20 +391,17 @@ enum err conn_switch(struct conn *c, const struct conn_kind *kind)
 	return kind->opened(c);
 }
 
-void conn_start(struct net_home *h, const struct door *d, int fd, const struct sockaddr *peer)
+/* NULL: no memory. */
+static struct conn *conn_new(struct net_home *h, const struct door *d, int fd,
+	const struct sockaddr *peer, struct tls_context *secure)
 {
 	char text[ADDRESS_TEXT_BYTES];
 	const struct conn_kind *kind = d->spec->kind;
 	struct conn *c = mem_try(sizeof *c + kind->state_bytes);
 	struct tls *tls = NULL;
-	if (h->draining || c == NULL ||
-		(d->tls && tls_new(h->tls, fd, d->spec->alpn, &tls) != OK)) {
+	if (c == NULL || (secure != NULL && tls_new(secure, fd, d->spec->alpn, &tls) != OK)) {
 		mem_free(c);
-		close(fd);
-		net_count(h, d, M_REFUSED, 1);
-		atomic_fetch_sub_explicit(&h->load, 1, memory_order_relaxed);
-		limit_total_give(&h->net->limit);
-		return;
+		return NULL;
 	}
 	memset(c, 0, sizeof *c + kind->state_bytes);
 	address_text(peer, text, sizeof text);
@@ -314,21 +415,51 @@ void conn_start(struct net_home *h, const struct door *d, int fd, const struct s
 	c->peer = mem_text(text, strlen(text));
 	list_init(&c->pending);
 	list_push_back(&h->conns, &c->all);
-	buf_init(&c->out, (size_t)h->conf->out_max);
+	buf_init(&c->out, net_out_max(h, d));
 	loop_timer_init(&c->timer, h->loop, on_timer);
 	must(event_assign(&c->readable, loop_event_base(h->loop), fd, EV_READ | EV_PERSIST,
 		     conn_on_readable, c) == 0);
 	net_count(h, d, M_OPEN, 1);
-	c->phase = d->tls && !d->proxy ? PHASE_HANDSHAKE : PHASE_PROXY;
+	c->phase = tls != NULL && !d->proxy ? PHASE_HANDSHAKE : PHASE_PROXY;
+	return c;
+}
+
+static void begin(struct conn *c)
+{
 	if (event_add(&c->readable, NULL) != 0) {
 		conn_abort(c, ERR_NOMEM);
-	} else if (d->tls || d->proxy) {
+	} else if (c->tls != NULL || c->door->proxy) {
 		c->begun = true;
-		limit_gate_begin(&h->gate);
-		loop_timer_set(&c->timer, h->conf->handshake_ms);
+		limit_gate_begin(&c->home->gate);
+		loop_timer_set(&c->timer, c->home->conf->handshake_ms);
 	} else {
 		conn_open_now(c);
 	}
+}
+
+void conn_start(struct net_home *h, const struct door *d, int fd, const struct sockaddr *peer)
+{
+	struct tls_context *secure = d->mutual ? h->tls.mutual : d->tls ? h->tls.doors : NULL;
+	struct conn *c = h->draining ? NULL : conn_new(h, d, fd, peer, secure);
+	if (c == NULL) {
+		close(fd);
+		net_count(h, d, M_REFUSED, 1);
+		uncount(h, d);
+		return;
+	}
+	begin(c);
+}
+
+struct conn *conn_start_dialled(
+	struct net_home *h, struct dialled *d, int fd, const struct sockaddr *peer)
+{
+	struct conn *c = conn_new(h, &d->door, fd, peer, d->door.mutual ? h->tls.dial : NULL);
+	if (c == NULL)
+		return NULL;
+	atomic_fetch_add_explicit(&h->load, 1, memory_order_relaxed);
+	c->dialled = true;
+	begin(c);
+	return c;
 }
 
 /* The home */
@@ -337,6 +468,7 @@ void conn_home_init(struct net_home *h)
 {
 	list_init(&h->conns);
 	list_init(&h->pending);
+	list_init(&h->moves);
 	loop_hook_init(&h->flush, on_flush);
 	h->scratch = mem_new(SCRATCH_BYTES);
 	h->cipher = mem_new(CIPHER_BYTES);
@@ -348,6 +480,8 @@ void conn_close_all(struct net_home *h, bool at_once)
 	for (node = h->conns.next; node != &h->conns; node = next) {
 		struct conn *c = list_entry(node, struct conn, all);
 		next = node->next;
+		if (c->door->internal)
+			continue;
 		if (c->phase == PHASE_OPEN && c->kind->stopping != NULL && !at_once)
 			c->kind->stopping(c);
 		if (c->phase == PHASE_LINGER) {

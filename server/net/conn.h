@@ -69,6 +69,11 @@ void conn_deadline(struct conn *c, int64_t ms);
  * conn_is_closing, conn_state, conn_loop and conn_unref are allowed. */
 void conn_ref(struct conn *c);
 void conn_unref(struct conn *c);
+/* Takes c to another loop of the same net: leaves this one at the end of the turn, with its unread
+ * input, its output and TLS; its deadline is cleared. Until moved runs, over there, c may not be
+ * touched. When it closes meanwhile it does so here, and moved does not run. Nobody may hold it by
+ * conn_ref. Not while it is paused. */
+void conn_move(struct conn *c, struct loop *to, void (*moved)(struct conn *c));
 /* Switches the adapter after an upgrade (WebSocket); the state is renewed. */
 enum err conn_switch(struct conn *c, const struct conn_kind *kind) MUST_USE;
 

@@ -76,7 +76,7 @@ void conn_settle(struct conn *c)
  * with room for the unread input before them. */
 static bool input_room(struct conn *c, uint8_t **at, size_t *size)
 {
-	if (wanted(c) > (size_t)c->home->conf->input_max + SCRATCH_BYTES) {
+	if (wanted(c) > net_input_max(c->home, c->door) + SCRATCH_BYTES) {
 		conn_abort(c, ERR_TOOBIG);
 		return false;
 	}
@@ -198,6 +198,7 @@ void conn_handshake_step(struct conn *c)
 	if (e != OK) {
 		LOG(LOG_INFO, AREA_NET, "tls_failed", "door=%s peer=%s err=\"%s\"", c->door->name,
 			c->peer, tls_failure(c->tls));
+		conn_fail_dial(c, ERR_UNAUTHENTICATED, tls_failure(c->tls));
 		conn_abort(c, ERR_PROTOCOL);
 		return;
 	}
@@ -240,8 +241,8 @@ static void take_proxy_header(struct conn *c, const struct proxy_header *p)
 		c->peer = mem_text(text, strlen(text));
 	}
 	conn_input_drop(c);
-	if (c->door->tls)
-		conn_move(c, PHASE_HANDSHAKE);
+	if (c->tls != NULL)
+		conn_enter(c, PHASE_HANDSHAKE);
 	else
 		conn_open_now(c);
 }
@@ -330,7 +331,7 @@ void conn_consume(struct conn *c, size_t len)
 
 void conn_need(struct conn *c, size_t len)
 {
-	if (len > (size_t)c->home->conf->input_max) {
+	if (len > net_input_max(c->home, c->door)) {
 		conn_close(c, ERR_TOOBIG);
 		return;
 	}

@@ -16,7 +16,7 @@ size_t conn_queued(const struct conn *c)
 
 bool conn_over_high(const struct conn *c)
 {
-	return conn_queued(c) > (size_t)c->home->conf->out_high;
+	return conn_queued(c) > net_out_high(c->home, c->door);
 }
 
 struct buf *conn_out(struct conn *c)
@@ -36,7 +36,7 @@ static void note_high(struct conn *c)
 {
 	if (conn_over_high(c))
 		c->high = true;
-	if (conn_queued(c) > (size_t)c->home->conf->out_max)
+	if (conn_queued(c) > net_out_max(c->home, c->door))
 		c->out.err = ERR_TOOBIG;
 	conn_pend(c);
 }

@@ -50,19 +50,28 @@ struct conn {
 	int fd;                  /* -1 when gone */
 	uint32_t refs;           /* server/net's own and conn_ref's */
 	uint16_t pauses;
-	uint8_t phase;   /* enum conn_phase */
-	uint8_t why;     /* enum err, of the close */
-	bool opened : 1; /* the adapter has been told, so it hears of the end */
-	bool eof : 1;    /* the peer has ended, or the socket is broken */
-	bool high : 1;   /* over high water: owes a drained */
-	bool begun : 1;  /* counted in the gate */
+	uint8_t phase;    /* enum conn_phase */
+	uint8_t why;      /* enum err, of the close */
+	bool opened : 1;  /* the adapter has been told, so it hears of the end */
+	bool eof : 1;     /* the peer has ended, or the socket is broken */
+	bool high : 1;    /* over high water: owes a drained */
+	bool begun : 1;   /* counted in the gate */
+	bool dialled : 1; /* by us: door lies in a struct dialled, which goes with it */
+	bool moving : 1;  /* is in home->moves */
 };
 
 /* conn.c */
-void conn_move(struct conn *c, enum conn_phase to);
+void conn_enter(struct conn *c, enum conn_phase to);
 void conn_pend(struct conn *c);                /* looks at c at the end of the turn */
 void conn_abort(struct conn *c, enum err why); /* conn_close, but queued output is dropped */
 void conn_open_now(struct conn *c);            /* the adapter takes over */
+/* Tells who dialled, if anybody waits for it, that it will not open. */
+void conn_fail_dial(struct conn *c, enum err e, const char *failure);
+
+static inline struct dialled *conn_dialled(struct conn *c)
+{
+	return c->dialled ? (struct dialled *)(uintptr_t)c->door : NULL;
+}
 
 /* conn_in.c */
 void conn_on_readable(evutil_socket_t fd, short what, void *arg);

@@ -193,7 +193,7 @@ static void welcome(struct listener *l, int fd, const struct address *peer)
 		return;
 	}
 	net_count(l->home, l->door, M_ACCEPTED, 1);
-	if (!limit_total_take(&l->home->net->limit)) {
+	if (!l->door->internal && !limit_total_take(&l->home->net->limit)) {
 		net_count(l->home, l->door, M_REFUSED, 1);
 		LOG(LOG_WARN, AREA_NET, "conn_refused", "door=%s why=conn.max open=%lld",
 			l->door->name, (long long)limit_total_open(&l->home->net->limit));

@@ -281,7 +281,10 @@ static enum err open_doors(
 		d->tls = door_names[i].tls;
 		d->index = (enum net_door_index)i;
 		d->proxy = n->conf->proxy[i];
+		d->internal = i == DOOR_peer;
 		d->spec = find_spec(doors, count, d->protocol);
+		d->mutual = d->spec != NULL && d->spec->mutual && !d->tls;
+		n->has_mutual = n->has_mutual || d->mutual;
 		enum err e = open_door(n, d, why, why_size);
 		if (e != OK)
 			return e;
@@ -289,25 +292,50 @@ static enum err open_doors(
 	return OK;
 }
 
-static enum err new_context(struct net *n, struct tls_context **out, char *why, size_t why_size)
+static void drop_contexts(struct tls_contexts *t)
+{
+	tls_context_unref(t->doors);
+	tls_context_unref(t->mutual);
+	tls_context_unref(t->dial);
+	*t = (struct tls_contexts){0};
+}
+
+static struct tls_contexts share_contexts(const struct tls_contexts *t)
+{
+	return (struct tls_contexts){t->doors ? tls_context_ref(t->doors) : NULL,
+		t->mutual ? tls_context_ref(t->mutual) : NULL,
+		t->dial ? tls_context_ref(t->dial) : NULL};
+}
+
+static enum err new_contexts(struct net *n, struct tls_contexts *out, char *why, size_t why_size)
 {
 	const struct net_conf *c = n->conf;
 	struct tls_files f = {c->tls_cert, c->tls_key, c->tls_ca, c->tls_crl,
-		(enum tls_client)c->tls_client, (enum tls_version)c->tls_version_min};
-	return tls_context_new(&f, out, why, why_size);
+		(enum tls_client)c->tls_client, (enum tls_version)c->tls_version_min, false};
+	enum err e = OK;
+	*out = (struct tls_contexts){0};
+	if (n->has_tls)
+		e = tls_context_new(&f, &out->doors, why, why_size);
+	f.client = TLS_CLIENT_REQUIRED;
+	if (e == OK && n->has_mutual)
+		e = tls_context_new(&f, &out->mutual, why, why_size);
+	f.dials = true;
+	if (e == OK && n->has_mutual)
+		e = tls_context_new(&f, &out->dial, why, why_size);
+	if (e != OK)
+		drop_contexts(out);
+	return e;
 }
 
 static enum err open_tls(struct net *n, char *why, size_t why_size)
 {
-	struct tls_context *x = NULL;
-	if (!n->has_tls)
-		return OK;
-	enum err e = new_context(n, &x, why, why_size);
+	struct tls_contexts t;
+	enum err e = new_contexts(n, &t, why, why_size);
 	if (e != OK)
 		return e;
 	for (int i = 0; i < n->home_count; i++)
-		n->homes[i].tls = tls_context_ref(x);
-	tls_context_unref(x);
+		n->homes[i].tls = share_contexts(&t);
+	drop_contexts(&t);
 	return OK;
 }
 
@@ -370,35 +398,36 @@ const char *net_addresses(const struct net *n, const char *door, bool tls, bool 
 
 /* Reloading */
 
-struct renewal { /* a context on its way to one home */
+struct renewal { /* contexts on their way to one home */
 	struct loop_msg msg;
 	struct net_home *home;
-	struct tls_context *context;
+	struct tls_contexts contexts;
 };
 
 static void on_renewal(struct loop_msg *m)
 {
 	struct renewal *r = list_entry(m, struct renewal, msg);
-	tls_context_unref(r->home->tls);
-	r->home->tls = r->context;
+	drop_contexts(&r->home->tls);
+	r->home->tls = r->contexts;
 	mem_free(r);
 }
 
 enum err net_reload_tls(struct net *n, char *why, size_t why_size)
 {
-	struct tls_context *x = NULL;
-	if (!n->has_tls)
+	struct tls_contexts t;
+	if (!n->has_tls && !n->has_mutual)
 		return OK;
-	enum err e = new_context(n, &x, why, why_size);
+	enum err e = new_contexts(n, &t, why, why_size);
 	if (e != OK)
 		return e;
 	for (int i = 0; i < n->home_count; i++) {
 		struct renewal *r = mem_new(sizeof *r);
-		*r = (struct renewal){
-			.msg.run = on_renewal, .home = &n->homes[i], .context = tls_context_ref(x)};
+		*r = (struct renewal){.msg.run = on_renewal,
+			.home = &n->homes[i],
+			.contexts = share_contexts(&t)};
 		loop_post(n->homes[i].loop, &r->msg);
 	}
-	tls_context_unref(x);
+	drop_contexts(&t);
 	LOG(LOG_INFO, AREA_NET, "tls_reloaded", "cert=%s",
 		log_text(bytes_text(n->conf->tls_cert)).text);
 	return OK;
@@ -453,7 +482,7 @@ void net_free(struct net *n)
 	for (int i = 0; i < n->home_count; i++) {
 		listen_home_fini(&n->homes[i]);
 		conn_home_fini(&n->homes[i]);
-		tls_context_unref(n->homes[i].tls);
+		drop_contexts(&n->homes[i].tls);
 	}
 	for (int i = 0; i < DOOR_COUNT; i++) {
 		address_list_fini(&n->doors[i].bound);

@@ -14,6 +14,8 @@ struct net_door {
 	const struct conn_kind *kind; /* NULL: not built yet */
 	void *arg;                    /* conn_door_arg */
 	const char *alpn;             /* comma list offered over TLS, or NULL */
+	/* The plain listener speaks TLS, too, and clients must show a certificate of tls.ca. */
+	bool mutual;
 };
 
 struct net;
@@ -33,11 +35,12 @@ void net_listen(struct net *n); /* starts accepting on all loops */
 const char *net_addresses(const struct net *n, const char *door, bool tls, bool advertised);
 /* Reads the certificates again (SIGHUP), while loops run; new connections use them. */
 enum err net_reload_tls(struct net *n, char *why, size_t why_size) MUST_USE;
-/* Stops accepting, closes all connections (each adapter's closed runs); done on the caller's
- * thread when all are gone or after timeout_ms. Not from a loop. */
+/* Stops accepting, closes all connections (each adapter's closed runs) but those between nodes,
+ * which clients' last words still need; done on the caller's thread when all are gone or after
+ * timeout_ms. Not from a loop. */
 void net_drain(struct net *n, int64_t timeout_ms);
 void net_free(struct net *n);
-/* The connections open now, of all doors. Any thread. */
+/* The connections of clients open now, of all doors. Any thread. */
 int64_t net_conn_count(const struct net *n);
 
 #endif

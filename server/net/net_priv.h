@@ -64,10 +64,24 @@ struct door {                 /* one listen.* key with addresses */
 	enum net_door_index index;
 	bool tls;
 	bool proxy;
+	bool mutual;   /* TLS with certificates on both sides, whatever tls says */
+	bool internal; /* between nodes: outside of the limits for clients, and of draining */
 	const struct net_door *spec; /* the caller's; NULL kind = not built */
 	struct address_list bound;   /* ports resolved */
 	char *addresses;             /* text of bound, "" when off */
 	char *advertised;
+};
+
+struct dialled {          /* in place of a door, for one connection that we began */
+	struct door door; /* first: conn_dialled casts */
+	struct net_door spec;
+	struct dialling *waiting; /* until it is open, dial.c's */
+};
+
+struct tls_contexts { /* each NULL where it is not needed */
+	struct tls_context *doors;
+	struct tls_context *mutual; /* for doors that ask for a certificate in any case */
+	struct tls_context *dial;
 };
 
 struct listener { /* one socket: a door, an address, a loop */
@@ -89,9 +103,10 @@ struct net_home { /* what one loop has of the net */
 	struct net *net;
 	struct loop *loop;
 	const struct net_conf *conf;
-	struct tls_context *tls;          /* for new connections; NULL without TLS doors */
+	struct tls_contexts tls;          /* for new connections */
 	struct list conns;                /* all of this loop */
 	struct list pending;              /* with work for the end of the turn */
+	struct list moves;                /* of those which leave for other loops */
 	struct loop_hook flush;           /* wanted while pending holds any */
 	struct conn *current;             /* whose input an adapter is looking at, if any */
 	uint8_t *scratch, *cipher;        /* SCRATCH_BYTES, CIPHER_BYTES; good within one event */
@@ -113,8 +128,33 @@ struct net {
 	int home_count;
 	struct net_home *homes;
 	struct door doors[DOOR_COUNT];
-	bool has_tls;
+	bool has_tls, has_mutual;
 };
+
+/* Bounds of one connection. Those of clients are configured; what goes between nodes has its own
+ * bounds further up, which have to find room here. */
+enum {
+	INTERNAL_OUT_HIGH = 1 << 20,
+	INTERNAL_OUT_LOW = 1 << 18,
+	INTERNAL_OUT_MAX = 1 << 30,
+	INTERNAL_INPUT_MAX = 128 << 20
+};
+static inline size_t net_out_high(const struct net_home *h, const struct door *d)
+{
+	return d->internal ? INTERNAL_OUT_HIGH : (size_t)h->conf->out_high;
+}
+static inline size_t net_out_low(const struct net_home *h, const struct door *d)
+{
+	return d->internal ? INTERNAL_OUT_LOW : (size_t)h->conf->out_low;
+}
+static inline size_t net_out_max(const struct net_home *h, const struct door *d)
+{
+	return d->internal ? INTERNAL_OUT_MAX : (size_t)h->conf->out_max;
+}
+static inline size_t net_input_max(const struct net_home *h, const struct door *d)
+{
+	return d->internal ? INTERNAL_INPUT_MAX : (size_t)h->conf->input_max;
+}
 
 static inline void net_count(
 	const struct net_home *h, const struct door *d, enum net_metric m, int64_t n)
@@ -127,8 +167,16 @@ void conn_home_init(struct net_home *h);
 void conn_home_fini(struct net_home *h); /* the loops have ended; frees what is left */
 /* Takes fd, which has been counted in the limit and the load; h's thread. */
 void conn_start(struct net_home *h, const struct door *d, int fd, const struct sockaddr *peer);
-/* Says goodbye on all connections; at_once: without waiting for their output. */
+/* The same for a socket we have connected: d goes with the connection, or at once when NULL is
+ * given as there is no memory. */
+struct conn *conn_start_dialled(
+	struct net_home *h, struct dialled *d, int fd, const struct sockaddr *peer);
+/* Says goodbye on all connections of clients; at_once: without waiting for their output. */
 void conn_close_all(struct net_home *h, bool at_once);
+
+/* dial.c */
+/* The connection it waits for is open (OK) or never will be; failure: a few words, or NULL. */
+void dial_ended(struct dialling *x, struct conn *c, enum err e, const char *failure);
 
 /* listen.c */
 /* Binds the door's addresses, a socket per loop, adding to each home's listeners. ERR_EXISTS

@@ -29,6 +29,7 @@ static const char ciphers[] = "TLS13-CHACHA20-POLY1305-SHA256:TLS13-AES128-GCM-S
 struct tls_context {
 	WOLFSSL_CTX *ctx;
 	_Atomic uint32_t refs;
+	bool dials;
 };
 
 struct tls {
@@ -131,11 +132,11 @@ static enum err check_files(const struct tls_files *f, char *why, size_t size)
 {
 	const char *missing = NULL;
 	if (*f->cert == 0)
-		missing = "tls.cert: not set, but a TLS door is";
+		missing = "tls.cert: not set, but a TLS door or peer.tls is";
 	else if (*f->key == 0)
 		missing = "tls.key: not set, but tls.cert is";
 	else if (*f->ca == 0 && f->client != TLS_CLIENT_NONE)
-		missing = "tls.ca: not set, but tls.client asks for certificates";
+		missing = "tls.ca: not set, but tls.client or peer.tls asks for certificates";
 	if (missing == NULL)
 		return OK;
 	snprintf(why, size, "%s", missing);
@@ -215,7 +216,8 @@ enum err tls_context_new(
 	if (e != OK)
 		return e;
 	wolfSSL_Init(); /* counted, as wolfSSL_Cleanup is */
-	WOLFSSL_CTX *ctx = wolfSSL_CTX_new(wolfSSLv23_server_method());
+	WOLFSSL_CTX *ctx = wolfSSL_CTX_new(
+		f->dials ? wolfSSLv23_client_method() : wolfSSLv23_server_method());
 	if (ctx == NULL) {
 		snprintf(why, why_size, "tls.cert: out of memory");
 		wolfSSL_Cleanup();
@@ -228,7 +230,7 @@ enum err tls_context_new(
 	wolfSSL_CTX_SetIOSend(ctx, on_send);
 	set_client(ctx, f->client);
 	e = load_files(ctx, f, why, why_size);
-	if (e == OK && !key_fits(ctx)) {
+	if (e == OK && !f->dials && !key_fits(ctx)) { /* the doors' context has been through it */
 		snprintf(why, why_size, "tls.key: %s: not the key of the certificate %s", f->key,
 			f->cert);
 		e = ERR_INVALID;
@@ -240,6 +242,7 @@ enum err tls_context_new(
 	}
 	struct tls_context *x = mem_new(sizeof *x);
 	x->ctx = ctx;
+	x->dials = f->dials;
 	atomic_init(&x->refs, 1);
 	*out = x;
 	return OK;
@@ -404,7 +407,8 @@ enum err tls_handshake(struct tls *t)
 	enum err e = push(t);
 	if (e != OK && e != ERR_MORE)
 		return e;
-	if (wolfSSL_accept(t->ssl) == WOLFSSL_SUCCESS) {
+	if ((t->context->dials ? wolfSSL_connect(t->ssl) : wolfSSL_accept(t->ssl)) ==
+		WOLFSSL_SUCCESS) {
 		keep_alpn(t);
 		keep_subject(t);
 		wolfSSL_FreeHandshakeResources(t->ssl);

@@ -1,4 +1,4 @@
-/* TLS 1.2 and 1.3, server side, by wolfSSL: a filter beside a socket. Encrypted bytes are read
+/* TLS 1.2 and 1.3, both sides, by wolfSSL: a filter beside a socket. Encrypted bytes are read
  * by the connection and fed in from memory; what is to be sent goes straight to the socket.
  * This module alone includes wolfSSL, whose headers take the names of OpenSSL.
  * Thread: a context is immutable and shared by all loops (counted); a tls belongs to the loop
@@ -18,6 +18,7 @@ struct tls_files {        /* as configured; "" = not set */
 	const char *crl; /* PEM list of what they took back */
 	enum tls_client client;
 	enum tls_version version_min;
+	bool dials; /* for connections we begin: the other side must be signed by ca, too */
 };
 
 struct tls_context;
@@ -30,8 +31,8 @@ void tls_context_unref(struct tls_context *x); /* NULL is fine */
 
 struct tls;
 
-/* Starts the server side on fd, which stays the caller's. alpn: comma list or NULL. Shares x.
- * ERR_NOMEM. */
+/* Starts TLS on fd, on the side the context is for, which stays the caller's. alpn: comma list or
+ * NULL. Shares x. ERR_NOMEM. */
 enum err tls_new(struct tls_context *x, int fd, const char *alpn, struct tls **out) MUST_USE;
 void tls_free(struct tls *t); /* NULL is fine */
 
