@@ -208,6 +208,59 @@ START_TEST(drain_cuts_those_who_do_not_read)
 }
 END_TEST
 
+/* Input behind the move, output before and after it, again and again; from both sides' view it is
+ * one stream. */
+START_TEST(moves_between_loops)
+{
+	static char big[100000];
+	START("listen.mqtt=127.0.0.1:0");
+	int fd = dial();
+	memset(big, 'x', sizeof big - 1);
+	for (int round = 0; round < 20; round++) {
+		put_frame(fd, 'e', "before", 6);
+		put_frame(fd, 'm', NULL, 0);
+		put_frame(fd, 'e', "after", 5);
+		put_frame(fd, 'e', big, sizeof big - 1);
+		expect_frame(fd, "ebefore");
+		expect_frame(fd, "moved");
+		expect_frame(fd, "eafter");
+		size_t len;
+		char *got = get_frame(fd, &len);
+		ck_assert_uint_eq(len, sizeof big);
+		free(got);
+	}
+	ck_assert_int_eq(fix.loop_seen, 3);
+	ck_assert_int_eq(net_conn_count(fix.net), 1);
+	put_frame(fd, 'm', NULL, 0);
+	put_frame(fd, 'c', NULL, 0);
+	expect_frame(fd, "moved");
+	expect_frame(fd, "c");
+	expect_end(fd);
+	close(fd);
+	ck_assert(reaches(&fix.closed, 1));
+	ck_assert_int_eq(fix.opened, 1);
+	fixture_stop();
+}
+END_TEST
+
+/* The peer goes, or the server stops, while connections are under way between loops. */
+START_TEST(ends_while_moving)
+{
+	int fds[16];
+	START("listen.mqtt=127.0.0.1:0", "conn.linger_ms=100");
+	for (int i = 0; i < 16; i++) {
+		fds[i] = dial();
+		for (int k = 0; k < 50; k++)
+			put_frame(fds[i], 'm', NULL, 0);
+		if (i % 2 == 0)
+			close(fds[i]);
+	}
+	fixture_stop();
+	for (int i = 1; i < 16; i += 2)
+		close(fds[i]);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("conn");
@@ -223,5 +276,7 @@ int main(void)
 	tcase_add_test(tc, switches_its_adapter);
 	tcase_add_test(tc, drain_says_goodbye);
 	tcase_add_test(tc, drain_cuts_those_who_do_not_read);
+	tcase_add_test(tc, moves_between_loops);
+	tcase_add_test(tc, ends_while_moving);
 	return run_tests(tc);
 }

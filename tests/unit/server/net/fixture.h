@@ -96,6 +96,15 @@ static inline void reply_slice(struct conn *c, struct bytes b)
 
 static const struct conn_kind upper_kind;
 
+/* The rest of the input comes by itself. */
+static inline void echo_moved(struct conn *c)
+{
+	struct echo *e = conn_state(c);
+	loop_timer_init(&e->wake, conn_loop(c), echo_wake);
+	atomic_fetch_or(&fix.loop_seen, 1 << loop_index(conn_loop(c)));
+	reply(c, bytes_text("moved"));
+}
+
 static inline enum err echo_frame(struct conn *c, struct bytes f)
 {
 	struct echo *e = conn_state(c);
@@ -119,6 +128,9 @@ static inline enum err echo_frame(struct conn *c, struct bytes f)
 	case 'b':
 		e->to_produce = get_u32be(f.at + 1);
 		echo_produce(c);
+		break;
+	case 'm':
+		conn_move(c, loops_at(fix.loops, 1 - loop_index(conn_loop(c))), echo_moved);
 		break;
 	case 'u': reply(c, f); return conn_switch(c, &upper_kind);
 	default: return ERR_MALFORMED;
@@ -144,7 +156,7 @@ static inline enum err echo_input(struct conn *c)
 			return e;
 		if (((struct echo *)conn_state(c))->wake.slot != 0)
 			return OK; /* paused */
-		if (in.at[4] == 'u')
+		if (in.at[4] == 'u' || in.at[4] == 'm')
 			return OK;
 	}
 }
