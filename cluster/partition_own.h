@@ -30,17 +30,24 @@ struct partition_options {
 	int founder_count;
 };
 
-/* Handlers of frames and calls (remote.c); boot. find: the partition of a group on its home loop.
- */
-void partitions_serve(
-	struct peers *peers, struct partition *(*find)(void *arg, uint64_t group), void *arg);
+/* Handlers of frames and calls (remote.c); boot. find runs on the group's home loop; NULL: there is
+ * no such group here. f outlives peers. */
+struct partition_finder {
+	struct partition *(*find)(void *arg, uint64_t group);
+	void *arg;
+};
+void partitions_serve(struct peers *peers, const struct partition_finder *f);
+/* The home's own: whom its loop is connected with, and told who leads. Before loops run, before
+ * partitions; partition_home_stop ends it (so homes stop before peers_free). */
+void partition_home_connect(struct partition_home *h, struct peers *peers);
 
 /* One share, the owner's. Memory goes with the last share, after partition_close is done. */
 struct partition *partition_new(struct partition_home *h, const struct partition_options *o);
 struct partition *partition_ref(struct partition *p);
 void partition_unref(struct partition *p); /* any thread */
 
-/* Opens what is in the store, or founds an empty group of this replica alone. Boot: may block. */
+/* Opens what is in the store; an empty log starts as founders say (without peers: of this replica
+ * alone). Without a replica nothing is opened. Boot: may block. */
 enum err partition_open(struct partition *p) MUST_USE;
 /* Founds it while loops run: on the home loop. done runs there, later. */
 void partition_create(struct partition *p, void (*done)(void *arg, enum err e), void *arg);
@@ -49,7 +56,8 @@ void partition_create(struct partition *p, void (*done)(void *arg, enum err e), 
 void partition_close(struct partition *p, bool destroy, void (*done)(void *arg), void *arg);
 
 /* A replica comes to be here (options as for partition_new, same group) or goes with all its data,
- * while the partition itself stays. On the home loop; done there, later. */
+ * while the partition itself stays. On the home loop; done there, later; one at a time, and
+ * partition_close only after it. ERR_IO, ERR_CORRUPT: it stays without a replica. */
 void partition_attach(struct partition *p, const struct partition_options *o,
 	void (*done)(void *arg, enum err e), void *arg);
 void partition_detach(struct partition *p, void (*done)(void *arg), void *arg);
