@@ -24,6 +24,7 @@ struct partition_options {
 	enum store_family log_family;
 	bool vital; /* small, and needed to get out of a full disk: never refused for its space */
 	struct peers *peers; /* NULL: a node that will never have any (tests) */
+	void *owner;         /* for evaluations: see eval_partition */
 	/* The replicas that start the group, the same list on each; NULL: this one is added to a
 	 * group that exists and starts empty. Borrowed for the call that opens or creates. */
 	const uint64_t *founders;
