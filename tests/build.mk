@@ -36,3 +36,12 @@ faults:
 
 .PHONY: fuzz fuzz-bins list-fuzz-bins proto crash faults forgetfs
 -include $(FUZZ_BINS:=.d) $(FORGETFS).d
+
+# The simulator: whole clusters on virtual time. Its own loop, worker, pulse and log come before
+# the library's, so that the linker takes no threads from there.
+SIM     := $(O)/tests/sim/sim
+SIM_OBJ := $(patsubst %.c,$(O)/%.o,$(wildcard tests/sim/*.c))
+$(SIM): $(SIM_OBJ) $(LIB)
+	$(SAY) '  LD $@'; $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+sim-bin: $(SIM)
+-include $(SIM_OBJ:.o=.d)

@@ -1,0 +1,185 @@
+/* The order of boot and end is server/main.c's; where that has doors there is nothing. What a crash
+ * leaves behind stays in memory: a run ends with its process. */
+#include "tests/sim/sim_node.h"
+#include <ftw.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include "server/base/conf.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "storage/storage.h"
+#include "tests/sim/sim_disk.h"
+
+struct sim_settings { /* of a life */
+	struct node_conf node;
+	struct storage_conf storage;
+	struct broker_conf broker;
+};
+
+static char folder[128];
+
+void sim_process_init(const char *dir)
+{
+	snprintf(folder, sizeof folder, "%s/sluice-sim-XXXXXX", dir);
+	if (mkdtemp(folder) == NULL) {
+		perror(folder);
+		exit(2);
+	}
+	metric_register(&storage_metrics);
+	metric_register(&node_metrics);
+	metric_register(&broker_metrics);
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	(void)st;
+	(void)kind;
+	(void)at;
+	return remove(path);
+}
+
+void sim_process_fini(void)
+{
+	(void)nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static void on_abort(struct sim_machine *m)
+{
+	struct sim_node *n = list_entry(m, struct sim_node, machine);
+
+	n->phase = SIM_DOWN;
+	n->crashes++;
+	n->ended(n);
+	sim_disk_crash(m);
+}
+
+void sim_node_init(struct sim_node *n, int id, const struct sim_cluster_conf *c)
+{
+	*n = (struct sim_node){.cluster = c};
+	sim_machine_init(&n->machine, id);
+	n->machine.crashed = on_abort;
+	sim_disk_init(&n->machine);
+}
+
+static void setting(struct sim_node *n, const char *key, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+static void setting(struct sim_node *n, const char *key, const char *format, ...)
+{
+	char value[256], why[256];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(value, sizeof value, format, args);
+	va_end(args);
+	if (conf_set(n->conf, key, value, why, sizeof why) != OK)
+		sim_fail("%s = %s: %s", key, value, why);
+}
+
+static void configure(struct sim_node *n)
+{
+	struct sim_settings *s = mem_new(sizeof *s);
+
+	n->settings = s;
+	n->conf = conf_new();
+	conf_add(n->conf, node_rows, &s->node);
+	conf_add(n->conf, storage_rows, &s->storage);
+	conf_add(n->conf, broker_rows, &s->broker);
+	setting(n, "node.id", "%d", n->machine.id);
+	setting(n, "node.name", "n%d", n->machine.id);
+	setting(n, "tables", "%d", n->cluster->tables);
+	setting(n, "stream.partitions", "%d", n->cluster->partitions);
+	setting(n, "data.dir", "%s/%d", folder, n->machine.id);
+	setting(n, "disk.reserve", "1MiB");
+	setting(n, "storage.wal", "8MiB");
+	setting(n, "storage.tail_cache", "4MiB");
+	setting(n, "partition.rows", "1MiB");
+	conf_apply(n->conf, true);
+}
+
+static void boot(void *arg)
+{
+	struct sim_node *n = arg;
+	struct sim_settings *s;
+	char why[512] = "";
+	enum err e;
+
+	configure(n);
+	s = n->settings;
+	n->loops = loops_new(n->cluster->loops);
+	n->workers = workers_new(2);
+	e = storage_open(&s->storage, n->loops, n->workers, &n->storage, why, sizeof why);
+	if (e == OK)
+		e = node_open(
+			&s->node, n->loops, n->workers, n->storage, &n->node, why, sizeof why);
+	if (e == OK)
+		e = broker_new(
+			&s->broker, n->node, n->loops, n->workers, &n->broker, why, sizeof why);
+	if (e != OK)
+		sim_fail("n%d does not start: %s: %s", n->machine.id, err_text(e), why);
+	n->sessions = sessions_new(n->broker, n->loops);
+	loops_run(n->loops);
+	broker_start(n->broker);
+	n->phase = SIM_RUNNING;
+	n->began(n);
+}
+
+void sim_node_start(struct sim_node *n)
+{
+	sim_must(n->phase == SIM_DOWN);
+	n->phase = SIM_BOOTING;
+	n->starts++;
+	n->machine.doomed = false;
+	sim_machine_start(&n->machine);
+	sim_trace("start n%d life %llu", n->machine.id, (unsigned long long)n->starts);
+	sim_fiber_after(0, &n->machine, boot, n);
+}
+
+void sim_node_crash(struct sim_node *n)
+{
+	sim_must(n->phase != SIM_DOWN && sim_here() == NULL);
+	sim_trace("crash n%d", n->machine.id);
+	n->phase = SIM_DOWN;
+	n->crashes++;
+	n->ended(n);
+	sim_machine_stop(&n->machine);
+	sim_disk_crash(&n->machine);
+}
+
+static void stopped(void *arg)
+{
+	struct sim_node *n = arg;
+
+	sim_trace("stopped n%d", n->machine.id);
+	sim_machine_stop(&n->machine);
+}
+
+static void end(void *arg)
+{
+	struct sim_node *n = arg;
+
+	sessions_stop(n->sessions, 5000);
+	node_close(n->node);
+	loops_stop(n->loops);
+	sessions_free(n->sessions);
+	broker_free(n->broker);
+	workers_free(n->workers);
+	storage_stop(n->storage);
+	loops_free(n->loops);
+	storage_free(n->storage);
+	conf_free(n->conf);
+	n->phase = SIM_DOWN;
+	n->ended(n);
+	sim_after(0, NULL, stopped, n);
+	for (;;)
+		sim_sleep_us(SIM_S);
+}
+
+void sim_node_stop(struct sim_node *n)
+{
+	sim_must(n->phase == SIM_RUNNING);
+	sim_trace("stop n%d", n->machine.id);
+	n->phase = SIM_ENDING;
+	sim_fiber_after(0, &n->machine, end, n);
+}
