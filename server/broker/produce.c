@@ -81,16 +81,19 @@ enum err producer_row_add(struct producer_row *r, int16_t epoch, int32_t first, 
 	return OK;
 }
 
-/* On the partition's home loop; may run again after ERR_MORE. */
-static enum err evaluate(struct proposal *proposal, struct eval *v)
+/* On the partition's home loop; may run again after ERR_MORE. No args: all is in the batch. */
+static enum err evaluate(struct eval *v, struct bytes args)
 {
-	struct produce *p = list_entry(proposal, struct produce, proposal);
+	struct batch b;
 	struct producer_row row = {0};
 	uint8_t key[8], value[PRODUCER_ROW_BYTES + 1];
 	struct bytes found;
 	bool duplicate;
 	int64_t offset = eval_offset(v);
-	put_u64be(key, (uint64_t)p->producer_id);
+	if (args.len != 0 || batch_read(eval_batch(v), &b) != OK || b.producer_id < 0)
+		return ERR_MALFORMED;
+	int32_t last = (int32_t)(((int64_t)b.base_sequence + b.count - 1) & INT32_MAX);
+	put_u64be(key, (uint64_t)b.producer_id);
 	enum err e = eval_get(v, KEYSPACE_PRODUCER, bytes_of(key, sizeof key), &found);
 	if (e == OK)
 		e = producer_row_read(found, &row);
@@ -98,13 +101,11 @@ static enum err evaluate(struct proposal *proposal, struct eval *v)
 		e = OK;
 	if (e == OK)
 		e = producer_row_add(
-			&row, p->epoch, p->first_sequence, p->last_sequence, &offset, &duplicate);
+			&row, b.producer_epoch, b.base_sequence, last, &offset, &duplicate);
 	if (e != OK)
 		return e;
 	if (duplicate) {
-		slice_unref(&proposal->batch);
-		proposal->batch_count = 0;
-		proposal->base_offset = offset;
+		eval_duplicate(v, offset);
 		return OK;
 	}
 	row.time_ms = eval_now_ms(v);
@@ -112,6 +113,8 @@ static enum err evaluate(struct proposal *proposal, struct eval *v)
 	eval_put(v, KEYSPACE_PRODUCER, bytes_of(key, sizeof key), bytes_of(value, len));
 	return OK;
 }
+
+const struct proposal_kind produce_kind = {PROPOSAL_PRODUCE, evaluate};
 
 static void on_done(struct proposal *proposal)
 {
@@ -162,23 +165,20 @@ enum err produce_start(struct produce *p, struct shard *s, const struct stream *
 		e = slice_copy(batch, &own);
 	if (e != OK)
 		return e;
-	p->producer_id = b.producer_id;
-	p->epoch = b.producer_epoch;
-	p->first_sequence = b.base_sequence;
-	p->last_sequence = (int32_t)(((int64_t)b.base_sequence + b.count - 1) & INT32_MAX);
 	p->append_ms = -1;
 	if (stream_append_time(to)) {
 		p->append_ms = loop_now_wall_ms(shard_loop(s));
 		batch_set_append_time(own.chunk->data, own.bytes.len, p->append_ms);
 		b.max_ms = p->append_ms;
 	}
-	p->max_ms = b.max_ms;
 	p->proposal = (struct proposal){
 		.to = partition,
 		.batch = own,
 		.batch_max_ms = b.max_ms,
 		.batch_count = (uint32_t)b.count,
-		.evaluate = b.producer_id >= 0 ? evaluate : NULL,
+		.kind = b.producer_id >= 0 ? &produce_kind : NULL,
+		.leader_only = true, /* a Kafka client finds the leader itself */
+		.repeatable = b.producer_id >= 0,
 		.done = on_done,
 	};
 	partition_propose(&p->proposal);

@@ -6,12 +6,10 @@
 #define BROKER_PRODUCE_H
 #include "server/broker/stream.h"
 
+extern const struct proposal_kind produce_kind; /* of idempotent batches */
+
 struct produce { /* embed; the broker's from produce_start (if it gives OK) until done */
 	struct proposal proposal; /* private */
-	int64_t producer_id;      /* private: of the batch; -1: not idempotent */
-	int16_t epoch;
-	int32_t first_sequence, last_sequence;
-	int64_t max_ms;
 	/* The outcome: */
 	enum err err; /* ERR_SEQUENCE, ERR_FENCED, ERR_NOSPACE, ERR_UNKNOWN, ... */
 	int64_t base_offset;

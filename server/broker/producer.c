@@ -11,12 +11,14 @@ void producer_ids_init(struct producer_ids *p, struct shard *s)
 	list_init(&p->waiting);
 }
 
-static enum err evaluate(struct proposal *proposal, struct eval *v)
+/* No args; the reply is the first id of the block. Asked again, it takes another block: no harm. */
+static enum err evaluate(struct eval *v, struct bytes args)
 {
-	struct producer_ids *p = list_entry(proposal, struct producer_ids, proposal);
 	uint8_t value[8];
 	struct bytes found;
 	int64_t next = 0;
+	if (args.len != 0)
+		return ERR_MALFORMED;
 	enum err e = eval_get(v, KEYSPACE_PRODUCER_ID, bytes_text(row_key), &found);
 	if (e == OK && found.len == sizeof value)
 		next = (int64_t)get_u64be(found.at);
@@ -24,11 +26,13 @@ static enum err evaluate(struct proposal *proposal, struct eval *v)
 		return ERR_CORRUPT;
 	else if (e != ERR_NOTFOUND)
 		return e;
-	p->taken = next;
+	buf_add_u64be(eval_reply(v), (uint64_t)next);
 	put_u64be(value, (uint64_t)next + PRODUCER_ID_BLOCK);
 	eval_put(v, KEYSPACE_PRODUCER_ID, bytes_text(row_key), bytes_of(value, sizeof value));
 	return OK;
 }
+
+const struct proposal_kind producer_ids_kind = {PROPOSAL_PRODUCER_IDS, evaluate};
 
 static void serve(struct producer_ids *p, enum err e)
 {
@@ -46,12 +50,17 @@ static void take_block(struct producer_ids *p);
 static void on_block(struct proposal *proposal)
 {
 	struct producer_ids *p = list_entry(proposal, struct producer_ids, proposal);
+	enum err e = proposal->err;
+	struct rd r = rd_over(proposal->reply.bytes);
+	int64_t first = (int64_t)rd_u64be(&r);
 	p->asking = false;
-	if (proposal->err == OK) {
-		p->next = p->taken;
-		p->end = p->taken + PRODUCER_ID_BLOCK;
+	if (e == OK && (rd_done(&r) != OK || first < 0))
+		e = ERR_UNAVAILABLE; /* what another version answers: not ids, at least */
+	if (e == OK) {
+		p->next = first;
+		p->end = first + PRODUCER_ID_BLOCK;
 	}
-	serve(p, proposal->err);
+	serve(p, e);
 	if (!list_empty(&p->waiting))
 		take_block(p);
 }
@@ -62,7 +71,8 @@ static void take_block(struct producer_ids *p)
 	if (p->asking)
 		return;
 	p->asking = true;
-	p->proposal = (struct proposal){.to = table, .evaluate = evaluate, .done = on_block};
+	p->proposal = (struct proposal){
+		.to = table, .kind = &producer_ids_kind, .repeatable = true, .done = on_block};
 	partition_propose(&p->proposal);
 }
 

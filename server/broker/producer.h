@@ -7,13 +7,14 @@
 
 enum { PRODUCER_ID_BLOCK = 1000 };
 
+extern const struct proposal_kind producer_ids_kind;
+
 struct producer_ids { /* one per loop */
 	struct shard *shard;
 	int64_t next, end;   /* what is left of the block */
 	struct list waiting; /* producer_id_ask */
 	bool asking;
 	struct proposal proposal;
-	int64_t taken; /* by the proposal under way */
 };
 struct producer_id_ask {
 	struct list node; /* private */

@@ -18,13 +18,26 @@ static int64_t keep_ms(const struct sweep *s)
 	return *keep;
 }
 
-static enum err judge(struct sweep *s, struct sweep_row *row, enum sweep_word *word)
+/* What cannot be read may be of a later version. */
+static bool is_old(const struct sweep_row *row)
 {
 	struct producer_row state;
-	if (producer_row_read(row->value, &state) == OK &&
-		row->now_ms - state.time_ms >= keep_ms(s))
+	return producer_row_read(row->value, &state) == OK &&
+		row->now_ms - state.time_ms >= row->keep_ms;
+}
+
+static bool judge(struct sweep *s, const struct partition *p, struct sweep_row *row)
+{
+	(void)s;
+	(void)p;
+	return is_old(row);
+}
+
+static enum err decide(struct sweep_row *row, enum sweep_word *word)
+{
+	if (is_old(row))
 		*word = SWEEP_DELETE;
-	return OK; /* what cannot be read may be of a later version */
+	return OK;
 }
 
 static int64_t period_ms(const struct sweep *s)
@@ -32,8 +45,19 @@ static int64_t period_ms(const struct sweep *s)
 	return expire_period_ms(keep_ms(s));
 }
 
-static const struct sweep_rule rule = {
-	.keyspace = KEYSPACE_PRODUCER, .judge = judge, .period_ms = period_ms};
+static enum err evaluate(struct eval *v, struct bytes args);
+static const struct proposal_kind kind = {PROPOSAL_SWEEP, evaluate};
+static const struct sweep_rule rule = {.keyspace = KEYSPACE_PRODUCER,
+	.kind = &kind,
+	.judge = judge,
+	.decide = decide,
+	.keep_ms = keep_ms,
+	.period_ms = period_ms};
+
+static enum err evaluate(struct eval *v, struct bytes args)
+{
+	return sweep_evaluate(&rule, v, args);
+}
 
 void producer_expire_start(struct sweep *s, const int64_t *keep, struct node *node, struct loop *l)
 {

@@ -8,7 +8,8 @@
 #include "server/base/log.h"
 #include "server/base/mem.h"
 
-enum { PAGE_ROWS = 512, PAGE_BYTES = 1 << 18, VALUE_BYTES_MAX = 1 << 17, GAP_MS_MIN = 1 };
+enum { PAGE_ROWS = 512, PAGE_BYTES = 1 << 18, VALUE_BYTES_MAX = 1 << 21, GAP_MS_MIN = 1 };
+enum { ARGS_BYTES_MAX = 8 + SWEEP_SLICE * (3 + UINT16_MAX) };
 
 static struct partition *partition_here(const struct sweep *s)
 {
@@ -94,41 +95,43 @@ static void on_timer(struct loop_timer *t)
 	read_page(s, p);
 }
 
-static enum err change_row(struct sweep *s, struct eval *v, struct partition *p, struct bytes key)
+/* Deciding, on the partition's home */
+
+static enum err change_row(const struct sweep_rule *rule, struct eval *v, struct sweep_row *row)
 {
 	enum sweep_word word = SWEEP_KEEP;
 	struct buf replacement;
-	struct sweep_row row = {.partition = p,
-		.key = key,
-		.now_ms = eval_now_ms(v),
-		.eval = v,
-		.replacement = &replacement};
-	enum err e = eval_get(v, s->rule->keyspace, key, &row.value);
+	enum err e = eval_get(v, rule->keyspace, row->key, &row->value);
 	if (e == ERR_NOTFOUND)
 		return OK;
 	if (e != OK)
 		return e;
 	buf_init(&replacement, VALUE_BYTES_MAX);
-	e = s->rule->judge(s, &row, &word);
+	row->replacement = &replacement;
+	e = rule->decide(row, &word);
 	if (e == OK && replacement.err != OK)
 		e = replacement.err;
 	if (e == OK && word == SWEEP_DELETE)
-		eval_delete(v, s->rule->keyspace, key);
+		eval_delete(v, rule->keyspace, row->key);
 	else if (e == OK && word == SWEEP_REPLACE)
-		eval_put(v, s->rule->keyspace, key, buf_bytes(&replacement));
+		eval_put(v, rule->keyspace, row->key, buf_bytes(&replacement));
 	buf_fini(&replacement);
 	return e;
 }
 
-static enum err evaluate(struct proposal *proposal, struct eval *v)
+enum err sweep_evaluate(const struct sweep_rule *rule, struct eval *v, struct bytes args)
 {
-	struct sweep *s = list_entry(proposal, struct sweep, proposal);
-	for (int i = 0; i < s->doomed_count; i++) {
-		enum err e = change_row(s, v, proposal->to, s->page.rows[s->doomed[i]].key);
+	struct rd r = rd_over(args);
+	int64_t keep_ms = (int64_t)rd_u64be(&r);
+	while (r.err == OK && rd_left(&r) > 0) {
+		struct sweep_row row = {.keep_ms = keep_ms, .now_ms = eval_now_ms(v), .eval = v};
+		row.why = rd_u8(&r);
+		row.key = rd_take(&r, rd_u16be(&r));
+		enum err e = r.err == OK ? change_row(rule, v, &row) : ERR_MALFORMED;
 		if (e != OK)
 			return e;
 	}
-	return OK;
+	return r.err == OK ? OK : ERR_MALFORMED;
 }
 
 static void go_on(struct sweep *s);
@@ -147,21 +150,22 @@ static void on_proposed(struct proposal *proposal)
 /* Judges rows of the page until there is a slice to be changed, or they end. */
 static void judge_some(struct sweep *s)
 {
-	struct buf replacement;
+	int64_t keep_ms = s->rule->keep_ms(s);
 	s->doomed_count = 0;
-	buf_init(&replacement, VALUE_BYTES_MAX);
+	buf_clear(&s->args);
+	buf_add_u64be(&s->args, (uint64_t)keep_ms);
 	for (; s->at < s->page.count && s->doomed_count < SWEEP_SLICE; s->at++) {
-		enum sweep_word word = SWEEP_KEEP;
-		struct sweep_row row = {.partition = s->page.from,
-			.key = s->page.rows[s->at].key,
+		struct sweep_row row = {.key = s->page.rows[s->at].key,
 			.value = s->page.rows[s->at].value,
 			.now_ms = loop_now_wall_ms(s->loop),
-			.replacement = &replacement};
-		buf_clear(&replacement);
-		if (s->rule->judge(s, &row, &word) == OK && word != SWEEP_KEEP)
-			s->doomed[s->doomed_count++] = s->at;
+			.keep_ms = keep_ms};
+		if (row.key.len > UINT16_MAX || !s->rule->judge(s, s->page.from, &row))
+			continue;
+		buf_add_u8(&s->args, row.why);
+		buf_add_u16be(&s->args, (uint16_t)row.key.len);
+		buf_add(&s->args, row.key);
+		s->doomed_count++;
 	}
-	buf_fini(&replacement);
 }
 
 /* From the page at hand to its next slice, the next page, the next partition. */
@@ -171,8 +175,12 @@ static void go_on(struct sweep *s)
 	bool there = ours(s, p) && partition_group(p) == s->group;
 	if (there)
 		judge_some(s);
-	if (there && s->doomed_count > 0) {
-		s->proposal = (struct proposal){.to = p, .evaluate = evaluate, .done = on_proposed};
+	if (there && s->doomed_count > 0 && s->args.err == OK) {
+		s->proposal = (struct proposal){.to = p,
+			.kind = s->rule->kind,
+			.args = buf_bytes(&s->args),
+			.leader_only = true,
+			.done = on_proposed};
 		partition_propose(&s->proposal);
 		return;
 	}
@@ -234,7 +242,9 @@ void sweep_start(struct sweep *s, const struct sweep_rule *rule, const void *arg
 {
 	*s = (struct sweep){.rule = rule, .arg = arg, .node = node, .loop = l};
 	loop_timer_init(&s->timer, l, on_timer);
-	buf_init(&s->after, VALUE_BYTES_MAX);
+	buf_init(&s->after, UINT16_MAX + 1);
+	buf_init(&s->args, ARGS_BYTES_MAX);
+	proposal_kind_add(rule->kind);
 	s->start.run = on_start;
 	loop_post(l, &s->start);
 }
@@ -248,4 +258,5 @@ void sweep_stop(struct sweep *s)
 void sweep_free(struct sweep *s)
 {
 	buf_fini(&s->after);
+	buf_fini(&s->args);
 }

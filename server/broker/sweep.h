@@ -1,7 +1,8 @@
 /* Forgetting rows whose time is over: looks through one keyspace, partition after partition, a page
  * at a time, and has deleted what a rule says. Each loop looks after the partitions at home on it,
  * as far as this node leads them; a round is spread over its period, so that it costs next to
- * nothing at any moment. What is deleted is decided in log order, by the row as it then is.
+ * nothing at any moment. What is deleted is decided in log order, by the row as it then is: a rule
+ * has a word at first sight, where the sweep runs, and a last one, which sees nothing but rows.
  * Thread: its loop. Memory lasts until the loops stand. */
 #ifndef BROKER_SWEEP_H
 #define BROKER_SWEEP_H
@@ -13,22 +14,28 @@ struct sweep;
 
 enum sweep_word { SWEEP_KEEP, SWEEP_DELETE, SWEEP_REPLACE };
 
-struct sweep_row { /* a row to be judged */
-	struct partition *partition;
+struct sweep_row {               /* a row to be judged */
 	struct bytes key, value; /* value only until the next eval call */
-	int64_t now_ms;
-	/* NULL: the row as applied, and the word is a guess; else the row as it will be, and the
-	 * word counts. Other rows are read through it; its errors are passed on. */
-	struct eval *eval;
-	struct buf *replacement; /* SWEEP_REPLACE: filled by the rule */
+	int64_t now_ms, keep_ms;
+	uint8_t why;             /* judge's, for decide; 0 unless set */
+	struct eval *eval;       /* decide: other rows are read through it */
+	struct buf *replacement; /* SWEEP_REPLACE: filled by decide */
 };
 
 struct sweep_rule { /* static */
 	uint8_t keyspace;
 	bool tables; /* in tables; else in the partitions of streams */
-	enum err (*judge)(struct sweep *s, struct sweep_row *row, enum sweep_word *word);
+	/* Of the rule alone: its evaluate gives what sweep_evaluate gives. Added at sweep_start. */
+	const struct proposal_kind *kind;
+	/* Whether the row, as applied, may have had its time. */
+	bool (*judge)(struct sweep *s, const struct partition *p, struct sweep_row *row);
+	/* What becomes of it, as it will be. Its errors (eval_get's) are passed on. */
+	enum err (*decide)(struct sweep_row *row, enum sweep_word *word);
+	int64_t (*keep_ms)(const struct sweep *s);   /* handed to both */
 	int64_t (*period_ms)(const struct sweep *s); /* of a round; looked at before each */
 };
+/* args: 0/8 keep_ms; then each row: why 1, key length 2, key. */
+enum err sweep_evaluate(const struct sweep_rule *rule, struct eval *v, struct bytes args) MUST_USE;
 
 enum { SWEEP_SLICE = 64 }; /* rows changed by one proposal */
 
@@ -46,8 +53,8 @@ struct sweep { /* embed; all private but arg */
 	struct row_read page;
 	int at; /* rows of the page that have been judged */
 	struct proposal proposal;
-	int doomed[SWEEP_SLICE]; /* rows of the page to be changed */
-	int doomed_count;
+	struct buf args;
+	int doomed_count; /* rows in args */
 	bool stopped;
 };
 

@@ -9,18 +9,33 @@ enum { LOOPS = 2, ROWS = 1500, KEYSPACE = KEYSPACE_PRODUCER };
 static struct world w;
 
 /* 'd' is deleted, 'r' becomes "k", 'm' is deleted only as long as nobody asks again. */
-static enum err judge(struct sweep *s, struct sweep_row *row, enum sweep_word *word)
+static bool judge(struct sweep *s, const struct partition *p, struct sweep_row *row)
 {
 	(void)s;
+	(void)p;
 	ck_assert_uint_eq(row->value.len, 1);
-	char c = (char)row->value.at[0];
-	if (c == 'd' || (c == 'm' && row->eval == NULL))
+	row->why = row->value.at[0];
+	return strchr("drm", row->why) != NULL;
+}
+
+static enum err decide(struct sweep_row *row, enum sweep_word *word)
+{
+	ck_assert_uint_eq(row->value.len, 1);
+	ck_assert_uint_eq(row->why, row->value.at[0]); /* nobody else writes here */
+	ck_assert_int_eq(row->keep_ms, 77);
+	if (row->why == 'd')
 		*word = SWEEP_DELETE;
-	if (c == 'r') {
+	if (row->why == 'r') {
 		buf_add_text(row->replacement, "k");
 		*word = SWEEP_REPLACE;
 	}
 	return OK;
+}
+
+static int64_t keep(const struct sweep *s)
+{
+	(void)s;
+	return 77;
 }
 
 static int64_t period(const struct sweep *s)
@@ -29,8 +44,15 @@ static int64_t period(const struct sweep *s)
 	return 20;
 }
 
-static const struct sweep_rule of_streams = {KEYSPACE, false, judge, period};
-static const struct sweep_rule of_tables = {KEYSPACE, true, judge, period};
+static enum err evaluate(struct eval *v, struct bytes args);
+static const struct proposal_kind kind = {PROPOSAL_SWEEP, evaluate};
+static const struct sweep_rule of_streams = {KEYSPACE, false, &kind, judge, decide, keep, period};
+static const struct sweep_rule of_tables = {KEYSPACE, true, &kind, judge, decide, keep, period};
+
+static enum err evaluate(struct eval *v, struct bytes args)
+{
+	return sweep_evaluate(&of_streams, v, args);
+}
 
 static void mixed(int i, struct buf *key, struct buf *value)
 {
