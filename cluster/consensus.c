@@ -130,6 +130,11 @@ uint64_t consensus_applied(const struct consensus *c)
 	return c->applied;
 }
 
+uint64_t consensus_commit(const struct consensus *c)
+{
+	return c->raft && c->raft->commit_index > c->applied ? c->raft->commit_index : c->applied;
+}
+
 size_t consensus_inflight(const struct consensus *c)
 {
 	return c->inflight;
@@ -227,45 +232,15 @@ static bool finish_reads(struct consensus *c)
 	return any;
 }
 
-static bool finish_change(struct consensus *c)
+/* Peers hear of it with the turn's messages, or by a mark. */
+static void tell_commit(struct consensus *c)
 {
-	if (!c->change_done)
-		return false;
-	struct consensus_change *change = c->change;
-	c->change = NULL;
-	c->change_done = false;
-	change->done(change, c->change_err);
-	return true;
-}
-
-static void transfer_closed(struct raft_transfer *t)
-{
-	struct consensus *c = t->data;
-	c->transfer_in_raft = false;
-	c->transfer_to = 0;
-}
-
-/* The target must have everything on its disk: it refuses to stand otherwise (G5). */
-static bool step_transfer(struct consensus *c)
-{
-	struct raft *r = c->raft;
-	if (c->transfer_to == 0 || c->transfer_in_raft || !r)
-		return false;
-	if (r->state != RAFT_LEADER || loop_now_ms(c->env->loop) >= c->transfer_until_ms) {
-		c->transfer_to = 0;
-		return false;
-	}
-	for (unsigned i = 0; i < r->configuration.n; i++) {
-		if (r->configuration.servers[i].id != c->transfer_to ||
-			r->leader_state.progress[i].match_index != plog_last_index(c->log))
-			continue;
-		c->transfer.data = c;
-		c->transfer_in_raft = true;
-		if (raft_transfer(r, &c->transfer, c->transfer_to, transfer_closed) != 0)
-			c->transfer_to = 0, c->transfer_in_raft = false;
-		return true;
-	}
-	return false;
+	const struct raft *r = c->raft;
+	if (r->state != RAFT_LEADER || r->commit_index == c->commit_seen)
+		return;
+	c->commit_seen = r->commit_index;
+	if (c->net && r->configuration.n > 1)
+		out_want(c);
 }
 
 static bool settle_once(struct consensus *c)
@@ -279,11 +254,14 @@ static bool settle_once(struct consensus *c)
 		any = lead(c) || any;
 		consensus_deliver(c, c->raft->last_applied);
 		any = raft_receive_held(c) || any;
-		any = step_transfer(c) || any;
+		any = raft_receive_mark(c) || any;
+		any = transfer_step(c) || any;
 	}
+	if (c->raft)
+		tell_commit(c);
 	any = finish_proposals(c) || any;
 	any = finish_reads(c) || any;
-	return finish_change(c) || any;
+	return change_finish(c) || any;
 }
 
 void consensus_settle(struct consensus *c)
@@ -418,75 +396,6 @@ static void issue_barriers(struct consensus *c)
 	list_push_back(&c->reads, &r->node);
 }
 
-/* --- membership --- */
-
-static enum err change_result(int status)
-{
-	switch (status) {
-	case 0: return OK;
-	case RAFT_NOTLEADER: return ERR_NOTLEADER;
-	case RAFT_CANTCHANGE: return ERR_BUSY;
-	case RAFT_NOTFOUND:
-	case RAFT_BADID: return ERR_NOTFOUND;
-	case RAFT_BADROLE:
-	case RAFT_DUPLICATEID:
-	case RAFT_DUPLICATEADDRESS: return ERR_EXISTS;
-	case RAFT_NOCONNECTION: return ERR_TIMEOUT; /* the promotion was given up */
-	default: return ERR_UNKNOWN;
-	}
-}
-
-static void changed_membership(struct raft_change *q, int status)
-{
-	struct consensus *c = q->data;
-	c->change_err = c->closing ? ERR_CLOSED : change_result(status);
-	c->change_done = true;
-}
-
-enum err consensus_change(struct consensus *c, struct consensus_change *change)
-{
-	static const int role[] = {[CHANGE_TO_STANDBY] = RAFT_STANDBY,
-		[CHANGE_TO_VOTER] = RAFT_VOTER,
-		[CHANGE_TO_SPARE] = RAFT_SPARE};
-	if (!consensus_ready(c) || c->closing)
-		return ERR_NOTLEADER;
-	if (c->change || c->transfer_to != 0)
-		return ERR_BUSY;
-	struct raft_change *q = &c->change_request;
-	q->data = c;
-	c->change = change;
-	int rv;
-	if (change->kind == CHANGE_ADD_SPARE)
-		rv = raft_add(c->raft, q, change->replica, change->address, changed_membership);
-	else if (change->kind == CHANGE_REMOVE)
-		rv = raft_remove(c->raft, q, change->replica, changed_membership);
-	else
-		rv = raft_assign(
-			c->raft, q, change->replica, role[change->kind], changed_membership);
-	if (rv != 0)
-		c->change = NULL;
-	consensus_want_turn(c);
-	return change_result(rv);
-}
-
-enum err consensus_transfer(struct consensus *c, uint64_t to)
-{
-	if (!consensus_ready(c) || c->closing)
-		return ERR_NOTLEADER;
-	if (c->transfer_to != 0 || c->change || c->raft->transfer)
-		return ERR_BUSY;
-	unsigned i = 0;
-	const struct raft_configuration *m = &c->raft->configuration;
-	while (i < m->n && m->servers[i].id != to)
-		i++;
-	if (i == m->n || m->servers[i].role != RAFT_VOTER || to == c->replica)
-		return ERR_NOTFOUND;
-	c->transfer_to = to;
-	c->transfer_until_ms = loop_now_ms(c->env->loop) + c->o.election_ms;
-	consensus_want_turn(c);
-	return OK;
-}
-
 void consensus_mute(struct consensus *c, bool on)
 {
 	c->muted = on;
@@ -521,6 +430,7 @@ static void consensus_free(struct consensus *c)
 	snapshot_meta_fini(&c->snapshot);
 	guard_fini(&c->guard);
 	mem_free(c->sent);
+	mem_free(c->peers);
 	mem_free(c->install_address);
 	mem_free(c->address);
 	mem_free(c);
@@ -537,6 +447,7 @@ static void close_turn(struct consensus *c)
 	void (*done)(void *arg) = c->close_done;
 	void *arg = c->close_arg;
 	loop_hook_cancel(&c->hook);
+	loop_hook_cancel(&c->out_hook);
 	consensus_free(c);
 	done(arg);
 }
@@ -612,6 +523,7 @@ static struct consensus *consensus_new(
 	list_init(&c->barriers);
 	list_init(&c->reads);
 	loop_hook_init(&c->hook, turn);
+	loop_hook_init(&c->out_hook, out_turn);
 	return c;
 }
 
@@ -633,6 +545,7 @@ enum err consensus_open(struct plog *log, uint64_t replica, const char *address,
 	if (e != OK) {
 		must(c->under_way == 0);
 		loop_hook_cancel(&c->hook);
+		loop_hook_cancel(&c->out_hook);
 		consensus_free(c);
 		return e;
 	}

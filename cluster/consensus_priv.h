@@ -78,6 +78,22 @@ struct read_point { /* consensus_barrier calls of one turn */
 	enum err err;
 };
 
+/* What a leader knows of a replica it sends to, beside what the core does. The core says what is to
+ * be sent; it is put on the way at the end of the turn, in runs, as far as the window is open. */
+struct peer_out {
+	uint64_t replica;
+	int64_t heard_ms;     /* last answer in this term; 0: none yet */
+	int64_t put_ms;       /* when entries were last put on the way */
+	uint64_t next, last;  /* to be put on the way: next..last; below next: done */
+	uint64_t commit_told; /* the peer has been told that this is committed, if all arrives */
+	/* Payload bytes on the way: of entries up to mark, and above it. When mark is acknowledged
+	 * the others take its place: so it is at most what is not acknowledged, and twice that. */
+	uint64_t mark, mark_bytes, more_bytes;
+	bool due;      /* a message is to leave, entries or not */
+	bool rejected; /* since entries were put on the way */
+	bool reading;  /* payloads: what follows waits */
+};
+
 struct held { /* a message the guard wants later */
 	struct list node;
 	struct raft_wire message;
@@ -128,6 +144,19 @@ struct consensus {
 	uint32_t hold_count;    /* outbound, waiting for the disk */
 	size_t hold_bytes;
 	uint32_t cold_count; /* outbound, waiting for payloads */
+
+	struct peer_out *peers; /* while this replica leads peers_term */
+	uint32_t peer_count, peer_room;
+	uint64_t peers_term, commit_seen;
+	struct loop_hook out_hook;
+	struct { /* a commit mark whose entries are not stored here yet; term 0: none */
+		uint64_t from, term, index, index_term;
+	} mark;
+
+	uint32_t pins;
+	uint64_t pin_index;     /* applied when the first was set */
+	int64_t install_at_ms;  /* a failed fetch: not again before; 0: one is under way */
+	uint64_t install_voted; /* term of the leader that answers are given to meanwhile */
 
 	uint64_t applied, applied_term;
 	int64_t applied_next_offset;
@@ -191,7 +220,25 @@ struct slice entry_join(const struct entry *e); /* the payload in one piece */
 bool raft_receive_held(struct consensus *c);
 void raft_receive_drop_held(struct consensus *c);
 
+bool raft_receive_mark(struct consensus *c); /* the kept one, once its entries are stored */
+
 /* raft_send.c */
 void raft_send(struct consensus *c, const struct raft_message *m);
+/* Puts a frame on the way; wait: when all that is staged by now is durable. */
+void frame_send(struct consensus *c, const struct raft_wire *m, const char *address, bool wait);
+
+/* raft_out.c */
+/* The core wants an AppendEntries sent: kept in the peer's out until the end of the turn. */
+void out_append(struct consensus *c, const struct raft_message *m);
+void out_turn(struct loop_hook *h);
+void out_want(struct consensus *c);
+/* A result of a peer is about to be given to the core. */
+void out_heard(struct consensus *c, uint64_t replica, bool rejected);
+struct peer_out *out_of(const struct consensus *c, uint64_t replica); /* NULL: nothing known */
+
+/* consensus_change.c */
+bool change_finish(struct consensus *c); /* tells the end of a change */
+bool transfer_step(struct consensus *c);
+void pin_apply(struct consensus *c); /* sets the core's snapshot threshold */
 
 #endif

@@ -226,6 +226,8 @@ bool guard_may_snapshot(const struct guard *g)
 		return false;
 	if (g->change_count > 0 && g->changes[g->change_count - 1] > r->last_applied)
 		return false;
+	if (log_count(&r->log) > GUARD_PINNED_MAX)
+		return true;
 	for (unsigned i = 0; r->state == RAFT_LEADER && i < r->configuration.n; i++)
 		if (r->leader_state.progress[i].state == GUARD_PEER_INSTALLING)
 			return false;

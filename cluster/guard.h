@@ -22,7 +22,12 @@ struct guard {                  /* what the rules need to know of one replica */
 	uint32_t change_count, change_room;
 };
 
-enum { GUARD_PEER_INSTALLING = 2 }; /* raft_progress.state: a snapshot is on its way to the peer */
+enum {                             /* raft_progress.state */
+	GUARD_PEER_PROBE = 0,      /* what it holds is not known */
+	GUARD_PEER_INSTALLING = 2, /* a snapshot is on its way to the peer */
+	GUARD_PINNED_MAX = 1 << 20 /* entries in memory above which nobody keeps them from being
+				      forgotten: about 100 MB of stubs */
+};
 
 enum guard_verdict {
 	GUARD_PASS,

@@ -336,7 +336,7 @@ void consensus_deliver(struct consensus *c, uint64_t upto)
 		c->unsnapped_bytes += e->head.payload_bytes;
 		entry_unref(made);
 	}
-	if (c->unsnapped_bytes >= SNAPSHOT_BYTES)
+	if (c->unsnapped_bytes >= SNAPSHOT_BYTES && c->pins == 0)
 		raft_set_snapshot_threshold(c->raft, 1);
 }
 
@@ -349,7 +349,7 @@ static void snapshot_taken(struct consensus *c)
 	bool large = c->unsnapped_bytes >= SNAPSHOT_BYTES;
 
 	raft_set_snapshot_trailing(c->raft, alone && large ? 1 : (unsigned)c->o.snapshot_trailing);
-	raft_set_snapshot_threshold(c->raft, (unsigned)c->o.snapshot_threshold);
+	pin_apply(c);
 	c->unsnapped_bytes = 0;
 }
 

@@ -173,6 +173,8 @@ static uint64_t load_from(const struct consensus *c)
 	if (c->snapshot.config.n < 2 || base <= first)
 		return base + 1;
 	uint64_t from = base + 1 > trailing ? base + 1 - trailing : 1;
+	if (c->pins > 0 && c->pin_index < from)
+		from = c->pin_index + 1;
 	if (from < first)
 		from = first;
 	return from < 1 ? 1 : from;
@@ -273,7 +275,7 @@ enum err instance_start(struct consensus *c, uint64_t base)
 	must(raft_init(c->raft, &c->io, &c->raft_fsm, c->replica, c->address) == 0);
 	raft_set_heartbeat_timeout(c->raft, (unsigned)c->o.heartbeat_ms);
 	raft_set_election_timeout(c->raft, (unsigned)c->o.election_ms);
-	raft_set_snapshot_threshold(c->raft, (unsigned)c->o.snapshot_threshold);
+	pin_apply(c);
 	raft_set_snapshot_trailing(c->raft, (unsigned)c->o.snapshot_trailing);
 	raft_set_install_snapshot_timeout(c->raft, 60000);
 	raft_set_pre_vote(c->raft, true);
@@ -302,6 +304,9 @@ void instance_drop(struct consensus *c)
 	c->guard.change_count = 0;
 	c->transfer_to = 0;
 	c->transfer_in_raft = false;
+	c->mark.term = 0;
+	c->peers_term = 0;
+	c->peer_count = 0;
 }
 
 static void rebuilt(struct consensus *c)

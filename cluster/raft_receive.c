@@ -109,6 +109,61 @@ static void receive_append(
 	unstage(c);
 }
 
+/* --- marks --- */
+
+/* Tells the core that the leader has committed what is here up to the mark, or to the last entry
+ * that is on the disk. The core would answer as to a heartbeat: nobody waits for that. */
+static void mark_deliver(struct consensus *c)
+{
+	struct raft *r = c->raft;
+	struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES};
+	m.server_id = r->follower_state.current_leader.id;
+	m.server_address = r->follower_state.current_leader.address;
+	m.append_entries.term = c->mark.term;
+	m.append_entries.prev_log_index = m.append_entries.leader_commit = c->mark.index;
+	m.append_entries.prev_log_term = c->mark.index_term;
+	c->guard.receiving = c->swallow_results = true;
+	c->guard.receiving_end = c->mark.index;
+	c->recv(&c->io, &m);
+	c->guard.receiving = c->swallow_results = false;
+}
+
+bool raft_receive_mark(struct consensus *c)
+{
+	const struct raft *r = c->raft;
+	if (c->mark.term == 0 || !r)
+		return false;
+	if (r->state != RAFT_FOLLOWER || r->current_term != c->mark.term ||
+		r->follower_state.current_leader.id != c->mark.from ||
+		r->commit_index >= c->mark.index) {
+		c->mark.term = 0;
+		return false;
+	}
+	/* The entry is the leader's, so all before it are, and what is stored of them is committed.
+	 */
+	if (guard_term(r, c->mark.index) != c->mark.index_term || r->last_stored <= r->commit_index)
+		return false;
+	mark_deliver(c);
+	return true;
+}
+
+/* Of a leader that the core follows; the newest is enough. */
+static void receive_mark(struct consensus *c, const struct raft_wire *m)
+{
+	const struct raft_append_entries *a = &m->message.append_entries;
+	const struct raft *r = c->raft;
+	if (r->state != RAFT_FOLLOWER || a->term != r->current_term ||
+		r->follower_state.current_leader.id != m->from)
+		return;
+	if (c->mark.term == a->term && c->mark.index >= a->prev_log_index)
+		return;
+	c->mark.from = m->from;
+	c->mark.term = a->term;
+	c->mark.index = a->prev_log_index;
+	c->mark.index_term = a->prev_log_term;
+	/* Taken up by the settling that follows, and whenever an append has completed. */
+}
+
 /* --- snapshots --- */
 
 static bool holds_point(const struct consensus *c, const struct raft_install_snapshot *s)
@@ -253,11 +308,15 @@ static bool deliver(struct consensus *c, struct raft_wire *m)
 			receive_append(c, m, &plan);
 		} else if (m->message.type == RAFT_IO_INSTALL_SNAPSHOT) {
 			receive_install(c, m);
+		} else if (m->message.type == RAFT_WIRE_MARK) {
+			receive_mark(c, m);
 		} else {
 			copy.server_id = m->from;
 			copy.server_address = from.text;
 			notice_lost_snapshot(c, m->from, &copy);
 			c->recv(&c->io, &copy);
+			if (m->message.type == RAFT_IO_APPEND_ENTRIES_RESULT)
+				out_heard(c, m->from, copy.append_entries_result.rejected > 0);
 		}
 		break;
 	}

@@ -177,9 +177,25 @@ static enum err install_read(struct rd *r, struct raft_wire *m)
 	return OK;
 }
 
+/* A mark: the leader's term 8, index 8 and term 8 of the entry. */
+static void mark_read(struct rd *r, struct raft_append_entries *a)
+{
+	a->term = rd_u64be(r);
+	a->prev_log_index = a->leader_commit = rd_u64be(r);
+	a->prev_log_term = rd_u64be(r);
+	if (a->prev_log_term == 0 || a->prev_log_term > a->term || a->prev_log_index == 0 ||
+		a->prev_log_index > UINT64_MAX / 2)
+		rd_fail(r, ERR_MALFORMED);
+}
+
 static void small_write(struct wr *w, const struct raft_message *m)
 {
 	switch (m->type) {
+	case RAFT_WIRE_MARK:
+		wr_u64be(w, m->append_entries.term);
+		wr_u64be(w, m->append_entries.prev_log_index);
+		wr_u64be(w, m->append_entries.prev_log_term);
+		break;
 	case RAFT_IO_APPEND_ENTRIES_RESULT:
 		wr_u64be(w, m->append_entries_result.term);
 		wr_u64be(w, m->append_entries_result.rejected);
@@ -332,13 +348,25 @@ enum err raft_wire_encode(const struct raft_wire *m, struct slice **parts, int *
 	return OK;
 }
 
+bool raft_wire_encode_head(const struct raft_wire *m, struct slice *out)
+{
+	if (m->message.type == RAFT_IO_APPEND_ENTRIES)
+		for (unsigned i = 0; i < m->message.append_entries.n_entries; i++)
+			if (m->entries[i].from)
+				return false;
+	return head_encode(m, out) == OK;
+}
+
 static enum err body_read(struct rd *r, struct raft_wire *m)
 {
 	if (m->message.type == RAFT_IO_APPEND_ENTRIES)
 		return append_read(r, m);
 	if (m->message.type == RAFT_IO_INSTALL_SNAPSHOT)
 		return install_read(r, m);
-	small_read(r, m);
+	if (m->message.type == RAFT_WIRE_MARK)
+		mark_read(r, &m->message.append_entries);
+	else
+		small_read(r, m);
 	return r->err;
 }
 
@@ -350,7 +378,9 @@ enum err raft_wire_decode(struct slice frame, struct raft_wire *out)
 	if (r.err == OK && version != RAFT_WIRE_VERSION)
 		return ERR_UNSUPPORTED;
 	out->message.type = rd_u8(&r);
-	if (out->message.type < RAFT_IO_APPEND_ENTRIES || out->message.type > RAFT_IO_TIMEOUT_NOW)
+	if ((out->message.type < RAFT_IO_APPEND_ENTRIES ||
+		    out->message.type > RAFT_IO_TIMEOUT_NOW) &&
+		out->message.type != RAFT_WIRE_MARK)
 		return ERR_MALFORMED;
 	if (rd_u16be(&r) != 0)
 		return ERR_MALFORMED;

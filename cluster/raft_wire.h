@@ -3,7 +3,7 @@
  *
  *	OFFSET SIZE MEANING (big endian)
  *	0      1    version, 1
- *	1      1    type: enum of raft.h, RAFT_IO_*
+ *	1      1    type: enum of raft.h, RAFT_IO_*, or RAFT_WIRE_MARK
  *	2      2    0
  *	4      8    group
  *	12     8    replica that sends
@@ -19,6 +19,8 @@
 
 enum {
 	RAFT_WIRE_VERSION = 1,
+	RAFT_WIRE_MARK = 64, /* our own: the leader has committed up to an entry. In memory it is
+				an empty AppendEntries: previous index and term are the entry's */
 	RAFT_WIRE_ENTRIES_MAX = 4096, /* of one AppendEntries */
 	RAFT_WIRE_PAYLOAD_MAX =
 		1 << 20, /* a sender starts a new frame above; one entry may be larger */
@@ -46,6 +48,9 @@ struct raft_wire { /* one message with its envelope */
 /* Gives the frame as parts, in order, one share each; the array is freed with mem_free.
  * ERR_NOMEM, ERR_TOOBIG (a configuration or address over its limit). */
 enum err raft_wire_encode(const struct raft_wire *m, struct slice **parts, int *count) MUST_USE;
+/* The same for a message without payloads, most of all, without an array. False: it has some, or
+ * cannot be encoded. */
+bool raft_wire_encode_head(const struct raft_wire *m, struct slice *out) MUST_USE;
 /* ERR_MALFORMED, ERR_UNSUPPORTED (another version), ERR_NOMEM; ERR_CORRUPT: a payload's checksum.
  * Shares frame. What is given is checked: kinds, chained offsets, configurations. */
 enum err raft_wire_decode(struct slice frame, struct raft_wire *out) MUST_USE;

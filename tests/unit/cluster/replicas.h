@@ -11,7 +11,7 @@ enum { REPLICAS_MAX = 5, WORLD_INDEX_MAX = 20000 };
 
 struct rep {
 	uint64_t id;
-	char address[16];
+	char address[24];
 	bool alive, slow, down_ok;
 	struct disk disk;
 	struct lane lane;
@@ -171,7 +171,7 @@ static void world_init(int n)
 	for (int i = 1; i <= n; i++) {
 		struct rep *r = &W.rep[i];
 		r->id = (uint64_t)i | 1 << 8;
-		snprintf(r->address, sizeof r->address, "rep%d", i);
+		snprintf(r->address, sizeof r->address, "%llu", (unsigned long long)r->id);
 		r->disk.first = 1;
 	}
 }
