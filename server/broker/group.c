@@ -5,7 +5,7 @@
  *
  * A member that waits in join or sync is alive; others live as long as their session. Members
  * with an instance id keep their place while they are away, until the session ends. */
-#include "server/broker/group.h"
+#include "server/broker/group_priv.h"
 #include <stdio.h>
 #include "server/base/clock.h"
 #include "server/base/mem.h"
@@ -14,22 +14,6 @@ enum {
 	ID_RANDOM_BYTES = 33,
 	ID_NAME_BYTES_MAX = 255, /* of a client's name in the id it is given */
 	PROMISED_MAX = 1000,
-	PROTOCOLS_MAX = 64, /* per member: finding a common one takes time by their square */
-};
-
-struct group_member {
-	struct list node;
-	struct slice id, instance, client_id, client_host, assignment;
-	struct group_member_protocol {
-		struct slice name, metadata;
-	} * protocols;
-	uint32_t protocol_count;
-	int32_t session_ms, rebalance_ms;
-	int64_t deadline_ms; /* of the session, while it does not wait */
-	size_t bytes;
-	struct group_join *join; /* waits */
-	struct group_sync *sync; /* waits */
-	bool synced;             /* has asked for its assignment of this generation */
 };
 
 struct promised { /* an id that was given and not used yet */
@@ -264,7 +248,7 @@ static void assignment_drop(struct group *g, struct group_member *m)
 
 /* Members */
 
-static void member_remove(struct group *g, struct group_member *m, enum group_err why)
+void group_member_remove(struct group *g, struct group_member *m, enum group_err why)
 {
 	member_refuse(g, m, why);
 	map_remove(&g->members, m->id.bytes);
@@ -302,7 +286,7 @@ void group_fini(struct group *g, enum group_err why)
 	struct list *l;
 	group_move(g, GROUP_DEAD);
 	while ((l = g->in_order.next) != &g->in_order)
-		member_remove(g, list_entry(l, struct group_member, node), why);
+		group_member_remove(g, list_entry(l, struct group_member, node), why);
 	while ((l = g->promised.next) != &g->promised)
 		promised_remove(g, list_entry(l, struct promised, node));
 	map_fini(&g->members);
@@ -356,7 +340,7 @@ static size_t protocols_bytes(const struct group_join *j)
 static bool protocols_fit(
 	const struct group *g, const struct group_join *j, const struct group_member *but)
 {
-	if (j->protocol_count == 0 || j->protocol_count > PROTOCOLS_MAX ||
+	if (j->protocol_count == 0 || j->protocol_count > GROUP_PROTOCOLS_MAX ||
 		j->protocol_type.len == 0)
 		return false;
 	if (g->members.count == (but ? 1 : 0))
@@ -431,8 +415,8 @@ static enum err make_id(const struct group_join *j, struct slice *out)
 	return e;
 }
 
-static enum err member_new(
-	struct group *g, struct group_join *j, const struct slice *id, struct group_member **out)
+enum err group_member_new(struct group *g, const struct group_join *j, const struct slice *id,
+	struct group_member **out)
 {
 	struct group_member *m = mem_new(sizeof *m);
 	enum err e = keep(j->instance_id, &m->instance);
@@ -542,11 +526,13 @@ static void end_rebalance(struct group *g, int64_t now_ms)
 		struct group_member *m = list_entry(l, struct group_member, node);
 		l = l->next;
 		if (m->join == NULL && !said(m->instance.bytes))
-			member_remove(g, m, GROUP_UNKNOWN_MEMBER);
+			group_member_remove(g, m, GROUP_UNKNOWN_MEMBER);
 	}
 	if (g->members.count == 0) {
 		g->generation++;
 		become_empty(g);
+		if (g->store != NULL)
+			g->store(g);
 		return;
 	}
 	choose_leader(g);
@@ -595,6 +581,8 @@ static void member_gone(struct group *g, int64_t now_ms)
 	if (g->state == GROUP_STABLE || g->state == GROUP_COMPLETING)
 		begin_rebalance(g, now_ms);
 	try_end_rebalance(g, now_ms);
+	if (g->store != NULL && g->members.count > 0)
+		g->store(g);
 }
 
 /* Joining */
@@ -631,7 +619,7 @@ static void add_member(
 		e = keep(j->protocol_type, &g->protocol_type);
 	}
 	if (e == OK)
-		e = member_new(g, j, id, &m);
+		e = group_member_new(g, j, id, &m);
 	if (e != OK) {
 		refuse_join(j, err_of(e));
 		return;
@@ -779,6 +767,19 @@ void group_join(struct group *g, struct group_join *j, int64_t now_ms)
 
 /* Assignments */
 
+enum err group_member_assign(struct group *g, struct group_member *m, struct bytes assignment)
+{
+	assignment_drop(g, m);
+	if (!fits(g, assignment.len))
+		return ERR_TOOBIG;
+	enum err e = keep(assignment, &m->assignment);
+	if (e != OK || m->assignment.chunk == NULL)
+		m->assignment = (struct slice){NULL, {NULL, 0}};
+	if (e == OK)
+		charge(g, m->assignment.bytes.len, 0);
+	return e;
+}
+
 static enum err take_assignments(struct group *g, const struct group_sync *s)
 {
 	size_t bytes = 0;
@@ -790,13 +791,9 @@ static enum err take_assignments(struct group *g, const struct group_sync *s)
 		struct group_member *m = map_get(&g->members, s->assignments[i].member_id);
 		if (m == NULL)
 			continue;
-		assignment_drop(g, m);
-		enum err e = keep(s->assignments[i].assignment, &m->assignment);
-		if (e != OK || m->assignment.chunk == NULL)
-			m->assignment = (struct slice){NULL, {NULL, 0}};
+		enum err e = group_member_assign(g, m, s->assignments[i].assignment);
 		if (e != OK)
 			return e;
-		charge(g, m->assignment.bytes.len, 0);
 	}
 	return OK;
 }
@@ -910,7 +907,7 @@ enum group_err group_leave(
 		if (ge != GROUP_OK)
 			return ge;
 	}
-	member_remove(g, m, GROUP_UNKNOWN_MEMBER);
+	group_member_remove(g, m, GROUP_UNKNOWN_MEMBER);
 	member_gone(g, now_ms);
 	return GROUP_OK;
 }
@@ -960,7 +957,7 @@ static void expire_members(struct group *g, int64_t now_ms)
 		l = l->next;
 		if ((waits(m) || now_ms < m->deadline_ms) && !(late && !m->synced))
 			continue;
-		member_remove(g, m, GROUP_UNKNOWN_MEMBER);
+		group_member_remove(g, m, GROUP_UNKNOWN_MEMBER);
 		gone = true;
 	}
 	if (gone)

@@ -126,7 +126,8 @@ struct group {
 	int64_t initial_until_ms; /* a first rebalance is not extended beyond; 0: not a first one */
 	size_t bytes;
 	bool storing;
-	/* The leader has assigned: what must be kept is to be stored, then group_stored called. */
+	/* What must be kept is to be stored, then group_stored called: the leader has assigned, or
+	 * (storing is false, nobody waits) a member has gone. */
 	void (*store)(struct group *g);
 };
 

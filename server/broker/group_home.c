@@ -3,18 +3,24 @@
  * generation is stored before anyone is told an assignment of it. A slot that is idle is forgotten
  * at once: it can be made again from the row.
  *
- * When the table is led under another term than a group was loaded in, what is in memory may be
- * old: all slots of the table are dropped and their callers told to look for the coordinator. */
+ * When leadership of the table is lost, or it is led under another term than a group was loaded in,
+ * what is in memory may be old: all slots of the table are dropped and who waits is told to look
+ * for the coordinator. That one loads the members with the group, so they go on as if nothing was.
+ */
 #include "server/broker/group_home.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "server/broker/group_state.h"
+#include "server/broker/group_store.h"
 #include "server/broker/keyspace.h"
 #include "server/broker/producer_expire.h"
 
 enum { ROW_VERSION = 1, PAGE_ROWS = 500, PAGE_BYTES = 1 << 20, ID_BYTES_MAX = 32767 };
+enum { STORE_BYTES_MAX = GROUP_STATE_BYTES_MAX + (1 << 18), OFFSETS_BYTES_MAX = 256 << 20 };
 
 struct table_home { /* one table's groups; its home loop's */
+	struct watcher watcher;
 	struct groups *groups;
 	struct partition *table;
 	struct loop *loop;
@@ -43,15 +49,20 @@ struct slot {
 	struct list waiting; /* calls, while loading or deleting */
 	struct row_read load;
 	struct proposal store;
+	struct buf store_args;
 	int32_t storing_generation;
 	uint32_t pending; /* completions that will come: keeps the memory */
 	bool loaded, exists, deleting, gone;
+	bool storing, store_again; /* a store is on its way; and is old already */
 };
 
 struct groups *groups_new(const struct group_conf *conf, struct loops *loops)
 {
 	struct groups *g = mem_new(sizeof *g);
 	int count = loops_count(loops);
+	proposal_kind_add(&group_store_kind);
+	proposal_kind_add(&group_offsets_kind);
+	proposal_kind_add(&group_delete_kind);
 	g->conf = conf;
 	g->all = loops;
 	g->count = count;
@@ -179,85 +190,76 @@ static void on_timer(struct loop_timer *t)
 	slot_settle(list_entry(t, struct slot, timer));
 }
 
-static enum err evaluate_store(struct proposal *p, struct eval *v)
-{
-	struct slot *s = list_entry(p, struct slot, store);
-	struct buf value;
-	buf_init(&value, 1 << 17);
-	group_row_write(&value,
-		&(struct group_row){.generation = s->group.generation,
-			.time_ms = eval_now_ms(v),
-			.protocol_type = s->group.protocol_type.bytes});
-	enum err e = value.err;
-	if (e == OK)
-		eval_put(v, KEYSPACE_GROUP, s->id.bytes, buf_bytes(&value));
-	buf_fini(&value);
-	return e;
-}
-
 static void begin_store(struct slot *s);
 
 static void on_stored(struct proposal *p)
 {
 	struct slot *s = list_entry(p, struct slot, store);
 	bool ok = p->err == OK;
+	buf_fini(&s->store_args);
 	s->pending--;
+	s->storing = false;
 	if (s->gone) {
 		slot_free_if_unused(s);
 		return;
 	}
+	if (p->err == ERR_NOTLEADER || p->err == ERR_CONFLICT) {
+		slot_drop(s, GROUP_NOT_HERE);
+		return;
+	}
 	s->exists |= ok;
-	if (s->storing_generation != s->group.generation && s->group.storing)
-		begin_store(s); /* a younger generation has asked meanwhile */
-	else
-		group_stored(&s->group, s->storing_generation, ok, loop_now_ms(s->home->loop));
+	group_stored(&s->group, s->storing_generation, ok, loop_now_ms(s->home->loop));
+	if (s->store_again)
+		begin_store(s);
 	slot_settle(s);
+}
+
+/* Members that are too many to be kept are not: they join again where the group is led next. */
+static void store_args(struct slot *s)
+{
+	struct group_row row = {.generation = s->group.generation,
+		.time_ms = loop_now_wall_ms(s->home->loop),
+		.protocol_type = s->group.protocol_type.bytes};
+	struct buf state;
+	buf_init(&state, GROUP_STATE_BYTES_MAX);
+	group_state_write(&s->group, &state);
+	buf_init(&s->store_args, STORE_BYTES_MAX);
+	group_store_args(&s->store_args, s->id.bytes, &row,
+		state.err == OK ? buf_bytes(&state) : bytes_of(NULL, 0));
+	buf_fini(&state);
 }
 
 static void begin_store(struct slot *s)
 {
 	s->pending++;
+	s->storing = true;
+	s->store_again = false;
 	s->storing_generation = s->group.generation;
-	s->store = (struct proposal){
-		.to = s->home->table, .evaluate = evaluate_store, .done = on_stored};
+	store_args(s);
+	s->store = (struct proposal){.to = s->home->table,
+		.kind = &group_store_kind,
+		.args = buf_bytes(&s->store_args),
+		.leader_only = true,
+		.done = on_stored};
 	partition_propose(&s->store);
 }
 
+/* A member that goes while nobody was ever assigned anything leaves nothing to be stored. */
 static void on_store(struct group *g)
 {
 	struct slot *s = list_entry(g, struct slot, group);
-	if (s->store.done == NULL || s->pending == 0)
+	if (s->storing)
+		s->store_again = true;
+	else if (g->storing || s->exists)
 		begin_store(s);
 }
 
 static void run_call(struct slot *s, struct group_call *c);
 
-static void on_loaded(struct row_read *r)
+/* The group is what its rows say: calls that waited for it run. */
+static void slot_loaded(struct slot *s)
 {
-	struct slot *s = list_entry(r, struct slot, load);
 	struct list *l;
-	struct group_row row = {0};
-	enum err e = r->err;
-	s->pending--;
-	if (e == OK && r->count > 0) {
-		s->exists = true;
-		e = group_row_read(r->rows[0].value, &row);
-		if (e == OK && row.protocol_type.len > 0)
-			e = slice_copy(row.protocol_type, &s->group.protocol_type);
-	} else if (e == ERR_NOTFOUND) {
-		e = OK;
-	}
-	row_read_fini(r);
-	if (s->gone) {
-		slice_unref(&s->group.protocol_type);
-		slot_free_if_unused(s);
-		return;
-	}
-	if (e != OK) {
-		slot_drop(s, err_group(e));
-		return;
-	}
-	s->group.generation = row.generation;
 	s->loaded = true;
 	s->pending++;
 	while (!s->gone && !s->deleting && (l = list_pop(&s->waiting)) != NULL)
@@ -267,6 +269,68 @@ static void on_loaded(struct row_read *r)
 		slot_free_if_unused(s);
 	else
 		slot_settle(s);
+}
+
+/* The read of a row has ended. False: so has the slot. */
+static bool load_ended(struct slot *s, enum err e)
+{
+	s->pending--;
+	row_read_fini(&s->load);
+	if (s->gone) {
+		slot_free_if_unused(s);
+		return false;
+	}
+	if (e != OK)
+		slot_drop(s, err_group(e));
+	return e == OK;
+}
+
+static void on_state_loaded(struct row_read *r)
+{
+	struct slot *s = list_entry(r, struct slot, load);
+	struct group_state_row row;
+	enum err e = r->err;
+	if (e == OK && r->count > 0 && !s->gone &&
+		group_state_row_read(r->rows[0].value, &row) == OK &&
+		row.generation == s->group.generation) {
+		enum err read = group_state_read(&s->group, row.state, loop_now_ms(s->home->loop));
+		if (read != OK) /* they join again */
+			LOG(LOG_WARN, AREA_KAFKA, "group_not_kept", "group=%s err=\"%s\"",
+				log_text(s->id.bytes).text, err_text(read));
+	}
+	if (load_ended(s, e == ERR_NOTFOUND ? OK : e))
+		slot_loaded(s);
+}
+
+static void load_row(struct slot *s, uint8_t keyspace, void (*done)(struct row_read *r))
+{
+	s->pending++;
+	s->load = (struct row_read){.from = s->home->table,
+		.keyspace = keyspace,
+		.linearizable = true,
+		.key = s->id.bytes,
+		.done = done};
+	partition_read_rows(&s->load);
+}
+
+static void on_loaded(struct row_read *r)
+{
+	struct slot *s = list_entry(r, struct slot, load);
+	struct group_row row = {0};
+	enum err e = r->err;
+	if (e == OK && r->count > 0 && !s->gone) {
+		s->exists = true;
+		e = group_row_read(r->rows[0].value, &row);
+		if (e == OK && row.protocol_type.len > 0)
+			e = slice_copy(row.protocol_type, &s->group.protocol_type);
+	}
+	if (!load_ended(s, e == ERR_NOTFOUND ? OK : e))
+		return;
+	s->group.generation = row.generation;
+	if (s->exists)
+		load_row(s, KEYSPACE_GROUP_STATE, on_state_loaded);
+	else
+		slot_loaded(s);
 }
 
 static struct slot *slot_new(struct table_home *t, struct bytes id)
@@ -283,12 +347,7 @@ static struct slot *slot_new(struct table_home *t, struct bytes id)
 	s->group.budget = &t->groups->loops[loop_index(t->loop)].budget;
 	s->group.store = on_store;
 	map_put(&t->slots, s->id.bytes, s);
-	s->pending++;
-	s->load = (struct row_read){.from = t->table,
-		.keyspace = KEYSPACE_GROUP,
-		.key = s->id.bytes,
-		.done = on_loaded};
-	partition_read_rows(&s->load);
+	load_row(s, KEYSPACE_GROUP, on_loaded);
 	return s;
 }
 
@@ -327,57 +386,15 @@ static void run_describe(struct slot *s, struct group_call *c)
 /* Offsets: put or deleted in one proposal with the group's row, if there is none yet or it has not
  * been written for long. */
 
-static enum err put_offsets(
-	struct group_call *c, struct eval *v, struct buf *key, struct buf *value)
+static void propose(struct slot *s, struct group_call *c, const struct proposal_kind *kind,
+	void (*done)(struct proposal *p))
 {
-	for (uint32_t i = 0; i < c->offset_count; i++) {
-		const struct group_offset *o = &c->offsets[i];
-		if (o->err != GROUP_OK)
-			continue;
-		buf_clear(key);
-		buf_clear(value);
-		group_offset_key(key, c->group_id, o->stream, o->partition);
-		if (c->kind == GROUP_CALL_COMMIT)
-			group_offset_value(value, o, eval_now_ms(v));
-		if (key->err != OK || value->err != OK)
-			return ERR_NOMEM;
-		if (c->kind == GROUP_CALL_COMMIT)
-			eval_put(v, KEYSPACE_GROUP_OFFSET, buf_bytes(key), buf_bytes(value));
-		else
-			eval_delete(v, KEYSPACE_GROUP_OFFSET, buf_bytes(key));
-	}
-	return OK;
-}
-
-/* Says too little about when the group was last in use: see group_expire. */
-static bool row_is_old(const struct groups *g, const struct group_row *row, int64_t now_ms)
-{
-	return row->time_ms < now_ms - expire_period_ms(g->conf->offsets_keep_ms);
-}
-
-static enum err evaluate_offsets(struct proposal *p, struct eval *v)
-{
-	struct group_call *c = list_entry(p, struct group_call, proposal);
-	struct group_row row = {.time_ms = INT64_MIN};
-	struct bytes found;
-	struct buf key, value;
-	enum err e = eval_get(v, KEYSPACE_GROUP, c->group_id, &found);
-	if (e == OK)
-		e = group_row_read(found, &row);
-	if (e != OK && e != ERR_NOTFOUND)
-		return e;
-	buf_init(&key, 1 << 17);
-	buf_init(&value, 1 << 17);
-	if (c->kind == GROUP_CALL_COMMIT && row_is_old(c->groups, &row, eval_now_ms(v))) {
-		row.time_ms = eval_now_ms(v);
-		group_row_write(&value, &row);
-		if (value.err == OK)
-			eval_put(v, KEYSPACE_GROUP, c->group_id, buf_bytes(&value));
-	}
-	e = put_offsets(c, v, &key, &value);
-	buf_fini(&key);
-	buf_fini(&value);
-	return e;
+	c->proposal = (struct proposal){.to = s->home->table,
+		.kind = kind,
+		.args = buf_bytes(&c->args),
+		.leader_only = true,
+		.done = done};
+	partition_propose(&c->proposal);
 }
 
 static void on_offsets(struct proposal *p)
@@ -386,6 +403,7 @@ static void on_offsets(struct proposal *p)
 	struct slot *s = c->slot;
 	s->exists |= p->err == OK;
 	s->pending--;
+	buf_fini(&c->args);
 	answer(c, err_group(p->err));
 	if (s->gone)
 		slot_free_if_unused(s);
@@ -395,11 +413,24 @@ static void on_offsets(struct proposal *p)
 
 static void propose_offsets(struct slot *s, struct group_call *c)
 {
+	int64_t now_ms = loop_now_wall_ms(s->home->loop);
+	buf_init(&c->args, OFFSETS_BYTES_MAX);
+	group_offsets_args(&c->args,
+		&(struct group_offsets_what){.group_id = c->group_id,
+			.offsets = c->offsets,
+			.count = c->offset_count,
+			.forget = c->kind == GROUP_CALL_FORGET,
+			.now_ms = now_ms,
+			.renew_before_ms = now_ms -
+				expire_period_ms(c->groups->conf->offsets_keep_ms)});
+	if (c->args.err != OK) {
+		buf_fini(&c->args);
+		answer(c, GROUP_UNAVAILABLE);
+		return;
+	}
 	s->pending++;
 	c->slot = s;
-	c->proposal = (struct proposal){
-		.to = s->home->table, .evaluate = evaluate_offsets, .done = on_offsets};
-	partition_propose(&c->proposal);
+	propose(s, c, &group_offsets_kind, on_offsets);
 }
 
 static void run_commit(struct slot *s, struct group_call *c)
@@ -452,22 +483,13 @@ static void delete_end(struct slot *s, struct group_call *c, enum err e)
 		slot_settle(s);
 }
 
-static enum err evaluate_delete(struct proposal *p, struct eval *v)
-{
-	struct group_call *c = list_entry(p, struct group_call, proposal);
-	for (int i = 0; i < c->rows.count; i++)
-		eval_delete(v, KEYSPACE_GROUP_OFFSET, c->rows.rows[i].key);
-	if (!c->rows.more)
-		eval_delete(v, KEYSPACE_GROUP, c->group_id);
-	return OK;
-}
-
 static void on_deleted(struct proposal *p)
 {
 	struct group_call *c = list_entry(p, struct group_call, proposal);
 	struct slot *s = c->slot;
 	bool more = c->rows.more;
 	row_read_fini(&c->rows);
+	buf_fini(&c->args);
 	mem_free(c->listed); /* held the prefix */
 	c->listed = NULL;
 	s->pending--;
@@ -490,9 +512,9 @@ static void on_delete_page(struct row_read *r)
 		delete_end(s, c, e);
 		return;
 	}
-	c->proposal = (struct proposal){
-		.to = s->home->table, .evaluate = evaluate_delete, .done = on_deleted};
-	partition_propose(&c->proposal);
+	buf_init(&c->args, OFFSETS_BYTES_MAX);
+	group_delete_args(&c->args, c->group_id, !r->more, r->rows, r->count);
+	propose(s, c, &group_delete_kind, on_deleted);
 }
 
 static void delete_page(struct slot *s, struct group_call *c)
@@ -638,6 +660,19 @@ static void list_page(struct table_home *t, struct group_call *c, struct bytes a
 
 /* Arriving at the home loop */
 
+static void on_committed(struct watcher *w, struct entry *e)
+{
+	(void)w;
+	(void)e;
+}
+
+static void on_led(struct watcher *w, bool leads)
+{
+	struct table_home *t = list_entry(w, struct table_home, watcher);
+	if (!leads)
+		table_drop_all(t, GROUP_NOT_HERE);
+}
+
 static struct table_home *table_home(struct groups_loop *gl, struct partition *table)
 {
 	struct table_home *t = map_get_u64(&gl->tables, partition_group(table));
@@ -646,6 +681,8 @@ static struct table_home *table_home(struct groups_loop *gl, struct partition *t
 		t->groups = gl->groups;
 		t->table = table;
 		t->loop = partition_home(table);
+		t->watcher = (struct watcher){.committed = on_committed, .led = on_led};
+		(void)partition_watch(table, &t->watcher);
 		map_put_u64(&gl->tables, partition_group(table), t);
 	}
 	return t;
@@ -723,8 +760,10 @@ static void on_stop(struct loop_msg *m)
 	uint32_t at = 0;
 	struct table_home *t;
 	gl->stopped = true;
-	while ((t = map_next(&gl->tables, &at)) != NULL)
+	while ((t = map_next(&gl->tables, &at)) != NULL) {
 		table_drop_all(t, GROUP_UNAVAILABLE);
+		partition_unwatch(t->table, &t->watcher);
+	}
 }
 
 void groups_stop(struct groups *g)

@@ -3,6 +3,7 @@
  * table. Calls come from any loop and are answered there.
  *
  * Rows. KEYSPACE_GROUP: group id -> version, generation, time, protocol type.
+ * KEYSPACE_GROUP_STATE: group id -> version, generation, time, members (group_state.h).
  * KEYSPACE_GROUP_OFFSET: length and group id, stream uuid, partition -> version, offset, leader
  * epoch, time, metadata. */
 #ifndef BROKER_GROUP_HOME_H
@@ -57,6 +58,7 @@ struct group_call {              /* the groups' until done; all that is asked is
 	struct proposal proposal; /* private */
 	struct row_read rows;     /* private */
 	void *slot;               /* private */
+	struct buf args;          /* private */
 
 	enum group_call_kind kind;
 	struct bytes group_id;

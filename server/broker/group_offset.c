@@ -112,6 +112,7 @@ void offsets_read(struct offsets_read *r, const struct catalog *catalog, struct 
 	buf_init(&r->after, 1 << 17);
 	add_prefix(&r->prefix, group_id);
 	r->rows.from = catalog_table(catalog, group_id);
+	r->rows.linearizable = true;
 	read_page(r);
 }
 

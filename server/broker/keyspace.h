@@ -14,7 +14,8 @@ enum keyspace {
 	KEYSPACE_GROUP = 8,        /* tables: Kafka group id -> generation, members' protocol */
 	KEYSPACE_GROUP_OFFSET = 9, /* tables: group id, stream, partition -> offset, metadata */
 	KEYSPACE_PRODUCER_ID = 10, /* tables (the first): next block of producer ids */
-	KEYSPACE_WILL = 11         /* tables: client id -> will to publish, when */
+	KEYSPACE_WILL = 11,        /* tables: client id -> will to publish, when */
+	KEYSPACE_GROUP_STATE = 12  /* tables: Kafka group id -> its members and what they read */
 };
 
 #endif

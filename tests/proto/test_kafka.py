@@ -128,16 +128,37 @@ def test_commit_and_resume(node, name):
 def test_committed_offsets_and_records_outlive_kill_9(own_node, name):
     single(own_node, name)
     confluent_produce(own_node.kafka, name, records(20, 1))
-    c = confluent_consumer(own_node.kafka, [name], "g")
+    # The group comes back with its member, who is missed only after a session.
+    session = {"session.timeout.ms": 6000}
+    c = confluent_consumer(own_node.kafka, [name], "g", **session)
     poll(c, 7)
     c.commit(asynchronous=False)
     own_node.restart()
     c.close()
-    c = confluent_consumer(own_node.kafka, [name], "g")
+    c = confluent_consumer(own_node.kafka, [name], "g", **session)
     assert [m.value() for m in poll(c, 13)] == [b"v%d" % i for i in range(7, 20)]
     c.close()
     assert watermarks(own_node, name) == (0, 20)
     assert confluent_produce(own_node.kafka, name, records(1)) == [(0, 20)]
+
+
+def test_members_go_on_in_their_generation_after_kill_9(own_node, name):
+    single(own_node, name, 2)
+    confluent_produce(own_node.kafka, name, records(20, 1))
+    rebalances = []
+    c = confluent_consumer(own_node.kafka, [name], "g")
+    c.subscribe([name], on_assign=lambda _c, parts: rebalances.append(len(parts)),
+                on_revoke=lambda _c, parts: rebalances.append(-len(parts)),
+                on_lost=lambda _c, parts: rebalances.append(-len(parts)))
+    poll(c, 20)
+    own_node.restart()
+    confluent_produce(own_node.kafka, name, records(5, 1))
+    assert len(poll(c, 5)) == 5
+    c.commit(asynchronous=False)
+    time.sleep(4)  # a heartbeat comes every three seconds
+    c.poll(0.1)
+    assert rebalances == [2]
+    c.close()
 
 
 @pytest.mark.parametrize("strategy", ["range", "roundrobin", "cooperative-sticky"])
