@@ -104,6 +104,7 @@ static enum err decide_group(struct sweep_row *row, enum sweep_word *word)
 	if (!wants_change(row, &group))
 		return OK;
 	if (row->why != WHY_BUSY) {
+		eval_delete(row->eval, KEYSPACE_GROUP_STATE, row->key);
 		*word = SWEEP_DELETE;
 		return OK;
 	}
