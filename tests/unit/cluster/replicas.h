@@ -4,6 +4,7 @@
 #define TESTS_REPLICAS_H
 #include <stdio.h>
 #include "cluster/consensus_priv.h"
+#include "cluster/membership.h"
 #include "server/base/clock.h"
 #include "tests/unit/cluster/fake_below.h"
 
@@ -20,7 +21,8 @@ struct rep {
 	struct plog_env env;
 	struct plog *log;
 	struct consensus *c;
-	uint64_t applied, hash; /* the table in memory */
+	struct membership *members; /* of tests that have any */
+	uint64_t applied, hash;     /* the table in memory */
 	int acked, lost, changed_calls;
 	uint64_t install_index;
 	struct consensus_change change;
@@ -170,7 +172,7 @@ static void world_init(int n)
 		.inflight_bytes_max = 1 << 20};
 	for (int i = 1; i <= n; i++) {
 		struct rep *r = &W.rep[i];
-		r->id = (uint64_t)i | 1 << 8;
+		r->id = (uint64_t)i << 32 | 1 << 8 | (uint64_t)i; /* node, incarnation, place */
 		snprintf(r->address, sizeof r->address, "%llu", (unsigned long long)r->id);
 		r->disk.first = 1;
 	}
@@ -191,6 +193,7 @@ static void rep_start(struct rep *r, int voters)
 	r->hash = r->disk.rows;
 	r->alive = true;
 	r->c = NULL;
+	r->members = NULL;
 	r->changing = false;
 	struct consensus_options o = W.o;
 	o.env = &r->env;
@@ -206,6 +209,7 @@ static void rep_crash(struct rep *r, int keep)
 	lane_crash(&r->lane, keep);
 	r->alive = false;
 	r->c = NULL;
+	r->members = NULL;
 	r->log = NULL;
 }
 
@@ -242,7 +246,21 @@ static void rep_tick(struct rep *r)
 		return;
 	r->loop.now_ms = W.now_ms;
 	consensus_tick(r->c);
+	if (r->members)
+		membership_tick(r->members, W.now_ms);
 	rep_turn(r);
+}
+
+/* Its data are gone: it comes back as another replica. */
+static void rep_wipe(struct rep *r)
+{
+	must(!r->alive);
+	disk_cut(&r->disk, 0);
+	mem_free(r->disk.entries);
+	slice_unref(&r->disk.marks.config);
+	r->disk = (struct disk){.first = 1};
+	r->id += 1 << 8;
+	snprintf(r->address, sizeof r->address, "%llu", (unsigned long long)r->id);
 }
 
 static void value_done(struct consensus_proposal *p, enum err e)
