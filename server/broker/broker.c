@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include "server/base/log.h"
 #include "server/broker/broker_priv.h"
+#include "server/broker/produce.h"
+#include "server/broker/producer.h"
 
 enum { CREATE_SOON_MS = 20, CREATE_RETRY_MS = 500 };
 static const char route_prefix[] = "route.";
@@ -264,6 +266,9 @@ enum err broker_new(const struct broker_conf *conf, struct node *node, struct lo
 		(void)snprintf(why, why_size, "route.%s: %s", conf->routes.pairs[i].name, line);
 		return ERR_INVALID;
 	}
+	proposal_kind_add(&publish_kind);
+	proposal_kind_add(&produce_kind);
+	proposal_kind_add(&producer_ids_kind);
 	struct broker *b = mem_new(sizeof *b);
 	b->conf = conf;
 	b->node = node;

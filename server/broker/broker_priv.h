@@ -252,6 +252,7 @@ void *priv_grown(void *array, size_t count, size_t *room, size_t each);
 void priv_tick(struct shard *s, int64_t after_ms);
 
 /* ---- publish.c */
+extern const struct proposal_kind publish_kind;
 void publish_init(struct shard *s);
 void publish_fini(struct shard *s);
 void publish_flush(struct shard *s); /* the open batches leave */

@@ -4,7 +4,9 @@
  * allocation. What is in flight is bounded in bytes: beyond it the caller is told to stop reading.
  *
  * Retained values and QoS 2 claims are decided where the log's order is, in evaluate, and become
- * rows of the same entry as the record. */
+ * rows of the same entry as the record. That may be on another node: then the batch travels there,
+ * with args if it has rows. All of it may be evaluated again when it is not known whether it was: a
+ * claimed message finds its own row then, others may be in the log twice. */
 #include "server/broker/broker_priv.h"
 #include "server/broker/keyspace.h"
 #include "server/broker/retained.h"
@@ -16,7 +18,7 @@ enum {
 	BATCH_ROOM_MIN = 512,
 	PARTITION_MASK = 0x7fffffff
 };
-enum { EPOCH_BYTES = 8, CLAIM_BYTES = 16, CLIENT_END = 0xff };
+enum { EPOCH_BYTES = 8, CLAIM_BYTES = 16, WILL_BYTES = 24, CLIENT_END = 0xff };
 
 struct retained_at { /* a record of the batch that sets a retained value */
 	uint32_t at, len;
@@ -29,14 +31,12 @@ struct batch_op {
 	struct shard *shard;
 	struct batch_builder builder;
 	struct list publishes;
-	struct slice bytes; /* a share of the sealed batch, for evaluate */
-	size_t size;        /* counted as in flight */
+	size_t size; /* counted as in flight */
 	struct retained_at *retained;
 	size_t retained_count, retained_room;
-	int64_t base_ms;
-	bool rows_only; /* a memory route's: the record itself is not logged */
-	uint8_t *claim_key;
-	struct qos2_claim claim; /* client_id lies in claim_key; len 0: none */
+	struct buf args; /* of the proposal, see ask_read; begun by a claim */
+	bool rows_only;  /* a memory route's: the record itself is not logged */
+	bool claimed;
 };
 
 static struct batch_op *op_get(struct shard *s)
@@ -50,28 +50,26 @@ static struct batch_op *op_get(struct shard *s)
 	list_init(&op->node);
 	list_init(&op->publishes);
 	op->shard = s;
-	batch_builder_init(&op->builder, (size_t)s->broker->conf->message_bytes_max + RECORD_ROOM);
+	size_t max = (size_t)s->broker->conf->message_bytes_max + RECORD_ROOM;
+	buf_init(&op->args, 2 * (max + RECORD_ROOM)); /* a batch, and as much to say about it */
+	batch_builder_init(&op->builder, max);
 	return op;
 }
 
 static void op_free(struct batch_op *op)
 {
 	batch_builder_fini(&op->builder);
-	slice_unref(&op->bytes);
+	buf_fini(&op->args);
 	mem_free(op->retained);
-	mem_free(op->claim_key);
 	mem_free(op);
 }
 
 static void op_put(struct shard *s, struct batch_op *op)
 {
-	slice_unref(&op->bytes);
-	mem_free(op->claim_key);
-	op->claim_key = NULL;
-	op->claim = (struct qos2_claim){.epoch = 0};
+	buf_clear(&op->args);
 	op->retained_count = 0;
 	op->size = 0;
-	op->rows_only = false;
+	op->rows_only = op->claimed = false;
 	if (s->spare_op_count >= SPARE_OPS_MAX) {
 		op_free(op);
 		return;
@@ -99,7 +97,7 @@ enum err qos2_row_decode(
 	size_t left = key.len - (size_t)(end - key.at) - 1;
 	if (left == 0)
 		return value.len == EPOCH_BYTES ? ERR_NOTFOUND : ERR_CORRUPT;
-	if (left != 2 || value.len != CLAIM_BYTES)
+	if (left != 2 || (value.len != CLAIM_BYTES && value.len != WILL_BYTES))
 		return ERR_CORRUPT;
 	*packet_id = get_u16be(end + 1);
 	*epoch = get_u64be(value.at);
@@ -107,92 +105,142 @@ enum err qos2_row_decode(
 	return OK;
 }
 
-static enum err claim_epoch(const struct batch_op *op, struct eval *v)
+/* What goes with a batch that has rows. 0/1 flags; with ASK_CLAIM: epoch 8, born 8, length of the
+ * client id 2, the claim's key (client id, 3 more); then base time 8, n 4 of records that set a
+ * retained value, each: place 4 and length 4 in the batch, offset delta 4; with ASK_ROWS_ONLY the
+ * batch, which is not logged. */
+enum { ASK_CLAIM = 1, ASK_WILL = 2, ASK_ROWS_ONLY = 4, RETAINED_AT_BYTES = 12 };
+
+struct ask { /* those args */
+	bool claim, will;
+	bool rows_only;
+	uint64_t epoch, born;
+	struct bytes key; /* of the claim */
+	int64_t base_ms;
+	uint32_t retained_count;
+	struct bytes retained, batch;
+};
+
+static enum err ask_read(struct eval *v, struct bytes args, struct ask *out)
 {
-	struct bytes key = bytes_of(op->claim_key, op->claim.client_id.len + 1), held;
+	struct rd r = rd_over(args);
+	uint8_t flags = rd_u8(&r);
+	*out = (struct ask){.claim = flags & ASK_CLAIM,
+		.will = flags & ASK_WILL,
+		.rows_only = flags & ASK_ROWS_ONLY,
+		.batch = eval_batch(v)};
+	if (out->claim) {
+		out->epoch = rd_u64be(&r);
+		out->born = rd_u64be(&r);
+		uint16_t id_len = rd_u16be(&r);
+		out->key = rd_take(&r, (size_t)id_len + QOS2_KEY_EXTRA);
+		if (r.err == OK &&
+			(out->key.at[id_len] != CLIENT_END ||
+				memchr(out->key.at, CLIENT_END, id_len) != NULL))
+			return ERR_MALFORMED;
+	}
+	out->base_ms = (int64_t)rd_u64be(&r);
+	out->retained_count = rd_count(&r, rd_u32be(&r), RETAINED_AT_BYTES);
+	out->retained = rd_take(&r, (size_t)out->retained_count * RETAINED_AT_BYTES);
+	if (out->rows_only)
+		out->batch = rd_take(&r, rd_left(&r));
+	bool known = flags <= (ASK_CLAIM | ASK_WILL | ASK_ROWS_ONLY);
+	return known && rd_done(&r) == OK ? OK : ERR_MALFORMED;
+}
+
+static enum err claim_epoch(const struct ask *a, struct eval *v)
+{
+	struct bytes key = bytes_of(a->key.at, a->key.len - 2), held;
 	enum err e = eval_get(v, KEYSPACE_QOS2, key, &held);
 	if (e != OK && e != ERR_NOTFOUND)
 		return e;
 	uint64_t epoch = e == OK && held.len == EPOCH_BYTES ? get_u64be(held.at) : 0;
-	if (e == OK && epoch > op->claim.epoch)
+	if (e == OK && epoch > a->epoch)
 		return ERR_FENCED;
-	if (e == ERR_NOTFOUND || epoch < op->claim.epoch) {
+	if (e == ERR_NOTFOUND || epoch < a->epoch) {
 		uint8_t now[EPOCH_BYTES];
-		put_u64be(now, op->claim.epoch);
+		put_u64be(now, a->epoch);
 		eval_put(v, KEYSPACE_QOS2, key, bytes_of(now, sizeof now));
 	}
 	return OK;
 }
 
-/* ERR_EXISTS: a repeat, *offset is that of the first. */
-static enum err claim_evaluate(const struct batch_op *op, struct eval *v, int64_t *offset)
+/* A repeat is dropped and answered with the first one's offset. */
+static enum err claim_evaluate(const struct ask *a, struct eval *v, bool *repeat)
 {
-	struct bytes key = bytes_of(op->claim_key, op->claim.client_id.len + QOS2_KEY_EXTRA), held;
-	enum err e = claim_epoch(op, v);
+	struct bytes held;
+	/* A will may be published after its client has come back with a greater epoch. */
+	enum err e = a->will ? OK : claim_epoch(a, v);
 	if (e != OK)
 		return e;
-	e = eval_get(v, KEYSPACE_QOS2, key, &held);
+	e = eval_get(v, KEYSPACE_QOS2, a->key, &held);
 	/* A session before this one left it: its client may use the id for something new. */
-	bool own = e == OK && held.len == CLAIM_BYTES && get_u64be(held.at) >= op->claim.born;
-	if (own) {
-		*offset = (int64_t)get_u64be(held.at + EPOCH_BYTES);
-		return ERR_EXISTS;
+	if (e == OK && held.len >= CLAIM_BYTES && get_u64be(held.at) >= a->born) {
+		eval_duplicate(v, (int64_t)get_u64be(held.at + EPOCH_BYTES));
+		*repeat = true;
+		return OK;
 	}
 	if (e != OK && e != ERR_NOTFOUND)
 		return e;
-	uint8_t row[CLAIM_BYTES];
-	put_u64be(row, op->claim.epoch);
+	uint8_t row[WILL_BYTES];
+	put_u64be(row, a->epoch);
 	put_u64be(row + EPOCH_BYTES, (uint64_t)eval_offset(v));
-	eval_put(v, KEYSPACE_QOS2, key, bytes_of(row, sizeof row));
+	put_u64be(row + CLAIM_BYTES, (uint64_t)eval_now_ms(v));
+	eval_put(v, KEYSPACE_QOS2, a->key, bytes_of(row, a->will ? WILL_BYTES : CLAIM_BYTES));
 	return OK;
 }
 
 /* Sets or deletes the retained value of one record's topic. */
-static void retain_one(const struct batch_op *op, const struct retained_at *at, struct eval *v)
+static enum err retain_one(const struct ask *a, struct bytes record, int32_t delta, struct eval *v)
 {
 	struct retained_row row = {
-		.offset = op->rows_only ? -1 : eval_offset(v) + at->delta,
-		.base_ms = op->base_ms,
-		.record = bytes_of(op->bytes.bytes.at + at->at, at->len),
+		.offset = a->rows_only ? -1 : eval_offset(v) + delta,
+		.base_ms = a->base_ms,
+		.record = record,
 	};
-	struct batch_walk w = {.rd = rd_over(row.record), .base_ms = op->base_ms, .left = 1};
+	struct batch_walk w = {.rd = rd_over(row.record), .base_ms = a->base_ms, .left = 1};
 	struct record r;
 	struct message m;
-	must(batch_walk_next(&w, &r) == OK); /* this process wrote it */
+	if (batch_walk_next(&w, &r) != OK || rd_left(&w.rd) > 0)
+		return ERR_MALFORMED;
 	message_decode(&r, bytes_of("", 0), &m);
+	if (!topic_name_valid(m.topic))
+		return ERR_MALFORMED;
 	if (m.value.len == 0) {
 		eval_delete(v, KEYSPACE_RETAINED, m.topic);
-		return;
+		return OK;
 	}
 	struct buf value;
-	buf_init(&value, at->len + RETAINED_HEADER_BYTES);
+	buf_init(&value, record.len + RETAINED_HEADER_BYTES);
 	retained_row_encode(&row, &value);
 	if (value.err == OK)
 		eval_put(v, KEYSPACE_RETAINED, m.topic, buf_bytes(&value));
 	else /* without memory the old value must not pass for the newest */
 		eval_delete(v, KEYSPACE_RETAINED, m.topic);
 	buf_fini(&value);
-}
-
-static enum err op_evaluate(struct proposal *p, struct eval *v)
-{
-	struct batch_op *op = list_entry(p, struct batch_op, proposal);
-	if (op->claim_key != NULL) {
-		int64_t first = -1;
-		enum err e = claim_evaluate(op, v, &first);
-		if (e == ERR_EXISTS) {
-			p->base_offset = first;
-			p->batch_count = 0;
-			slice_unref(&p->batch);
-			return OK;
-		}
-		if (e != OK)
-			return e;
-	}
-	for (size_t i = 0; i < op->retained_count; i++)
-		retain_one(op, &op->retained[i], v);
 	return OK;
 }
+
+static enum err evaluate(struct eval *v, struct bytes args)
+{
+	struct ask a;
+	bool repeat = false;
+	enum err e = ask_read(v, args, &a);
+	if (e == OK && a.claim)
+		e = claim_evaluate(&a, v, &repeat);
+	if (e != OK || repeat)
+		return e;
+	for (uint32_t i = 0; i < a.retained_count && e == OK; i++) {
+		const uint8_t *at = a.retained.at + (size_t)i * RETAINED_AT_BYTES;
+		uint64_t place = get_u32be(at), len = get_u32be(at + 4);
+		e = place + len > a.batch.len ? ERR_MALFORMED
+					      : retain_one(&a, bytes_of(a.batch.at + place, len),
+							(int32_t)get_u32be(at + 8), v);
+	}
+	return e;
+}
+
+const struct proposal_kind publish_kind = {PROPOSAL_PUBLISH, evaluate};
 
 /* ---- the batch leaves and comes back */
 
@@ -247,18 +295,63 @@ static void op_done(struct proposal *p)
 	room_wake(s);
 }
 
+/* What ask_read reads; a claim has begun it. */
+static void write_args(struct batch_op *op, int64_t base_ms, struct bytes batch)
+{
+	if (!op->claimed)
+		buf_add_u8(&op->args, op->rows_only ? ASK_ROWS_ONLY : 0);
+	buf_add_u64be(&op->args, (uint64_t)base_ms);
+	buf_add_u32be(&op->args, (uint32_t)op->retained_count);
+	for (size_t i = 0; i < op->retained_count; i++) {
+		const struct retained_at *at = &op->retained[i];
+		buf_add_u32be(&op->args, at->at);
+		buf_add_u32be(&op->args, at->len);
+		buf_add_u32be(&op->args, (uint32_t)at->delta);
+	}
+	if (op->rows_only)
+		buf_add(&op->args, batch);
+}
+
+static void write_claim(struct batch_op *op, const struct qos2_claim *c)
+{
+	size_t len = c->client_id.len + QOS2_KEY_EXTRA;
+	buf_add_u8(&op->args, ASK_CLAIM | (c->will ? ASK_WILL : 0));
+	buf_add_u64be(&op->args, c->epoch);
+	buf_add_u64be(&op->args, c->born);
+	buf_add_u16be(&op->args, (uint16_t)c->client_id.len);
+	uint8_t *key = buf_room(&op->args, len);
+	if (key == NULL)
+		return;
+	(void)qos2_key(c->client_id, c->packet_id, key);
+	buf_claim(&op->args, len);
+	op->claimed = true;
+}
+
+static void fail_op(void *arg)
+{
+	struct batch_op *op = arg;
+	slice_unref(&op->proposal.batch);
+	op->proposal.err = ERR_NOMEM;
+	op_done(&op->proposal);
+}
+
 static void op_propose(struct batch_op *op, struct partition *to)
 {
 	struct proposal *p = &op->proposal;
-	bool rows = op->retained_count > 0 || op->claim_key != NULL;
-	*p = (struct proposal){.to = to, .done = op_done};
+	*p = (struct proposal){.to = to, .repeatable = true, .done = op_done};
+	int64_t base_ms = op->builder.base_ms;
 	p->batch_max_ms = op->builder.max_ms;
 	p->batch_count = (uint32_t)op->builder.count;
-	p->evaluate = rows ? op_evaluate : NULL;
-	op->base_ms = op->builder.base_ms;
 	p->batch = batch_builder_seal(&op->builder);
-	if (rows)
-		op->bytes = slice_ref(p->batch);
+	if (op->retained_count > 0 || op->claimed) {
+		write_args(op, base_ms, p->batch.bytes);
+		p->kind = &publish_kind;
+		p->args = buf_bytes(&op->args);
+	}
+	if (op->args.err != OK) { /* what cannot be decided is not stored, either */
+		loop_call(op->shard->loop, fail_op, op);
+		return;
+	}
 	if (op->rows_only) {
 		slice_unref(&p->batch);
 		p->batch_count = 0;
@@ -477,15 +570,13 @@ enum err shard_publish_claimed(
 	if (w.slot->open != NULL) /* what was published before goes before */
 		slot_seal(w.slot);
 	struct batch_op *op = op_get(s);
-	op->claim_key = mem_try(claim->client_id.len + QOS2_KEY_EXTRA);
-	e = op->claim_key != NULL ? op_add(op, &w.m, p) : ERR_NOMEM;
+	must(claim->client_id.len <= UINT16_MAX);
+	write_claim(op, claim);
+	e = op->args.err == OK ? op_add(op, &w.m, p) : op->args.err;
 	if (e != OK) {
 		op_put(s, op);
 		return e;
 	}
-	op->claim = *claim;
-	(void)qos2_key(claim->client_id, claim->packet_id, op->claim_key);
-	op->claim.client_id.at = op->claim_key;
 	p->partition = w.slot->to;
 	op_propose(op, w.slot->to);
 	taken(s, size);

@@ -12,12 +12,17 @@ struct qos2_claim {
 	uint64_t epoch;         /* of the session's claim */
 	uint64_t born;          /* epoch in which the session began: older rows are not its own */
 	uint16_t packet_id;
+	/* It is the will of that session (packet id 0): published once, whoever does it how often,
+	 * and whatever epoch the client has by now. Remembered for some time by itself. */
+	bool will;
 };
 
 struct publish {          /* embed; one outcome awaited; belongs to the shard until done runs */
 	struct list node; /* private */
-	enum err err;     /* OK, ERR_NOSPACE, ERR_UNAVAILABLE, ERR_UNKNOWN, ... */
-	int64_t offset;   /* -1 on a memory route */
+	/* OK, ERR_NOSPACE, ERR_UNAVAILABLE (no leader for 3 s: try again), ... While another node
+	 * comes to lead, it only takes longer. */
+	enum err err;
+	int64_t offset;              /* -1 on a memory route */
 	struct partition *partition; /* NULL on a memory route */
 	void (*done)(struct publish *
 			p); /* on the shard's loop, in order per partition, never inside the call */

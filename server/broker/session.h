@@ -127,8 +127,7 @@ uint64_t session_listed(struct session *s, struct partition *p);
 
 struct session_forget {           /* embed: a released packet id's row goes */
 	struct proposal proposal; /* private */
-	uint8_t *key;             /* private */
-	size_t key_len;
+	uint8_t *args;            /* private */
 	uint64_t group;
 	uint16_t packet_id;
 	enum err err;

@@ -230,7 +230,8 @@ static void on_ended(struct proposal *p)
 	struct ending *e = list_entry(p, struct ending, proposal);
 	struct absent *a = e->absent;
 	if (p->err == OK && e->over)
-		qos2_sweep(a->home->all, a->home->shard, absent_id(a), e->groups, e->group_count);
+		qos2_sweep(a->home->all, a->home->shard, absent_id(a), a->epoch, e->groups,
+			e->group_count);
 	else if (p->err != OK)
 		e->over = true; /* gone, or another's: nothing to wait for */
 	end_finish(e, !is_final(p->err));

@@ -316,5 +316,6 @@ void durable_close(struct session_rows *d, bool will)
 	d->ends_ms = s->expiry_s == SESSION_NEVER ? INT64_MAX : now + (int64_t)s->expiry_s * 1000;
 	write_begin(d);
 	if (s->expiry_s == 0)
-		qos2_sweep(s->all, session_shard(s), session_id(s), d->groups, d->group_count);
+		qos2_sweep(s->all, session_shard(s), session_id(s), d->epoch, d->groups,
+			d->group_count);
 }

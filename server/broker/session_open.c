@@ -249,6 +249,7 @@ static void walk_received(struct opening *o)
 		.groups = o->groups,
 		.group_count = o->group_count,
 		.remove = !o->op.present,
+		.epoch = o->epoch,
 		.each = on_received,
 		.done = on_walked};
 	qos2_walk(&o->walk);

@@ -100,15 +100,18 @@ struct qos2_walk {              /* embed: rows of one client in several partitio
 	struct bytes client_id; /* borrowed until done */
 	const uint64_t *groups; /* borrowed until done */
 	uint32_t group_count, at;
-	bool remove;  /* else: each is called */
-	uint8_t *key; /* private */
+	bool remove;     /* else: each is called */
+	uint64_t epoch;  /* remove: rows of greater ones stay */
+	uint8_t *key;    /* private */
+	struct buf args; /* private */
 	enum err err;
 	void (*each)(struct qos2_walk *w, uint64_t group, uint16_t packet_id, uint64_t epoch);
 	void (*done)(struct qos2_walk *w); /* never inside qos2_walk */
 };
 void qos2_walk(struct qos2_walk *w);
 /* Removes them all, told to nobody. Copies. */
-void qos2_sweep(struct sessions *all, struct shard *s, struct bytes client_id,
+void qos2_sweep(struct sessions *all, struct shard *s, struct bytes client_id, uint64_t epoch,
 	const uint64_t *groups, uint32_t count);
+extern const struct proposal_kind qos2_forget_kind, qos2_release_kind;
 
 #endif

@@ -4,20 +4,52 @@
 #include "server/base/log.h"
 #include "server/broker/session_priv.h"
 
-enum { PAGE_ROWS = 256, PAGE_BYTES = 64 * 1024 };
+enum { PAGE_ROWS = 256, PAGE_BYTES = 64 * 1024, PAGE_ARGS_MAX = PAGE_ROWS * (UINT16_MAX + 16) };
 
 static void next_partition(struct qos2_walk *w);
 
-static enum err forget_evaluate(struct proposal *p, struct eval *v)
+/* Args of both kinds: 0/8 an epoch; then keys, each length 4 and the key. Rows that a greater epoch
+ * has put there since stay: they belong to a session to come, or to one that took this one over. */
+static void ask_begin(struct buf *args, uint64_t epoch)
 {
-	struct qos2_walk *w = list_entry(p, struct qos2_walk, forget);
-	for (int i = 0; i < w->read.count; i++)
-		eval_delete(v, KEYSPACE_QOS2, w->read.rows[i].key);
-	return OK;
+	buf_add_u64be(args, epoch);
 }
+static void ask_key(struct buf *args, struct bytes key)
+{
+	buf_add_u32be(args, (uint32_t)key.len);
+	buf_add(args, key);
+}
+
+static enum err forget_row(struct eval *v, struct bytes key, uint64_t epoch)
+{
+	struct bytes held;
+	enum err e = eval_get(v, KEYSPACE_QOS2, key, &held);
+	if (e == ERR_NOTFOUND)
+		return OK;
+	if (e == OK && (held.len < sizeof epoch || get_u64be(held.at) <= epoch))
+		eval_delete(v, KEYSPACE_QOS2, key);
+	return e;
+}
+
+static enum err evaluate(struct eval *v, struct bytes args)
+{
+	struct rd r = rd_over(args);
+	uint64_t epoch = rd_u64be(&r);
+	enum err e = OK;
+	while (e == OK && r.err == OK && rd_left(&r) > 0) {
+		struct bytes key = rd_take(&r, rd_u32be(&r));
+		if (r.err == OK)
+			e = forget_row(v, key, epoch);
+	}
+	return e != OK ? e : r.err != OK ? ERR_MALFORMED : OK;
+}
+
+const struct proposal_kind qos2_forget_kind = {PROPOSAL_QOS2_FORGET, evaluate};
+const struct proposal_kind qos2_release_kind = {PROPOSAL_QOS2_RELEASE, evaluate};
 
 static void finish(struct qos2_walk *w)
 {
+	buf_fini(&w->args);
 	mem_free(w->key);
 	w->key = NULL;
 	w->done(w);
@@ -50,10 +82,29 @@ static void give(struct qos2_walk *w)
 		uint16_t id;
 		uint64_t epoch;
 		int64_t offset;
-		if (qos2_row_decode(
-			    w->read.rows[i].key, w->read.rows[i].value, &id, &epoch, &offset) == OK)
+		if (qos2_row_decode(w->read.rows[i].key, w->read.rows[i].value, &id, &epoch,
+			    &offset) == OK &&
+			id > 0) /* 0: a will's */
 			w->each(w, w->groups[w->at], id, epoch);
 	}
+}
+
+static void forget(struct qos2_walk *w)
+{
+	buf_clear(&w->args);
+	ask_begin(&w->args, w->epoch);
+	for (int i = 0; i < w->read.count; i++)
+		ask_key(&w->args, w->read.rows[i].key);
+	w->forget = (struct proposal){.to = w->read.from,
+		.kind = &qos2_forget_kind,
+		.args = buf_bytes(&w->args),
+		.repeatable = true,
+		.err = w->args.err,
+		.done = on_forgotten};
+	if (w->args.err == OK)
+		partition_propose(&w->forget);
+	else
+		on_forgotten(&w->forget);
 }
 
 static void on_read(struct row_read *r)
@@ -69,9 +120,7 @@ static void on_read(struct row_read *r)
 		give(w);
 		step(w);
 	} else if (r->count > 0) {
-		w->forget = (struct proposal){
-			.to = r->from, .evaluate = forget_evaluate, .done = on_forgotten};
-		partition_propose(&w->forget);
+		forget(w);
 	} else {
 		step(w);
 	}
@@ -108,12 +157,13 @@ void qos2_walk(struct qos2_walk *w)
 {
 	w->at = 0;
 	w->err = OK;
+	buf_init(&w->args, PAGE_ARGS_MAX);
 	w->key = mem_new(w->client_id.len + QOS2_KEY_EXTRA);
 	qos2_key(w->client_id, 0, w->key);
 	next_partition(w);
 }
 
-struct sweep {
+struct clearing {
 	struct qos2_walk walk;
 	struct sessions *all;
 	uint64_t *groups;
@@ -122,7 +172,7 @@ struct sweep {
 
 static void on_swept(struct qos2_walk *w)
 {
-	struct sweep *s = list_entry(w, struct sweep, walk);
+	struct clearing *s = list_entry(w, struct clearing, walk);
 	if (w->err != OK)
 		LOG(LOG_WARN, AREA_BROKER, "qos2_rows_left", "err=\"%s\"", err_text(w->err));
 	atomic_fetch_sub(&s->all->live, 1);
@@ -130,12 +180,12 @@ static void on_swept(struct qos2_walk *w)
 	mem_free(s);
 }
 
-void qos2_sweep(struct sessions *all, struct shard *shard, struct bytes client_id,
+void qos2_sweep(struct sessions *all, struct shard *shard, struct bytes client_id, uint64_t epoch,
 	const uint64_t *groups, uint32_t count)
 {
 	if (count == 0)
 		return;
-	struct sweep *s = mem_new(sizeof *s + client_id.len);
+	struct clearing *s = mem_new(sizeof *s + client_id.len);
 	s->all = all;
 	s->groups = mem_new(count * sizeof *groups);
 	memcpy(s->groups, groups, count * sizeof *groups);
@@ -145,6 +195,7 @@ void qos2_sweep(struct sessions *all, struct shard *shard, struct bytes client_i
 		.groups = s->groups,
 		.group_count = count,
 		.remove = true,
+		.epoch = epoch,
 		.done = on_swept};
 	atomic_fetch_add(&all->live, 1);
 	qos2_walk(&s->walk);
@@ -156,7 +207,7 @@ enum err session_publish_once(
 	if (s->durable == NULL)
 		return shard_publish(session_shard(s), m, p);
 	struct session_rows *d = s->durable;
-	struct qos2_claim claim = {session_id(s), d->epoch, d->born, packet_id};
+	struct qos2_claim claim = {session_id(s), d->epoch, d->born, packet_id, false};
 	enum err e = shard_publish_claimed(session_shard(s), m, &claim, p);
 	/* Listed while it is under way: if the client goes before the outcome, its row is known. */
 	if (e == OK && p->partition != NULL)
@@ -171,18 +222,11 @@ uint64_t session_listed(struct session *s, struct partition *p)
 	return durable_list(s->durable, partition_group(p), false);
 }
 
-static enum err release_evaluate(struct proposal *p, struct eval *v)
-{
-	struct session_forget *f = list_entry(p, struct session_forget, proposal);
-	eval_delete(v, KEYSPACE_QOS2, bytes_of(f->key, f->key_len));
-	return OK;
-}
-
 static void on_released(struct proposal *p)
 {
 	struct session_forget *f = list_entry(p, struct session_forget, proposal);
 	f->err = p->err;
-	mem_free(f->key);
+	mem_free(f->args);
 	f->done(f);
 }
 
@@ -192,11 +236,18 @@ enum err session_forget(struct session *s, struct session_forget *f)
 						 : NULL;
 	if (p == NULL)
 		return ERR_NOTFOUND;
-	f->key = mem_try(s->id_len + QOS2_KEY_EXTRA);
-	if (f->key == NULL)
+	size_t key_len = s->id_len + QOS2_KEY_EXTRA;
+	f->args = mem_try(8 + 4 + key_len);
+	if (f->args == NULL)
 		return ERR_NOMEM;
-	f->key_len = qos2_key(session_id(s), f->packet_id, f->key);
-	f->proposal = (struct proposal){.to = p, .evaluate = release_evaluate, .done = on_released};
+	put_u64be(f->args, s->durable->epoch);
+	put_u32be(f->args + 8, (uint32_t)key_len);
+	(void)qos2_key(session_id(s), f->packet_id, f->args + 12);
+	f->proposal = (struct proposal){.to = p,
+		.kind = &qos2_release_kind,
+		.args = bytes_of(f->args, 12 + key_len),
+		.repeatable = true,
+		.done = on_released};
 	partition_propose(&f->proposal);
 	return OK;
 }

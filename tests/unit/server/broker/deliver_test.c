@@ -882,11 +882,11 @@ START_TEST(a_claimed_message_is_stored_once)
 	world_start(&w, LOOPS);
 	struct reader *r = reader_new(1);
 	ck_assert_int_eq(subscribe(r, "#"), OK);
-	struct qos2_claim claim = {bytes_text("client"), 5, 5, 7},
-			  next = {bytes_text("client"), 5, 5, 8};
-	struct qos2_claim older = {bytes_text("client"), 4, 4, 9},
-			  newer = {bytes_text("client"), 6, 5, 7},
-			  other = {bytes_text("client"), 7, 7, 7};
+	struct qos2_claim claim = {bytes_text("client"), 5, 5, 7, false},
+			  next = {bytes_text("client"), 5, 5, 8, false};
+	struct qos2_claim older = {bytes_text("client"), 4, 4, 9, false},
+			  newer = {bytes_text("client"), 6, 5, 7, false},
+			  other = {bytes_text("client"), 7, 7, 7, false};
 	struct world_publish a = {
 		.m = {.topic = bytes_text("a"), .value = bytes_text("v"), .qos = 2, .retain = true},
 		.claim = &claim};
