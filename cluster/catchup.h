@@ -15,7 +15,9 @@ struct catchup_settings {     /* catchup.rate, catchup.memory */
 	int64_t memory_bytes; /* chunks under way, per node */
 };
 extern const struct conf_row catchup_rows[];
+extern struct metric_table catchup_metrics;
 struct catchups; /* of a process */
+/* Boot. s is borrowed for good. Free: when loops stand and peers have stopped. */
 struct catchups *catchups_new(
 	const struct catchup_settings *s, struct peers *peers, struct loops *loops);
 void catchups_free(struct catchups *all);
@@ -32,19 +34,27 @@ struct catchup_source {
 /* find: on the home loop of the group; NULL: not served here (ERR_NOTLEADER is answered). */
 void catchups_serve(struct catchups *all,
 	const struct catchup_source *(*find)(void *arg, uint64_t group), void *arg);
+/* The group is not led from here any more, or its source is about to go: ends its sessions and
+ * unpins. What find gave is good until then. On the group's home loop. */
+void catchups_end(struct catchups *all, uint64_t group, const struct loop *home);
 
 /* The fetching side. */
 struct catchup;
 struct catchup_fetch {
 	uint64_t group;
 	uint32_t from;      /* node */
-	uint64_t index_min; /* the snapshot must reach this entry */
+	uint64_t index_min; /* the snapshot must reach this entry, and marks.seeding_index */
 	const struct plog_env *env;
-	struct plog *log; /* emptied at the start (term and vote stay), filled, its marks set at the
-			     end */
-	enum store_family log_family;
-	/* OK: all is staged in the lane and log is as after a reopen (plog_reload); else what to do
-	 * is to try again later. On the home loop. */
+	struct plog *log; /* emptied at the start (term and vote stay), filled, its marks set at
+			     the end */
+	/* The old state goes now: rows in memory must not be read any more. May be NULL. Runs again
+	 * whenever fetching begins anew. */
+	void (*emptied)(void *arg);
+	/* OK: all is durable, marks and configuration, too, and log is as after a reopen. Else the
+	 * old state is untouched, or, where plog_marks(log)->seeding, gone: all that may be done
+	 * with the group then is to fetch again, from this node or another (ERR_NOTLEADER: another
+	 * one); what was fetched of the log is not fetched twice. On the home loop, never inside
+	 * catchup_start. */
 	void (*done)(void *arg, enum err e);
 	void *arg;
 };

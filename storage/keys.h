@@ -15,7 +15,8 @@ enum meta_what { /* what a group keeps in FAMILY_META; values: plog.h */
 	META_SNAPSHOT,
 	META_APPLIED,
 	META_TRIM,
-	META_GROUP
+	META_GROUP,
+	META_SEEDING
 };
 
 struct entry_key {

@@ -48,6 +48,10 @@ uint64_t plog_group(const struct plog *p)
 {
 	return p->group;
 }
+enum store_family plog_family(const struct plog *p)
+{
+	return p->family;
+}
 const struct plog_marks *plog_marks(const struct plog *p)
 {
 	return &p->marks;
@@ -143,7 +147,7 @@ static void ask_durable(struct plog *p)
 }
 
 /* What the side file may promise: durable, and never to be cut off again. */
-static void note_side(struct plog *p)
+void plog_note_side(struct plog *p)
 {
 	uint64_t safe = p->durable_index < p->applied_index ? p->durable_index : p->applied_index;
 
@@ -159,7 +163,7 @@ static void on_durable(struct durable *d)
 	if (p->durable_asked_index > p->durable_index)
 		p->durable_index = p->durable_asked_index;
 	ask_durable(p);
-	note_side(p);
+	plog_note_side(p);
 	plog_may_leave(p);
 }
 
@@ -190,7 +194,7 @@ void plog_applied(struct plog *p, uint64_t index)
 	if (index <= p->applied_index)
 		return;
 	p->applied_index = index;
-	note_side(p);
+	plog_note_side(p);
 	plog_may_leave(p);
 }
 
@@ -255,7 +259,7 @@ void plog_truncate(struct plog *p, uint64_t index)
 }
 
 /* All that the log holds goes. */
-static void note_space(struct plog *p)
+void plog_note_space(struct plog *p)
 {
 	if (p->env.disk != NULL)
 		disk_trimmed(p->env.disk, p->group, p->family, p->tail.index + 1,
@@ -265,7 +269,7 @@ static void note_space(struct plog *p)
 void plog_reset(struct plog *p, uint64_t index, uint64_t term, int64_t next_offset)
 {
 	loop_must_own(p->env.loop);
-	note_space(p);
+	plog_note_space(p);
 	stage_deletes(p, FAMILY_IDX, 0, UINT64_MAX);
 	stage_deletes(p, p->family, 0, UINT64_MAX);
 	plog_ring_cut(p, 0);
@@ -280,7 +284,7 @@ void plog_reset(struct plog *p, uint64_t index, uint64_t term, int64_t next_offs
 	if (index > 0)
 		plog_note_term(p, index, term);
 	plog_write_trim_row(p);
-	note_side(p);
+	plog_note_side(p);
 }
 
 void plog_destroy(struct plog *p)
@@ -292,13 +296,13 @@ void plog_destroy(struct plog *p)
 	must(p->group < UINT64_MAX);
 	for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
 		lane_delete_range(p->env.lane, families[i], KEY_BYTES(from), KEY_BYTES(to));
-	note_space(p);
+	plog_note_space(p);
 	plog_close(p);
 }
 
 /* ---- marks */
 
-static void put_mark(struct plog *p, enum meta_what what, const struct bytes *parts, int count)
+void plog_put_mark(struct plog *p, enum meta_what what, const struct bytes *parts, int count)
 {
 	struct meta_key key = key_meta(p->group, what);
 
@@ -313,7 +317,7 @@ static void put_two(struct plog *p, enum meta_what what, uint64_t a, uint64_t b)
 
 	put_u64be(value, a);
 	put_u64be(value + 8, b);
-	put_mark(p, what, &part, 1);
+	plog_put_mark(p, what, &part, 1);
 }
 
 void plog_mark_term_vote(struct plog *p, uint64_t term, uint64_t vote)
@@ -342,7 +346,7 @@ void plog_mark_config(struct plog *p, uint64_t index, struct bytes config)
 	p->marks.config = copy;
 	p->marks.config_index = index;
 	put_u64be(head, index);
-	put_mark(p, META_SNAPSHOT, parts, 2);
+	plog_put_mark(p, META_SNAPSHOT, parts, 2);
 }
 
 /* Where the log begins: generation 4, term below 8, first index 8, first readable offset 8, then
@@ -361,7 +365,7 @@ void plog_write_trim_row(struct plog *p)
 	wr_u64be(&w, (uint64_t)p->first.max_ms);
 	wr_u64be(&w, p->first.bytes);
 	must(w.err == OK && wr_len(&w) == sizeof value);
-	put_mark(p, META_TRIM, &part, 1);
+	plog_put_mark(p, META_TRIM, &part, 1);
 	p->trim_row = true;
 }
 

@@ -45,6 +45,8 @@ struct plog_marks { /* FAMILY_META of one group, as recovered by plog_open and c
 	struct slice config;                  /* encoded by raft_configuration_encode */
 	uint64_t first_index;                 /* entries below are trimmed */
 	int64_t first_offset;                 /* records below are trimmed */
+	bool seeding;           /* log and rows are being fetched: what is there is no state */
+	uint64_t seeding_index; /* the entry they must reach */
 };
 
 /* Reads marks, the index tail and headers above applied_index; never payloads, except those with
@@ -54,6 +56,7 @@ enum err plog_open(const struct plog_env *env, uint64_t group, enum store_family
 void plog_close(struct plog *p);
 
 uint64_t plog_group(const struct plog *p);
+enum store_family plog_family(const struct plog *p);
 const struct plog_marks *plog_marks(const struct plog *p);
 uint64_t plog_last_index(const struct plog *p); /* 0: empty and never trimmed */
 uint64_t plog_last_term(const struct plog *p);
@@ -110,6 +113,7 @@ struct plog_read {      /* embed; one read under way each */
 	struct entry **entries; /* caller unrefs each and mem_frees the array */
 	int count;
 	void (*done)(struct plog_read *r); /* on the log's home loop */
+	uint32_t generation;               /* private */
 	uint64_t low, high;                /* private: the indices to look at in the store */
 };
 /* Reads entries from the store by a worker, or from memory; done never runs inside the call. A log
@@ -161,5 +165,47 @@ struct plog_retain {
 };
 void plog_retain(struct plog_retain *q);
 int64_t plog_bytes(const struct plog *p); /* payload bytes held, an estimate after a restart */
+
+/* --- seeding: the log, rows and marks of a group come from another node's store ---
+ * From plog_seed_begin to plog_seed_end the group is in no state: its log is empty in memory, the
+ * store says META_SEEDING, and plog_open gives an empty log with marks.seeding. Only term and vote
+ * are kept. Each of the two is one write. */
+
+/* The log up to and with one entry; all zero but max_ms -1: nothing. */
+struct plog_state {
+	uint64_t index, term;
+	int64_t next_offset, max_ms;
+	uint64_t bytes; /* of payload, ever */
+	int64_t hlc;    /* 0: not known */
+};
+struct plog_state plog_state_of(uint64_t index, const struct entry_header *h);
+/* Whether an entry may follow: the rule that makes offsets a function of the log. */
+bool plog_follows(const struct plog_state *last, uint64_t index, const struct entry_header *h);
+
+struct plog_seed {
+	struct plog_state first; /* below the first entry that is not trimmed */
+	struct plog_state last;  /* the applied entry: rows are those after it */
+	int64_t first_offset;
+	uint64_t config_index; /* of the configuration last marked; may lie above last */
+	struct slice config;
+	bool cut; /* plog_seed_end: entries below first may be there from before */
+};
+/* What a store (NULL: now) holds of a group up to its applied mark. Gives config. A worker's.
+ * ERR_NOTFOUND: nothing is applied; ERR_UNAVAILABLE: it is being fetched itself. */
+enum err plog_seed_source(struct store *s, struct store_snapshot *snapshot, uint64_t group,
+	struct plog_seed *out) MUST_USE;
+/* What was staged by an earlier seeding, a run of entries: those above *below, up to *last; equal
+ * indices: none. A worker's. */
+enum err plog_seed_found(
+	struct store *s, uint64_t group, uint64_t *below, struct plog_state *last) MUST_USE;
+/* Everything of the group goes but term and vote and, with keep, what plog_seed_found finds. */
+void plog_seed_begin(struct plog *p, uint64_t index_min, bool keep);
+/* Stages one entry; the caller has checked it. payload is empty where the header stands in. */
+void plog_seed_entry(
+	struct plog *p, uint64_t index, const struct entry_header *h, struct bytes payload);
+/* Stages a row; key: keyspace and key. */
+void plog_seed_row(struct plog *p, struct bytes key, struct bytes value);
+/* All is durable: the log is what s says from now on. Shares config. */
+void plog_seed_end(struct plog *p, const struct plog_seed *s);
 
 #endif

@@ -42,15 +42,20 @@ static enum err read_mark(struct plog *p, uint8_t what, struct bytes value)
 		slice_unref(&p->marks.config);
 		return r.err != OK ? r.err : slice_copy(rd_take(&r, rd_left(&r)), &p->marks.config);
 	case META_TRIM: return read_trim(p, &r);
+	case META_SEEDING:
+		p->marks.seeding = true;
+		rd_skip(&r, 1); /* layout */
+		p->marks.seeding_index = rd_u64be(&r);
+		return rd_done(&r);
 	default: return OK; /* META_GROUP, and what later versions add */
 	}
 }
 
-static enum err read_marks(struct plog *p)
+enum err plog_read_marks(struct plog *p, struct store_snapshot *snapshot)
 {
 	struct group_key from = key_group(p->group), to = key_group(p->group + 1);
 	struct store_iter *i = store_iter_new(
-		p->env.store, NULL, FAMILY_META, KEY_BYTES(from), KEY_BYTES(to), true);
+		p->env.store, snapshot, FAMILY_META, KEY_BYTES(from), KEY_BYTES(to), true);
 	enum err e = OK, walked;
 
 	for (; e == OK && store_iter_valid(i); store_iter_step(i)) {
@@ -83,7 +88,7 @@ static enum err read_before(struct plog *p)
 }
 
 /* Follows the rule that makes offsets a function of the log. */
-static bool follows(const struct plog_state *last, uint64_t index, const struct entry_header *h)
+bool plog_follows(const struct plog_state *last, uint64_t index, const struct entry_header *h)
 {
 	return index == last->index + 1 && h->base_offset == last->next_offset &&
 		h->term >= last->term && h->max_ms >= last->max_ms &&
@@ -97,7 +102,7 @@ static enum err read_entry(struct plog *p, struct bytes key, struct bytes value)
 	uint64_t group, index;
 
 	if (!key_entry_read(key, &group, &index) || entry_header_decode(value, &h) != OK ||
-		!follows(&p->tail, index, &h))
+		!plog_follows(&p->tail, index, &h))
 		return ERR_CORRUPT;
 	if (h.payload_bytes > 0 && !(h.flags & ENTRY_TRIMMED) &&
 		(h.kind == ENTRY_CONFIG || (h.flags & ENTRY_HAS_ROWS))) {
@@ -133,8 +138,12 @@ static enum err read_tail(struct plog *p)
 
 static enum err recover(struct plog *p)
 {
-	enum err e = read_marks(p);
+	enum err e = plog_read_marks(p, NULL);
 
+	if (e == OK && p->marks.seeding) {
+		p->tail = p->before = p->first;
+		return OK; /* empty: what is there is half of something */
+	}
 	if (e == OK)
 		e = read_before(p);
 	if (e == OK)

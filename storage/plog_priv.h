@@ -10,17 +10,10 @@
  */
 #ifndef STORAGE_PLOG_PRIV_H
 #define STORAGE_PLOG_PRIV_H
+#include "storage/keys.h"
 #include "storage/plog.h"
 
 enum { RUNS_MAX = 16, READ_BYTES_MAX = 8 << 20 };
-
-/* The log up to and with one entry. */
-struct plog_state {
-	uint64_t index, term;
-	int64_t next_offset, max_ms;
-	uint64_t bytes; /* of payload, ever */
-	int64_t hlc;    /* 0: not known */
-};
 
 struct slot {             /* of the ring */
 	struct list node; /* in the cache's list once it may leave */
@@ -76,7 +69,6 @@ struct plog {
 
 struct plog *plog_ref(struct plog *p);
 void plog_unref(struct plog *p);
-struct plog_state plog_state_of(uint64_t index, const struct entry_header *h);
 /* The slot's entry, NULL below or above the ring. */
 struct entry *plog_ring_at(const struct plog *p, uint64_t index);
 void plog_ring_push(struct plog *p, struct entry *e); /* takes e; at tail.index, set before */
@@ -87,6 +79,11 @@ void plog_ring_fini(struct plog *p);
 void plog_may_leave(struct plog *p);
 void plog_note_term(struct plog *p, uint64_t index, uint64_t term);
 void plog_write_trim_row(struct plog *p);
+void plog_put_mark(struct plog *p, enum meta_what what, const struct bytes *parts, int count);
+void plog_note_side(struct plog *p);
+void plog_note_space(struct plog *p); /* all that the log holds goes */
+/* The group's marks as of a snapshot (NULL: now) into p, which is not open yet. */
+enum err plog_read_marks(struct plog *p, struct store_snapshot *snapshot) MUST_USE;
 
 /* Reads the header at index from the store. ERR_NOTFOUND, ERR_IO, ERR_CORRUPT. */
 enum err plog_fetch_header(const struct plog *p, uint64_t index, struct entry_header *out) MUST_USE;

@@ -234,7 +234,7 @@ static void read_home(struct job *j)
 
 	if (p->closed)
 		r->err = ERR_CLOSED;
-	else if (trimmed(r))
+	else if (trimmed(r) || r->generation != p->generation)
 		r->err = ERR_RANGE;
 	else if (r->err == ERR_CORRUPT || r->err == ERR_IO)
 		tell_unreadable(r);
@@ -303,6 +303,7 @@ void plog_read(struct plog_read *r)
 	r->entries = NULL;
 	r->count = 0;
 	r->low = r->high = 0;
+	r->generation = p->generation;
 	start = ring_start(r);
 	if (trimmed(r) || start > p->tail.index) {
 		plog_answer(p, &r->job, read_home);

@@ -1,0 +1,549 @@
+/* Fetching a group. One question is under way at a time; each names what is wanted next, so a lost
+ * answer is asked for again, and a lost session is opened anew: the entries that are held stay,
+ * rows begin again, for they must be those of one snapshot.
+ *
+ *	look (what an earlier fetch has left) -> open -> log -> rows -> durable -> end -> durable
+ *
+ * Nothing of the old state is touched before the first answer is there and right. What comes is
+ * checked item by item against what came before; a wrong one ends the fetch. The lane is never
+ * given more than a few MiB that are not on the disk yet. */
+#include "cluster/catchup_priv.h"
+#include "cluster/raft_wire.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+
+enum {
+	LANE_BYTES_MAX = 4 << 20, /* staged and not durable before the next chunk is asked for */
+	RETRY_MS = 100,
+	RETRY_MS_MAX = 2000,
+	GIVE_UP_MS = 30000, /* without an answer that helped */
+	CLOSE_MS = 5000,
+	REOPENS_MAX = 5 /* in a row, without a chunk between them */
+};
+
+struct catchup {
+	struct list node; /* catchup_loop.fetches */
+	struct catchup_loop *at;
+	struct catchup_fetch f;
+	struct peer_call call;
+	struct loop_timer timer;
+	void (*then)(struct catchup *c); /* of timer and durable */
+	struct durable durable;
+	struct job job;
+	bool under_way; /* the call or the job */
+	bool over;      /* goes when that is back */
+	bool holding;   /* a chunk's memory */
+	uint64_t index_min, session;
+	struct catchup_opened opened;
+	struct slice config;
+	uint64_t below;         /* the run of entries held begins above it */
+	struct plog_state last; /* and ends here */
+	enum err found;
+	enum catchup_part part;
+	uint8_t *after; /* the last row's key */
+	size_t after_len, after_room;
+	int tries, reopens;
+	int64_t helped_ms; /* when an answer last helped */
+	int64_t bytes, began_ms;
+};
+
+static void open_ask(struct catchup *c);
+static void next_ask(struct catchup *c);
+
+/* --- the end --- */
+
+static void fetch_free(struct catchup *c)
+{
+	slice_unref(&c->config);
+	mem_free(c->after);
+	mem_free(c);
+}
+
+static void count_fetches(struct catchup_loop *at, int more)
+{
+	at->fetch_count += more;
+	metric_set(loop_cells(at->loop), &catchup_metrics, M_CATCHUP_FETCHES, at->fetch_count);
+}
+
+static void let_go(struct catchup *c)
+{
+	if (c->holding)
+		catchup_let_go(&c->at->all->in.memory, CATCHUP_CHUNK_BYTES);
+	c->holding = false;
+}
+
+static void closed(struct peer_call *call)
+{
+	slice_unref(&call->answer);
+	fetch_free(list_entry(call, struct catchup, call));
+}
+
+static void ask(struct catchup *c, const struct catchup_question *q, int64_t timeout_ms,
+	void (*done)(struct peer_call *call));
+
+/* The fetch is nobody's any more: the session is told, then it goes. */
+static void retire(struct catchup *c, bool whole)
+{
+	struct catchup_question q = {.what = CATCHUP_CLOSE, .session = c->session, .whole = whole};
+
+	must(!c->over);
+	c->over = true;
+	let_go(c);
+	list_remove(&c->node);
+	count_fetches(c->at, -1);
+	loop_timer_cancel(&c->timer);
+	durable_cancel(&c->durable);
+	if (c->under_way)
+		return; /* its end frees it; the session expires */
+	if (c->session == 0)
+		fetch_free(c);
+	else
+		ask(c, &q, CLOSE_MS, closed);
+}
+
+/* The last thing that is done with c: the owner may start the next one in done. */
+static void finish(struct catchup *c, enum err e)
+{
+	void (*done)(void *arg, enum err e) = c->f.done;
+	void *arg = c->f.arg;
+
+	metric_add(loop_cells(c->at->loop), &catchup_metrics,
+		e == OK ? M_CATCHUP_FETCHED : M_CATCHUP_FAILED, 1);
+	LOG(e == OK ? LOG_INFO : LOG_WARN, AREA_CLUSTER,
+		e == OK ? "catchup_done" : "catchup_failed",
+		"group=%llu node=%u index=%llu bytes=%lld ms=%lld err=\"%s\"",
+		(unsigned long long)c->f.group, c->f.from, (unsigned long long)c->opened.last.index,
+		(long long)c->bytes, (long long)(loop_now_ms(c->at->loop) - c->began_ms),
+		err_text(e));
+	retire(c, e == OK);
+	done(arg, e);
+}
+
+/* --- waiting --- */
+
+static void fire(struct loop_timer *t)
+{
+	struct catchup *c = list_entry(t, struct catchup, timer);
+
+	c->then(c);
+}
+
+static void after_ms(struct catchup *c, int64_t ms, void (*then)(struct catchup *c))
+{
+	c->then = then;
+	loop_timer_set(&c->timer, ms);
+}
+
+static void on_durable(struct durable *d)
+{
+	struct catchup *c = list_entry(d, struct catchup, durable);
+
+	c->then(c);
+}
+
+static void when_durable(struct catchup *c, void (*then)(struct catchup *c))
+{
+	c->then = then;
+	c->durable.done = on_durable;
+	lane_when_durable(c->f.env->lane, &c->durable);
+}
+
+static void again(struct catchup *c, void (*then)(struct catchup *c))
+{
+	int64_t ms = (int64_t)RETRY_MS << (c->tries < 5 ? c->tries : 5);
+
+	c->tries++;
+	ms = ms < RETRY_MS_MAX ? ms : RETRY_MS_MAX;
+	after_ms(c, ms / 2 + (int64_t)(random_u64() % (uint64_t)(ms / 2)), then);
+}
+
+static void helped(struct catchup *c)
+{
+	c->tries = 0;
+	c->helped_ms = loop_now_ms(c->at->loop);
+}
+
+/* --- asking --- */
+
+static void ask(struct catchup *c, const struct catchup_question *q, int64_t timeout_ms,
+	void (*done)(struct peer_call *call))
+{
+	struct slice part;
+
+	if (catchup_question_encode(q, &part) != OK) {
+		part = (struct slice){NULL, {NULL, 0}};
+	}
+	c->call = (struct peer_call){.to = c->f.from,
+		.op = PEER_OP_CATCHUP,
+		.group = c->f.group,
+		.parts = &part,
+		.part_count = 1,
+		.lane = LANE_HIGH,
+		.timeout_ms = timeout_ms,
+		.done = done};
+	c->under_way = true;
+	peer_call(c->at->all->peers, &c->call);
+}
+
+/* What an answer that is none means. `then` asks again. */
+static void failed(struct catchup *c, enum err e, void (*then)(struct catchup *c))
+{
+	int64_t silent_ms = loop_now_ms(c->at->loop) - c->helped_ms;
+
+	if (e == ERR_NOTFOUND && c->reopens++ < REOPENS_MAX) {
+		c->session = 0;
+		again(c, open_ask);
+	} else if (e == ERR_BUSY) {
+		c->helped_ms = loop_now_ms(c->at->loop); /* it is there */
+		again(c, then);
+	} else if ((e == ERR_TIMEOUT || e == ERR_UNAVAILABLE || e == ERR_UNKNOWN) &&
+		silent_ms < GIVE_UP_MS) {
+		again(c, then);
+	} else {
+		finish(c, e == ERR_MALFORMED ? ERR_CORRUPT : e);
+	}
+}
+
+/* Gives false if nobody wants the answer any more: then c is gone. */
+static bool came_back(struct catchup *c)
+{
+	c->under_way = false;
+	if (!c->over)
+		return true;
+	slice_unref(&c->call.answer);
+	fetch_free(c);
+	return false;
+}
+
+static void wrong(struct catchup *c, const char *what)
+{
+	LOG(LOG_ERROR, AREA_CLUSTER, "catchup_refused", "group=%llu node=%u what=\"%s\" index=%llu",
+		(unsigned long long)c->f.group, c->f.from, what, (unsigned long long)c->last.index);
+	/* It may be what is held that is wrong: the next fetch begins from nothing. */
+	if (plog_marks(c->f.log)->seeding)
+		plog_seed_begin(c->f.log, plog_marks(c->f.log)->seeding_index, false);
+	finish(c, ERR_CORRUPT);
+}
+
+/* --- open --- */
+
+static bool log_is_whole(const struct catchup *c)
+{
+	const struct plog_state *a = &c->last, *b = &c->opened.last;
+
+	return a->index == b->index && a->term == b->term && a->next_offset == b->next_offset &&
+		a->max_ms == b->max_ms && a->bytes == b->bytes;
+}
+
+/* Whether the entries held are part of what this snapshot's log is. */
+static bool may_keep(const struct catchup *c, const struct catchup_opened *o)
+{
+	return c->last.index > 0 && c->below <= o->first.index && c->last.index >= o->first.index &&
+		c->last.index <= o->last.index &&
+		(c->last.index < o->last.index || log_is_whole(c));
+}
+
+static void begin(struct catchup *c)
+{
+	const struct catchup_opened *o = &c->opened;
+	bool keep = plog_marks(c->f.log)->seeding && may_keep(c, o);
+
+	if (!keep) {
+		c->below = o->first.index;
+		c->last = o->first;
+	}
+	if (c->f.emptied != NULL)
+		c->f.emptied(c->f.arg);
+	plog_seed_begin(c->f.log, o->last.index, keep);
+	c->after_len = 0;
+	c->part = c->last.index < o->last.index ? CATCHUP_LOG : CATCHUP_ROWS;
+	next_ask(c);
+}
+
+static bool config_readable(struct bytes config)
+{
+	struct raft_configuration conf;
+
+	if (raft_config_decode(config, &conf) != OK)
+		return false;
+	raft_configuration_close(&conf);
+	return true;
+}
+
+static void open_answered(struct peer_call *call)
+{
+	struct catchup *c = list_entry(call, struct catchup, call);
+	struct slice answer = call->answer;
+	enum err e = call->err;
+
+	if (!came_back(c))
+		return;
+	if (e == OK)
+		e = catchup_opened_decode(answer.bytes, &c->opened);
+	if (e == OK && (c->opened.last.index < c->index_min || !config_readable(c->opened.config)))
+		e = ERR_MALFORMED;
+	if (e == OK) {
+		slice_unref(&c->config);
+		e = slice_copy(c->opened.config, &c->config);
+		c->opened.config = c->config.bytes;
+	}
+	slice_unref(&answer);
+	if (e == ERR_MALFORMED || e == ERR_UNSUPPORTED) {
+		wrong(c, "opened");
+	} else if (e != OK) {
+		failed(c, e, open_ask);
+	} else {
+		c->session = c->opened.session;
+		helped(c);
+		begin(c);
+	}
+}
+
+static void open_ask(struct catchup *c)
+{
+	struct catchups *all = c->at->all;
+	struct catchup_question q = {.what = CATCHUP_OPEN, .index_min = c->index_min};
+
+	if (!c->holding &&
+		!catchup_hold(
+			&all->in.memory, CATCHUP_CHUNK_BYTES, all->settings->memory_bytes / 2)) {
+		c->helped_ms = loop_now_ms(c->at->loop); /* the node it asks is not to blame */
+		after_ms(c, RETRY_MS, open_ask);
+		return;
+	}
+	c->holding = true;
+	ask(c, &q, CATCHUP_CALL_MS, open_answered);
+}
+
+/* --- chunks --- */
+
+static bool take_entry(struct catchup *c, const struct catchup_item *i)
+{
+	if (i->index > c->opened.last.index || !plog_follows(&c->last, i->index, &i->head))
+		return false;
+	plog_seed_entry(c->f.log, i->index, &i->head, i->payload);
+	c->last = plog_state_of(i->index, &i->head);
+	return true;
+}
+
+static bool take_row(struct catchup *c, const struct catchup_item *i)
+{
+	uint8_t *more;
+
+	if (bytes_compare(i->key, bytes_of(c->after, c->after_len)) <= 0)
+		return false;
+	if (i->key.len > c->after_room) {
+		more = mem_resize(c->after, i->key.len);
+		if (more == NULL)
+			return false;
+		c->after = more;
+		c->after_room = i->key.len;
+	}
+	memcpy(c->after, i->key.at, i->key.len);
+	c->after_len = i->key.len;
+	plog_seed_row(c->f.log, i->key, i->value);
+	return true;
+}
+
+/* Gives what is wrong with it, NULL: nothing; all before that is staged. */
+static const char *take_chunk(struct catchup *c, struct bytes in, bool *last)
+{
+	struct catchup_chunk chunk;
+	struct catchup_item item;
+	enum err e = catchup_chunk_decode(in, &chunk);
+
+	if (e != OK)
+		return err_text(e);
+	if (chunk.group != c->f.group || chunk.part != c->part)
+		return "not what was asked for";
+	if (chunk.items == 0 && !chunk.last)
+		return "nothing";
+	while ((e = catchup_chunk_next(&chunk, &item)) == OK) {
+		if (!(c->part == CATCHUP_LOG ? take_entry(c, &item) : take_row(c, &item)))
+			return "order";
+	}
+	if (e != ERR_NOTFOUND)
+		return err_text(e);
+	*last = chunk.last;
+	return chunk.last && c->part == CATCHUP_LOG && !log_is_whole(c) ? "end of the log" : NULL;
+}
+
+static void end_durable(struct catchup *c)
+{
+	finish(c, OK);
+}
+
+static void all_durable(struct catchup *c)
+{
+	const struct catchup_opened *o = &c->opened;
+	struct plog_seed seed = {.first = o->first,
+		.last = c->last,
+		.first_offset = o->first_offset,
+		.config_index = o->config_index,
+		.config = c->config,
+		.cut = c->below < o->first.index};
+
+	plog_seed_end(c->f.log, &seed);
+	when_durable(c, end_durable);
+}
+
+static void part_ended(struct catchup *c)
+{
+	if (c->part == CATCHUP_LOG) {
+		c->part = CATCHUP_ROWS;
+		next_ask(c);
+		return;
+	}
+	when_durable(c, all_durable);
+}
+
+static void next_answered(struct peer_call *call)
+{
+	struct catchup *c = list_entry(call, struct catchup, call);
+	struct catchups *all = c->at->all;
+	struct slice answer = call->answer;
+	enum err e = call->err;
+	const char *fault;
+	bool last = false;
+
+	if (!came_back(c))
+		return;
+	catchup_bucket_correct(&all->in.bucket, (int64_t)answer.bytes.len - CATCHUP_CHUNK_BYTES,
+		all->settings->rate_bytes);
+	if (e != OK) {
+		slice_unref(&answer);
+		failed(c, e, next_ask);
+		return;
+	}
+	fault = take_chunk(c, answer.bytes, &last);
+	c->bytes += (int64_t)answer.bytes.len;
+	metric_add(loop_cells(c->at->loop), &catchup_metrics, M_CATCHUP_BYTES_IN,
+		(int64_t)answer.bytes.len);
+	slice_unref(&answer);
+	if (fault != NULL) {
+		wrong(c, fault);
+		return;
+	}
+	helped(c);
+	c->reopens = 0;
+	if (last)
+		part_ended(c);
+	else
+		next_ask(c);
+}
+
+static void next_send(struct catchup *c)
+{
+	struct catchup_question q = {.what = CATCHUP_NEXT, .session = c->session, .part = c->part};
+
+	if (c->part == CATCHUP_LOG)
+		q.index = c->last.index + 1;
+	else
+		q.after = bytes_of(c->after, c->after_len);
+	ask(c, &q, CATCHUP_CALL_MS, next_answered);
+}
+
+/* When the lane has room, and the throttle. */
+static void next_ask(struct catchup *c)
+{
+	struct catchups *all = c->at->all;
+	int64_t wait_us;
+
+	if (lane_pending_bytes(c->f.env->lane) > LANE_BYTES_MAX) {
+		when_durable(c, next_ask);
+		return;
+	}
+	wait_us = catchup_bucket_take(&all->in.bucket, loop_now_ms(c->at->loop) * 1000,
+		CATCHUP_CHUNK_BYTES, all->settings->rate_bytes);
+	if (wait_us < 0)
+		after_ms(c, CATCHUP_WAIT_MS_MAX / 2, next_ask);
+	else if (wait_us >= 1000)
+		after_ms(c, wait_us / 1000, next_send);
+	else
+		next_send(c);
+}
+
+/* --- the beginning --- */
+
+static void look_work(struct job *j)
+{
+	struct catchup *c = list_entry(j, struct catchup, job);
+
+	c->found = plog_seed_found(c->f.env->store, c->f.group, &c->below, &c->last);
+}
+
+static void looked(struct job *j)
+{
+	struct catchup *c = list_entry(j, struct catchup, job);
+
+	if (!came_back(c))
+		return;
+	if (c->found != OK)
+		c->last = (struct plog_state){.max_ms = -1};
+	open_ask(c);
+}
+
+static void look(struct catchup *c)
+{
+	if (!plog_marks(c->f.log)->seeding) {
+		open_ask(c);
+		return;
+	}
+	c->under_way = true;
+	c->job.home = c->at->loop;
+	c->job.work = look_work;
+	c->job.done = looked;
+	worker_run(c->f.env->workers, &c->job);
+}
+
+struct catchup *catchup_start(struct catchups *all, const struct catchup_fetch *f)
+{
+	struct catchup *c = mem_new(sizeof *c);
+	uint64_t had = plog_marks(f->log)->seeding_index;
+
+	loop_must_own(f->env->loop);
+	c->at = catchup_here(all, f->env->loop);
+	c->f = *f;
+	c->index_min = had > f->index_min ? had : f->index_min;
+	c->last.max_ms = -1;
+	c->began_ms = c->helped_ms = loop_now_ms(c->at->loop);
+	loop_timer_init(&c->timer, c->at->loop, fire);
+	list_push_back(&c->at->fetches, &c->node);
+	count_fetches(c->at, 1);
+	/* What is staged must be in the store before it is looked at. */
+	when_durable(c, look);
+	return c;
+}
+
+void catchup_cancel(struct catchup *c)
+{
+	loop_must_own(c->at->loop);
+	retire(c, false);
+}
+
+bool catchup_progress(const struct catchup *c, struct catchup_view *out)
+{
+	if (c == NULL)
+		return false;
+	*out = (struct catchup_view){.group = c->f.group,
+		.from = c->f.from,
+		.bytes = c->bytes,
+		.bytes_total = (int64_t)(c->opened.last.bytes - c->opened.first.bytes),
+		.began_ms = c->began_ms};
+	if (out->bytes_total < out->bytes)
+		out->bytes_total = out->bytes;
+	return true;
+}
+
+void catchup_fetches_drop(struct catchup_loop *at)
+{
+	struct list *n;
+
+	while ((n = list_pop(&at->fetches)) != NULL) {
+		struct catchup *c = list_entry(n, struct catchup, node);
+
+		let_go(c);
+		fetch_free(c);
+	}
+}
