@@ -396,6 +396,34 @@ static void issue_barriers(struct consensus *c)
 	list_push_back(&c->reads, &r->node);
 }
 
+bool consensus_installing(const struct consensus *c)
+{
+	return c->phase == PHASE_INSTALLING;
+}
+
+/* Voters stand one after another, in the order of the configuration, so that they do not divide the
+ * votes; whoever has the shorter log is refused, and the next one comes. */
+void consensus_lost(struct consensus *c, uint32_t node)
+{
+	struct raft *r = c->raft;
+	unsigned rank = 0;
+	if (!r || c->closing || r->state != RAFT_FOLLOWER)
+		return;
+	uint64_t leader = r->follower_state.current_leader.id;
+	if (leader == 0 || (uint32_t)(leader >> 32) != node || c->guard.lost_leader == leader)
+		return;
+	for (unsigned i = 0; i < r->configuration.n; i++) {
+		const struct raft_server *s = &r->configuration.servers[i];
+		if (s->id == c->replica)
+			break;
+		rank += s->role == RAFT_VOTER && s->id != leader;
+	}
+	c->guard.lost_leader = leader;
+	uint64_t silent_ms = (uint64_t)loop_now_ms(c->env->loop) - r->election_timer_start;
+	r->follower_state.randomized_election_timeout = (unsigned)silent_ms +
+		rank * (unsigned)c->o.heartbeat_ms;
+}
+
 void consensus_mute(struct consensus *c, bool on)
 {
 	c->muted = on;
@@ -428,6 +456,7 @@ static void consensus_free(struct consensus *c)
 	free_list(&c->spare_appends, offsetof(struct append_op, node));
 	free_list(&c->spare_requests, offsetof(struct apply_request, node));
 	snapshot_meta_fini(&c->snapshot);
+	raft_configuration_close(&c->install_config);
 	guard_fini(&c->guard);
 	mem_free(c->sent);
 	mem_free(c->peers);

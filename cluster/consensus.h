@@ -136,6 +136,10 @@ uint64_t consensus_commit(const struct consensus *c);
  * Counted. */
 void consensus_pin(struct consensus *c, bool on);
 
+/* The connection of a node was reset. If the leader is there, the voters do not wait for the
+ * election timeout to stand; should it still live, its next message is enough to keep it. */
+void consensus_lost(struct consensus *c, uint32_t node);
+
 /* Steps aside (the disk hangs): no heartbeats are sent until called with false. */
 void consensus_mute(struct consensus *c, bool on);
 
@@ -143,7 +147,11 @@ void consensus_mute(struct consensus *c, bool on);
 uint64_t consensus_keep_index(const struct consensus *c);
 /* How often the core had to be made anew from the log (a metric; should stay 0). */
 uint64_t consensus_rebuilds(const struct consensus *c);
-/* The end of fsm.install, on the home loop: everything is staged in the lane, or e says why not. */
+/* Between fsm.install and the new start: answers no votes. */
+bool consensus_installing(const struct consensus *c);
+/* The end of fsm.install, on the home loop: everything is staged in the lane, or e says why not:
+ * then fsm.install is called again when a leader is heard, at the earliest after a second, maybe
+ * with another from; ERR_CORRUPT ends the replica (ROLE_DOWN). */
 void consensus_installed(struct consensus *c, enum err e);
 
 #endif

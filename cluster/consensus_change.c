@@ -157,6 +157,7 @@ static void look_at_progress(const struct consensus *c, unsigned i, struct conse
 	else
 		out->in_sync = p && p->heard_ms != 0 &&
 			loop_now_ms(c->env->loop) - p->heard_ms <= c->o.election_ms &&
+			r->leader_state.progress[i].state != GUARD_PEER_INSTALLING &&
 			out->match_index > 0 && out->match_index + SYNC_LACK_MAX > last;
 }
 

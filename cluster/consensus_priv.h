@@ -154,9 +154,8 @@ struct consensus {
 	} mark;
 
 	uint32_t pins;
-	uint64_t pin_index;     /* applied when the first was set */
-	int64_t install_at_ms;  /* a failed fetch: not again before; 0: one is under way */
-	uint64_t install_voted; /* term of the leader that answers are given to meanwhile */
+	uint64_t pin_index;    /* applied when the first was set */
+	int64_t install_at_ms; /* a failed fetch: not again before; 0: one is under way */
 
 	uint64_t applied, applied_term;
 	int64_t applied_next_offset;

@@ -173,6 +173,18 @@ enum guard_verdict guard_receive(
 	}
 }
 
+/* G11: the core holds on to a leader until its own timer has run out, so that the vote of whoever
+ * times out first has to wait for that of the last. */
+void guard_correct(const struct guard *g, int64_t now_ms, struct raft_message *m)
+{
+	const struct raft *r = g->raft;
+	if (!on(g, 11) || m->type != RAFT_IO_REQUEST_VOTE || r->state != RAFT_FOLLOWER)
+		return;
+	if (now_ms - (int64_t)r->election_timer_start >= g->silence_ms ||
+		(g->lost_leader != 0 && g->lost_leader == r->follower_state.current_leader.id))
+		m->request_vote.disrupt_leader = true;
+}
+
 /* G2, G3: what a result may claim. */
 static enum guard_verdict send_result(const struct guard *g, struct raft_append_entries_result *a)
 {

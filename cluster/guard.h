@@ -1,6 +1,6 @@
 /* The guard: what makes canonical/raft 0.15.0 safe to use. It looks at every message and completion
  * on its way into and out of the core and lets pass, drops, holds or corrects it. The rules have
- * numbers, G1 to G10 and the gate; GUARD.md tells what each is against. It decides; consensus.c and
+ * numbers, G1 to G11 and the gate; GUARD.md tells what each is against. It decides; consensus.c and
  * raft_io.c do. Thread: the group's home loop. */
 #ifndef CLUSTER_GUARD_H
 #define CLUSTER_GUARD_H
@@ -18,6 +18,8 @@ struct guard {                  /* what the rules need to know of one replica */
 	uint64_t completing_term;
 	bool receiving;         /* within the delivery of an AppendEntries */
 	uint64_t receiving_end; /* last index that message vouches for */
+	int64_t silence_ms;     /* G11: who was silent that long does not lead any more */
+	uint64_t lost_leader;   /* its connection was reset; 0: none */
 	uint64_t *changes;      /* indices of CHANGE entries above the last applied, ascending */
 	uint32_t change_count, change_room;
 };
@@ -44,6 +46,8 @@ struct guard_plan {
 
 enum guard_verdict guard_receive(
 	const struct guard *g, const struct raft_wire *m, struct guard_plan *plan);
+/* What comes in, just before the core gets it. */
+void guard_correct(const struct guard *g, int64_t now_ms, struct raft_message *m);
 /* May correct m. GUARD_DROP: do not send, report success; GUARD_HOLD: refuse (RAFT_NOCONNECTION).
  */
 enum guard_verdict guard_send(const struct guard *g, struct raft_message *m);

@@ -305,10 +305,18 @@ static raft_time on_time(struct raft_io *io)
 	return (raft_time)loop_now_ms(of(io)->env->loop);
 }
 
+static int draw(int min, int max)
+{
+	return min + (int)(random_u64() % (uint64_t)(max - min + 1));
+}
+
+/* A follower's patience is the shorter of two draws: it is kept as long as nothing happens, and who
+ * leads is who drew least the last time, so those left would be the patient ones. */
 static int on_random(struct raft_io *io, int min, int max)
 {
-	(void)io;
-	return min + (int)(random_u64() % (uint64_t)(max - min + 1));
+	const struct raft *r = of(io)->raft;
+	int first = draw(min, max), second = draw(min, max);
+	return r && r->state == RAFT_FOLLOWER && second < first ? second : first;
 }
 
 void consensus_deliver(struct consensus *c, uint64_t upto)

@@ -9,7 +9,7 @@
 #include "cluster/consensus_priv.h"
 #include "server/base/log.h"
 
-enum { HELD_MAX = 256, HELD_BYTES_MAX = 32 << 20 };
+enum { HELD_MAX = 256, HELD_BYTES_MAX = 32 << 20, INSTALL_RETRY_MS = 1000 };
 
 struct address {
 	char text[RAFT_WIRE_ADDRESS_MAX + 1];
@@ -87,6 +87,18 @@ static void unstage(struct consensus *c)
 	c->staged_count = 0;
 }
 
+/* A leader that was thought lost speaks: it gets its time again. */
+static void found_leader(struct consensus *c, uint64_t from)
+{
+	struct raft *r = c->raft;
+	if (c->guard.lost_leader != from)
+		return;
+	c->guard.lost_leader = 0;
+	if (r->state == RAFT_FOLLOWER)
+		r->follower_state.randomized_election_timeout = (unsigned)c->io.random(
+			&c->io, (int)c->o.election_ms, 2 * (int)c->o.election_ms);
+}
+
 static void receive_append(
 	struct consensus *c, const struct raft_wire *m, const struct guard_plan *plan)
 {
@@ -104,6 +116,7 @@ static void receive_append(
 	stage(c, m, plan->skip, plan->prev_index + 1, a);
 	c->guard.receiving = true;
 	c->guard.receiving_end = end;
+	found_leader(c, m->from);
 	c->recv(&c->io, &copy);
 	c->guard.receiving = false;
 	unstage(c);
@@ -179,10 +192,13 @@ static void install_begin(struct consensus *c, const struct raft_wire *m)
 		instance_quarantine(c, "behind");
 		return;
 	}
+	raft_configuration_close(&c->install_config);
 	raft_config_copy(&s->conf, &c->install_config);
 	c->install_config_index = s->conf_index;
 	c->install_leader_term = s->term;
+	mem_free(c->install_address);
 	c->install_address = mem_text(m->address.at, m->address.len);
+	c->install_at_ms = 0;
 	c->install = (struct consensus_install){
 		.from = m->from,
 		.index = s->last_index,
@@ -230,9 +246,11 @@ static void installed(struct consensus *c)
 		.server_id = c->install.from,
 		.server_address = c->install_address};
 	m.append_entries_result.term = c->raft->current_term;
-	m.append_entries_result.last_log_index = c->install.index;
+	m.append_entries_result.last_log_index = plog_marks(c->log)->applied_index;
 	if (c->raft->current_term == c->install_leader_term)
 		raft_send(c, &m);
+	raft_configuration_close(&c->install_config);
+	raft_configuration_init(&c->install_config);
 	mem_free(c->install_address);
 	c->install_address = NULL;
 }
@@ -241,18 +259,68 @@ void consensus_installed(struct consensus *c, enum err e)
 {
 	must(c->phase == PHASE_INSTALLING || c->closing);
 	struct raft_buffer config = {NULL, 0};
-	must(raft_configuration_encode(&c->install_config, &config) == 0);
-	raft_configuration_close(&c->install_config);
 	if (e == OK && !c->closing) {
-		plog_mark_config(
-			c->log, c->install_config_index, bytes_of(config.base, config.len));
+		/* The log may have been fetched further than the leader's message said. */
+		if (plog_marks(c->log)->config_index < c->install_config_index) {
+			must(raft_configuration_encode(&c->install_config, &config) == 0);
+			plog_mark_config(
+				c->log, c->install_config_index, bytes_of(config.base, config.len));
+			raft_free(config.base);
+		}
 		c->applied_term = 0; /* taken from the marks */
 		raft_io_wait_durable(c, installed);
-	} else if (!c->closing) {
+	} else if (e == ERR_CORRUPT && !c->closing) {
 		instance_quarantine(c, "install");
+	} else if (!c->closing) {
+		c->install_at_ms = loop_now_ms(c->env->loop) + INSTALL_RETRY_MS;
 	}
-	raft_free(config.base);
 	consensus_let_go(c);
+}
+
+/* A fetch has failed, and here is a leader: the same, or one that has come since. */
+static void install_again(struct consensus *c, const struct raft_wire *m)
+{
+	const struct raft_install_snapshot *s = &m->message.install_snapshot;
+	if (m->message.type == RAFT_IO_INSTALL_SNAPSHOT && s->last_index > c->install.index) {
+		raft_configuration_close(&c->install_config);
+		raft_config_copy(&s->conf, &c->install_config);
+		c->install_config_index = s->conf_index;
+		c->install.index = s->last_index;
+		c->install.term = s->last_term;
+		c->install.next_offset = (int64_t)get_u64be(s->data.base);
+	}
+	mem_free(c->install_address);
+	c->install_address = mem_text(m->address.at, m->address.len);
+	c->install.from = m->from;
+	c->install_at_ms = 0;
+	c->under_way++;
+	c->fsm.install(c->fsm_arg, &c->install);
+}
+
+/* While log and rows are fetched there is no instance. The leader is told that somebody is here,
+ * and nothing else (it acknowledges index 0): so it goes on leading if it needs this voter for
+ * that, and knows that the snapshot was not lost. */
+static void receive_installing(struct consensus *c, const struct raft_wire *m)
+{
+	bool append = m->message.type == RAFT_IO_APPEND_ENTRIES;
+	if (!append && m->message.type != RAFT_IO_INSTALL_SNAPSHOT)
+		return;
+	uint64_t ours = plog_marks(c->log)->term;
+	uint64_t term = append ? m->message.append_entries.term : m->message.install_snapshot.term;
+	if (term < ours)
+		return;
+	if (c->install_at_ms != 0 && loop_now_ms(c->env->loop) >= c->install_at_ms) {
+		c->install_leader_term = term;
+		install_again(c, m);
+	}
+	if (!append || term != ours || c->marks_pending > 0 || !c->net)
+		return;
+	struct address to = address_of(m->address);
+	struct raft_message answer = {.type = RAFT_IO_APPEND_ENTRIES_RESULT,
+		.server_id = m->from,
+		.server_address = to.text};
+	answer.append_entries_result.term = ours;
+	raft_send(c, &answer);
 }
 
 /* --- in --- */
@@ -270,7 +338,7 @@ static void hold(struct consensus *c, struct raft_wire *m)
 	list_push_back(&c->held, &h->node);
 }
 
-/* A peer that installs answers nothing, so one that refuses a heartbeat does not install: the
+/* A peer that installs refuses nothing, so one that refuses a heartbeat does not install: the
  * snapshot was lost on the way. The core would wait for its time-out, a minute; told so it sends it
  * again. */
 static void notice_lost_snapshot(const struct consensus *c, uint64_t from, struct raft_message *m)
@@ -314,6 +382,7 @@ static bool deliver(struct consensus *c, struct raft_wire *m)
 			copy.server_id = m->from;
 			copy.server_address = from.text;
 			notice_lost_snapshot(c, m->from, &copy);
+			guard_correct(&c->guard, loop_now_ms(c->env->loop), &copy);
 			c->recv(&c->io, &copy);
 			if (m->message.type == RAFT_IO_APPEND_ENTRIES_RESULT)
 				out_heard(c, m->from, copy.append_entries_result.rejected > 0);
@@ -332,6 +401,9 @@ enum err consensus_receive(struct consensus *c, struct slice frame)
 		return e;
 	/* A replica that was wiped comes back under another id: what is for the old one is void. */
 	if (!c->raft || c->closing || m.group != plog_group(c->log) || m.to != c->replica) {
+		if (c->phase == PHASE_INSTALLING && !c->closing && m.group == plog_group(c->log) &&
+			m.to == c->replica)
+			receive_installing(c, &m);
 		raft_wire_fini(&m);
 		return OK;
 	}

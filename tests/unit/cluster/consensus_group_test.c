@@ -1,0 +1,444 @@
+/* Groups of several on a network that works: how soon followers apply, how much a leader sends, how
+ * long a group is without a leader, what happens while a snapshot is fetched. */
+#include <stdlib.h>
+#include "tests/unit/cluster/consensus_net.h"
+
+static int at_of(const struct rep *r)
+{
+	return (int)(r->id & 15);
+}
+
+static struct rep *begin(int n)
+{
+	random_seed(11);
+	net_init(n);
+	for (int i = 1; i <= n; i++)
+		net_start(i, n);
+	struct rep *lead = net_elect();
+	net_run(400);
+	return lead;
+}
+
+/* One entry at a time, with long pauses. */
+START_TEST(followers_apply_without_a_heartbeat)
+{
+	struct rep *lead = begin(3);
+	int worst = 0;
+	for (int i = 0; i < 50; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		uint64_t index = plog_last_index(lead->log);
+		int committed = 0, everywhere = 0;
+		for (int ms = 1; everywhere == 0 && ms < 200; ms++) {
+			net_ms();
+			if (!committed && lead->applied >= index)
+				committed = ms;
+			bool all = true;
+			for (int k = 1; k <= 3; k++)
+				all = all && W.rep[k].applied >= index;
+			if (all)
+				everywhere = ms;
+		}
+		ck_assert_int_gt(committed, 0);
+		if (everywhere - committed > worst)
+			worst = everywhere - committed;
+		net_run(37);
+	}
+	/* A hop, and the slower follower's disk. */
+	ck_assert_int_le(worst, N.latency_ms + N.sync_ms + 1);
+}
+END_TEST
+
+/* A follower whose disk is slow keeps the newest mark and applies when its append is through. */
+START_TEST(a_mark_waits_for_the_append)
+{
+	struct rep *lead = begin(3), *slow = &W.rep[at_of(lead) % 3 + 1];
+	slow->slow = true;
+	ck_assert_int_eq(rep_propose(lead), OK);
+	net_run(10);
+	ck_assert_int_eq(rep_propose(lead), OK);
+	net_run(10);
+	uint64_t last = plog_last_index(lead->log);
+	ck_assert_uint_eq(lead->applied, last);
+	ck_assert_uint_lt(slow->applied, last - 1);
+	N.lose = NULL;
+	W.cut[at_of(lead)][at_of(slow)] = true; /* no heartbeat comes to its help */
+	slow->loop.now_ms = W.now_ms;
+	rep_sync(slow);
+	ck_assert_uint_eq(slow->applied, last);
+	ck_assert_uint_eq(slow->c->mark.term, 0);
+}
+END_TEST
+
+START_TEST(entries_of_a_turn_are_one_message)
+{
+	struct rep *lead = begin(3);
+	uint64_t frames = N.frames;
+	struct value *v[20];
+	for (int i = 0; i < 20; i++) { /* without a turn between */
+		uint8_t at[8] = {0};
+		struct slice s;
+		v[i] = mem_new(sizeof *v[i]);
+		put_u32be(at, W.next_value++);
+		ck_assert_int_eq(slice_copy(bytes_of(at, sizeof at), &s), OK);
+		v[i]->p.entry = entry_new(&s, 1);
+		v[i]->p.entry->head.count = 1;
+		v[i]->p.done = value_done;
+		v[i]->r = lead;
+		ck_assert_int_eq(consensus_propose(lead->c, &v[i]->p), OK);
+	}
+	ck_assert_uint_eq(N.frames, frames);
+	rep_turn(lead);
+	ck_assert_uint_eq(N.frames, frames + 2);
+	net_run(20);
+	for (int k = 1; k <= 3; k++)
+		ck_assert_uint_eq(W.rep[k].applied, plog_last_index(lead->log));
+}
+END_TEST
+
+/* --- the window --- */
+
+static void propose_large(struct rep *lead, size_t size)
+{
+	struct value *v = mem_new(sizeof *v);
+	struct chunk *c = chunk_try(size);
+	memset(c->data, 0, size);
+	put_u32be(c->data, W.next_value++);
+	struct slice s = slice_of(c, bytes_of(c->data, size));
+	chunk_unref(c);
+	v->p.entry = entry_new(&s, 1);
+	v->p.entry->head.count = 1;
+	v->p.done = value_done;
+	v->r = lead;
+	if (consensus_propose(lead->c, &v->p) != OK) {
+		entry_unref(v->p.entry);
+		mem_free(v);
+	}
+	rep_turn(lead);
+}
+
+static int silent;
+static bool to_silent(const struct frame *f)
+{
+	return f->to == silent && f->bytes.bytes.len > 100000;
+}
+
+/* A follower that answers nothing is not sent more than a window, and that not again and again. */
+START_TEST(what_is_on_the_way_to_a_peer_is_bounded)
+{
+	struct rep *lead = begin(3), *slow = &W.rep[at_of(lead) % 3 + 1];
+	W.o.inflight_bytes_max = 64 << 20;
+	lead->c->o.inflight_bytes_max = 64 << 20;
+	slow->slow = true;
+	net_run(100);
+	uint64_t before = N.bytes;
+	for (int i = 0; i < 100; i++) {
+		propose_large(lead, 200000);
+		net_run(5);
+	}
+	net_run(300);
+	uint64_t sent = N.bytes - before; /* 20 MB to the other one, a window or two to this one */
+	ck_assert_uint_ge(sent, 20000000);
+	ck_assert_uint_le(sent, 32000000);
+	slow->slow = false;
+	net_run(1500);
+	for (int k = 1; k <= 3; k++)
+		ck_assert_uint_eq(W.rep[k].applied, plog_last_index(lead->log));
+	ck_assert_ptr_eq(net_leader(), lead);
+}
+END_TEST
+
+/* Frames that are lost are sent again, once the peer has refused what follows. */
+START_TEST(what_was_lost_is_sent_again)
+{
+	struct rep *lead = begin(3);
+	lead->c->o.inflight_bytes_max = 64 << 20;
+	silent = at_of(lead) % 3 + 1;
+	N.lose = to_silent;
+	for (int i = 0; i < 20; i++) {
+		propose_large(lead, 200000);
+		net_run(5);
+	}
+	ck_assert_uint_lt(W.rep[silent].applied, lead->applied);
+	N.lose = NULL;
+	net_run(1000);
+	for (int k = 1; k <= 3; k++)
+		ck_assert_uint_eq(W.rep[k].applied, plog_last_index(lead->log));
+	ck_assert_ptr_eq(net_leader(), lead);
+}
+END_TEST
+
+/* Entries that have left memory are read, a run at a time, until the peer has all. */
+START_TEST(a_peer_that_was_away_reads_cold_entries)
+{
+	struct rep *lead = begin(3);
+	int away = at_of(lead) % 3 + 1;
+	lead->log->hide_below = 4;
+	net_isolate(away, true);
+	for (int i = 0; i < 600; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		net_run(3);
+	}
+	net_isolate(away, false);
+	net_run(2500);
+	ck_assert_uint_eq(W.rep[away].applied, world_leader()->applied);
+	ck_assert_uint_ge(W.rep[away].applied, 600);
+}
+END_TEST
+
+/* --- leaders that are lost --- */
+
+enum { LOSSES = 200 };
+
+static int by_size(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* Milliseconds from the crash of a leader until another one is ready. */
+static int lose_leader(uint64_t seed, bool reset)
+{
+	random_seed(seed);
+	net_init(3);
+	N.sync_ms = 5;
+	for (int i = 1; i <= 3; i++)
+		net_start(i, 3);
+	struct rep *lead = net_elect();
+	net_run(500 + (int)(random_u64() % 500));
+	rep_crash(lead, 0);
+	int ms = 0;
+	for (; !net_leader() && ms < 10000; ms++) {
+		if (ms == 1 && reset)
+			for (int i = 1; i <= 3; i++)
+				if (W.rep[i].alive)
+					consensus_lost(W.rep[i].c, (uint32_t)(lead->id >> 32));
+		net_ms();
+	}
+	return ms;
+}
+
+static void measure(bool reset, int *median, int *worst)
+{
+	int ms[LOSSES];
+	for (int i = 0; i < LOSSES; i++)
+		ms[i] = lose_leader((uint64_t)i + 1, reset);
+	qsort(ms, LOSSES, sizeof ms[0], by_size);
+	*median = ms[LOSSES / 2];
+	*worst = ms[LOSSES - 1];
+	printf("leader lost, connections %s: next one ready after %d ms, 95 of 100 %d, worst %d\n",
+		reset ? "reset" : "silent", *median, ms[LOSSES * 95 / 100], *worst);
+}
+
+START_TEST(the_next_leader_comes_soon)
+{
+	int median, worst;
+	measure(false, &median, &worst);
+	ck_assert_int_lt(median, 760);
+	ck_assert_int_lt(worst, 1900);
+}
+END_TEST
+
+START_TEST(a_reset_connection_tells_that_the_leader_is_gone)
+{
+	int median, worst;
+	measure(true, &median, &worst);
+	ck_assert_int_lt(median, 200);
+	ck_assert_int_lt(worst, 1900);
+}
+END_TEST
+
+START_TEST(a_leader_that_only_lost_its_connection_stays)
+{
+	struct rep *lead = begin(3);
+	uint64_t term = consensus_term(lead->c);
+	for (int i = 0; i < 50; i++) {
+		int k = at_of(lead) % 3 + 1; /* one follower's connection */
+		consensus_lost(W.rep[k].c, (uint32_t)(lead->id >> 32));
+		net_run(400);
+		propose_large(lead, 8);
+	}
+	ck_assert_ptr_eq(net_leader(), lead);
+	ck_assert_uint_eq(consensus_term(lead->c), term);
+}
+END_TEST
+
+/* --- a disk that hangs --- */
+
+START_TEST(a_muted_leader_lets_go_of_its_callers)
+{
+	struct rep *lead = begin(3);
+	lead->slow = true; /* nothing is synced any more */
+	for (int i = 0; i < 10; i++)
+		ck_assert_int_eq(rep_propose(lead), OK);
+	ck_assert_int_eq(lead->lost, 0);
+	consensus_mute(lead->c, true);
+	struct rep *next = NULL;
+	int ms = 0;
+	for (; ms < 3000 && (!next || next == lead); ms++) {
+		net_ms();
+		next = net_leader();
+	}
+	ck_assert_ptr_ne(next, lead);
+	ck_assert_int_lt(ms, 1500);
+	net_run(700);
+	/* The followers had them: they are committed by the next leader, and the callers know no
+	 * more than that they may be. */
+	ck_assert_int_eq(lead->lost + lead->acked, 10);
+	ck_assert_int_eq(consensus_role(lead->c), ROLE_FOLLOWER);
+	lead->slow = false;
+	consensus_mute(lead->c, false);
+	net_run(1000);
+	for (int k = 1; k <= 3; k++)
+		ck_assert_uint_eq(W.rep[k].applied, net_leader()->applied);
+}
+END_TEST
+
+/* --- snapshots --- */
+
+static void snapshots(void)
+{
+	W.o.snapshot_threshold = 64;
+	W.o.snapshot_trailing = 32;
+}
+
+static struct consensus_install asked;
+static int asked_count;
+static void only_note(void *arg, const struct consensus_install *i)
+{
+	(void)arg;
+	asked = *i;
+	asked_count++;
+}
+
+/* The owner fetches for two minutes, fails, fetches again from whoever leads then. */
+START_TEST(a_fetch_may_take_minutes_and_fail)
+{
+	random_seed(11);
+	net_init(3);
+	snapshots();
+	for (int i = 1; i <= 3; i++)
+		net_start(i, 3);
+	struct rep *lead = net_elect();
+	int far = at_of(lead) % 3 + 1, third = far % 3 + 1;
+	W.rep[far].c->fsm.install = only_note;
+	net_isolate(far, true);
+	for (int i = 0; i < 400; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		net_run(3);
+	}
+	net_isolate(far, false);
+	net_run(2000);
+	ck_assert_int_eq(asked_count, 1);
+	ck_assert(consensus_installing(W.rep[far].c));
+	uint64_t frames = N.frames;
+	net_run(125000); /* past the library's time-out */
+	ck_assert_int_eq(asked_count, 1);
+	ck_assert_uint_lt((N.frames - frames) / 125, 40); /* a second: heartbeats, answers */
+	ck_assert_ptr_eq(net_leader(), lead);
+	/* The leader needs it to go on leading when the third is gone. */
+	uint64_t term = consensus_term(lead->c);
+	rep_crash(&W.rep[third], 0);
+	net_run(5000);
+	ck_assert_ptr_eq(net_leader(), lead);
+	ck_assert_uint_eq(consensus_term(lead->c), term);
+	net_start(third, 0);
+	net_run(1000);
+	/* It fails, and begins anew. */
+	W.rep[far].c->fsm.install = rep_install;
+	W.rep[far].loop.now_ms = W.now_ms;
+	consensus_installed(W.rep[far].c, ERR_UNAVAILABLE);
+	net_run(900);
+	ck_assert(consensus_installing(W.rep[far].c));
+	net_run(1500);
+	ck_assert(!consensus_installing(W.rep[far].c));
+	net_run(500);
+	ck_assert_uint_eq(W.rep[far].applied, net_leader()->applied);
+}
+END_TEST
+
+START_TEST(pinned_entries_are_kept)
+{
+	random_seed(11);
+	net_init(3);
+	snapshots();
+	for (int i = 1; i <= 3; i++)
+		net_start(i, 3);
+	struct rep *lead = net_elect();
+	for (int i = 0; i < 200; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		net_run(3);
+	}
+	ck_assert_uint_gt(consensus_keep_index(lead->c), 100);
+	consensus_pin(lead->c, true);
+	consensus_pin(lead->c, true);
+	uint64_t from = consensus_applied(lead->c);
+	for (int i = 0; i < 2000; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		net_run(3);
+		if (i == 500)
+			consensus_pin(lead->c, false); /* one still holds */
+	}
+	ck_assert_uint_le(consensus_keep_index(lead->c), from + 1);
+	consensus_pin(lead->c, false);
+	for (int i = 0; i < 10; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		net_run(3);
+	}
+	ck_assert_uint_gt(consensus_keep_index(lead->c), from + 1900);
+}
+END_TEST
+
+/* --- what is told of the group --- */
+
+START_TEST(peers_tell_who_is_in_sync)
+{
+	struct rep *lead = begin(3);
+	struct consensus_peer p[3];
+	int away = at_of(lead) % 3 + 1;
+	ck_assert_int_eq(rep_propose(lead), OK);
+	net_run(50);
+	ck_assert_int_eq(consensus_peers(lead->c, p, 3), 3);
+	for (int i = 0; i < 3; i++) {
+		ck_assert(p[i].in_sync);
+		ck_assert_int_eq(p[i].role, MEMBER_VOTER);
+		ck_assert_uint_eq(p[i].match_index, plog_last_index(lead->log));
+	}
+	ck_assert_uint_eq(consensus_commit(lead->c), plog_last_index(lead->log));
+	net_isolate(away, true);
+	net_run(700);
+	ck_assert_int_eq(consensus_peers(lead->c, p, 3), 3);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(p[i].in_sync, p[i].replica != W.rep[away].id);
+	ck_assert_int_eq(consensus_peers(W.rep[away % 3 + 1].c, p, 1), 3); /* writes one */
+	ck_assert(!consensus_changing(lead->c));
+}
+END_TEST
+
+START_TEST(addresses_are_replica_ids)
+{
+	struct rep *lead = begin(3);
+	struct consensus_change q = {
+		.kind = CHANGE_ADD_SPARE, .replica = 77, .address = "somewhere:7400"};
+	ck_assert_int_eq(consensus_change(lead->c, &q), ERR_INVALID);
+	ck_assert(!consensus_changing(lead->c));
+}
+END_TEST
+
+int main(void)
+{
+	TCase *tc = tcase_create("group");
+	tcase_add_test(tc, followers_apply_without_a_heartbeat);
+	tcase_add_test(tc, a_mark_waits_for_the_append);
+	tcase_add_test(tc, entries_of_a_turn_are_one_message);
+	tcase_add_test(tc, what_is_on_the_way_to_a_peer_is_bounded);
+	tcase_add_test(tc, what_was_lost_is_sent_again);
+	tcase_add_test(tc, a_peer_that_was_away_reads_cold_entries);
+	tcase_add_test(tc, the_next_leader_comes_soon);
+	tcase_add_test(tc, a_reset_connection_tells_that_the_leader_is_gone);
+	tcase_add_test(tc, a_leader_that_only_lost_its_connection_stays);
+	tcase_add_test(tc, a_muted_leader_lets_go_of_its_callers);
+	tcase_add_test(tc, a_fetch_may_take_minutes_and_fail);
+	tcase_add_test(tc, pinned_entries_are_kept);
+	tcase_add_test(tc, peers_tell_who_is_in_sync);
+	tcase_add_test(tc, addresses_are_replica_ids);
+	return net_main(tc, "group");
+}
