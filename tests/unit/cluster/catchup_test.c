@@ -1,0 +1,854 @@
+/* Catch-up between two stores of one process, with a stand-in for the peers: what is fetched is the
+ * source's state after one entry, whatever is lost, broken or crashes on the way. The source goes
+ * on writing meanwhile. */
+#include <check.h>
+#include <raft.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include "cluster/catchup_priv.h"
+#include "server/base/clock.h"
+#include "server/base/mem.h"
+#include "storage/keys.h"
+#include "storage/store_priv.h"
+
+enum { GROUP = 5, ROWS = 40, SOURCE_NODE = 1, TARGET_NODE = 2, ENTRIES = 60 };
+
+struct node {
+	struct store *store;
+	struct writer *writer;
+	struct plog_env env;
+	struct plog *log;
+	struct catchups *all;
+};
+
+static struct {
+	struct loops *loops;
+	struct workers *workers;
+	struct loop *loop;
+	struct node source, target;
+	struct catchup_settings settings;
+	struct catchup_source from;
+	struct catchup *fetch;
+	sem_t done;
+	enum err err;
+	uint64_t index_min;
+	/* the source */
+	uint64_t rows[ROWS], applied;
+	bool dirty[ROWS];
+	bool writing, leads;
+	struct loop_timer timer;
+	int pins, emptied;
+	size_t row_bytes;
+	/* the network */
+	int calls, chunks, log_chunks;
+	int lose_questions, lose_answers; /* one in so many */
+	int break_at, expire_at;          /* the how manyeth chunk; 0: none */
+	bool no_room;
+	struct peer_room *room;
+} T;
+
+/* --- stand-ins --- */
+
+struct peers {
+	int unused;
+};
+static peer_server server;
+static void *server_arg;
+
+void peers_serve(struct peers *p, enum peer_op op, peer_server fn, void *arg)
+{
+	(void)p;
+	ck_assert_int_eq(op, PEER_OP_CATCHUP);
+	server = fn;
+	server_arg = arg;
+}
+
+struct passing { /* a call on its way */
+	struct peer_request r;
+	struct peer_call *call;
+	struct slice answer;
+	enum err err;
+};
+
+static void passing_done(void *arg)
+{
+	struct passing *p = arg;
+	struct peer_call *c = p->call;
+
+	c->err = p->err;
+	c->answer = p->answer;
+	mem_free(p);
+	c->done(c);
+}
+
+static bool unlucky(int one_in)
+{
+	return one_in > 0 && random_u64() % (uint64_t)one_in == 0;
+}
+
+/* Flips a bit of a chunk (its checksum is right again for every other one). */
+static void spoil(struct slice *s)
+{
+	struct slice copy;
+	uint8_t *at;
+
+	ck_assert_int_eq(slice_copy(s->bytes, &copy), OK);
+	at = copy.chunk->data;
+	at[copy.bytes.len - 9] ^= 4;
+	slice_unref(s);
+	*s = copy;
+}
+
+void peer_answer(
+	struct peer_request *r, enum peer_lane lane, enum err e, struct slice *parts, int count)
+{
+	struct passing *p = list_entry(r, struct passing, r);
+
+	(void)lane;
+	ck_assert_int_le(count, 1);
+	slice_unref(&r->body);
+	p->err = e;
+	if (count == 1) {
+		p->answer = parts[0];
+		if (p->answer.bytes.at[0] == 1 && p->answer.bytes.len > 8 &&
+			get_u64be(p->answer.bytes.at + 8) == GROUP) {
+			T.chunks++;
+			T.log_chunks += p->answer.bytes.at[1] == CATCHUP_LOG;
+			if (T.chunks == T.break_at)
+				spoil(&p->answer);
+		}
+	}
+	if (unlucky(T.lose_answers)) {
+		slice_unref(&p->answer);
+		p->err = ERR_TIMEOUT;
+	}
+	loop_call(T.loop, passing_done, p);
+	if (T.chunks == T.expire_at && T.expire_at > 0) {
+		T.expire_at = 0;
+		catchups_end(T.source.all, GROUP, T.loop);
+	}
+}
+
+static void passing_arrive(void *arg)
+{
+	struct passing *p = arg;
+
+	server(server_arg, &p->r);
+}
+
+void peer_call(struct peers *peers, struct peer_call *c)
+{
+	struct passing *p = mem_new(sizeof *p);
+
+	T.calls++;
+	ck_assert_uint_eq(c->to, SOURCE_NODE);
+	ck_assert_uint_eq(c->group, GROUP);
+	ck_assert_int_eq(c->part_count, 1);
+	p->call = c;
+	p->r = (struct peer_request){.from = TARGET_NODE,
+		.op = c->op,
+		.group = c->group,
+		.loop = T.loop,
+		.body = c->parts[0],
+		.peers = peers};
+	if (!unlucky(T.lose_questions)) {
+		loop_call(T.loop, passing_arrive, p);
+		return;
+	}
+	slice_unref(&p->r.body);
+	p->err = ERR_UNKNOWN;
+	loop_call(T.loop, passing_done, p);
+}
+
+static void room_again(void *arg)
+{
+	struct peer_room *w = T.room;
+
+	(void)arg;
+	T.room = NULL;
+	if (w != NULL)
+		w->room(w);
+}
+
+bool peer_bulk_room(struct peers *p, uint32_t node, struct peer_room *w)
+{
+	(void)p;
+	ck_assert_uint_eq(node, TARGET_NODE);
+	if (!T.no_room)
+		return true;
+	T.room = w;
+	loop_call(T.loop, room_again, NULL);
+	return false;
+}
+
+void peer_room_cancel(struct peer_room *w)
+{
+	if (T.room == w)
+		T.room = NULL;
+}
+
+void consensus_pin(struct consensus *c, bool on)
+{
+	(void)c;
+	T.pins += on ? 1 : -1;
+	ck_assert_int_ge(T.pins, 0);
+}
+
+bool consensus_ready(const struct consensus *c)
+{
+	(void)c;
+	return T.leads;
+}
+
+/* As if it had caught up at once. */
+int consensus_peers(const struct consensus *c, struct consensus_peer *out, int max)
+{
+	(void)c;
+	ck_assert_int_gt(max, 1);
+	out[0] = (struct consensus_peer){.replica = 1ull << 32 | 1, .match_index = 1};
+	out[1] = (struct consensus_peer){
+		.replica = (uint64_t)TARGET_NODE << 32 | 7, .match_index = UINT64_MAX};
+	return 2;
+}
+
+/* --- stores that stop taking writes --- */
+
+static struct store_ops freezing;
+static const struct store_ops *real;
+static _Atomic int writes_left; /* of the target; below 0: no limit */
+
+static enum err freezing_write(struct store *s, struct store_batch *b)
+{
+	int left = atomic_load(&writes_left);
+
+	if (left == 0)
+		return OK;
+	if (left > 0)
+		atomic_store(&writes_left, left - 1);
+	return real->write(s, b);
+}
+
+/* --- nodes --- */
+
+static void node_up(struct node *n)
+{
+	n->writer = writer_new(n->store, T.loops);
+	n->env = (struct plog_env){.loop = T.loop,
+		.store = n->store,
+		.lane = writer_lane(n->writer, T.loop),
+		.cache = tail_cache_new(1 << 20),
+		.workers = T.workers};
+	n->all = catchups_new(&T.settings, NULL, T.loops);
+	ck_assert_int_eq(plog_open(&n->env, GROUP, FAMILY_LOG_DAYS, &n->log), OK);
+}
+
+static const struct catchup_source *find(void *arg, uint64_t group)
+{
+	(void)arg;
+	return group == GROUP && T.leads ? &T.from : NULL;
+}
+
+static void write_back(void *arg)
+{
+	uint8_t key[32], number[8];
+	uint8_t *value = mem_new(T.row_bytes);
+
+	(void)arg;
+	for (int i = 0; i < ROWS; i++) {
+		struct bytes parts[2] = {bytes_of(number, 8), bytes_of(value, T.row_bytes)};
+		uint8_t name = (uint8_t)i;
+		size_t len = key_row(GROUP, 1 + (uint8_t)(i % 2), bytes_of(&name, 1), key);
+
+		if (!T.dirty[i])
+			continue;
+		T.dirty[i] = false;
+		put_u64be(number, T.rows[i]);
+		lane_put(T.source.env.lane, FAMILY_ROWS, bytes_of(key, len), parts, 2);
+	}
+	mem_free(value);
+	plog_mark_applied(T.source.log, T.applied, 2);
+}
+
+/* One entry, applied at once: it sets a row. */
+static void append(size_t bytes)
+{
+	struct chunk *c = chunk_try(bytes);
+	struct slice s = {c, bytes_of(c->data, bytes)};
+	uint64_t index = plog_last_index(T.source.log) + 1;
+	struct entry *e;
+
+	memset(c->data, (int)index, bytes);
+	e = entry_new(&s, 1);
+	e->head.term = 2;
+	e->head.count = 1 + (uint32_t)(index % 3);
+	e->head.hlc = (int64_t)index;
+	plog_append(T.source.log, e, (int64_t)index);
+	entry_unref(e);
+	T.applied = index;
+	T.rows[index % ROWS] = index;
+	T.dirty[index % ROWS] = true;
+	plog_applied(T.source.log, index);
+}
+
+static void go_on_writing(struct loop_timer *t)
+{
+	append(20000);
+	if (plog_last_index(T.source.log) % 7 == 0)
+		write_back(NULL);
+	if (T.writing && plog_last_index(T.source.log) < 2000)
+		loop_timer_set(t, 1);
+}
+
+/* --- calls to the loop --- */
+
+struct call {
+	void (*fn)(void *arg);
+	void *arg;
+};
+static void call_run(void *arg)
+{
+	struct call *c = arg;
+
+	c->fn(c->arg);
+	sem_post(&T.done);
+}
+static void wait_done(void)
+{
+	while (sem_wait(&T.done) != 0)
+		;
+}
+static void on_loop(void (*fn)(void *arg), void *arg)
+{
+	struct call c = {fn, arg};
+
+	loop_call(T.loop, call_run, &c);
+	wait_done();
+}
+static void durable_run(struct durable *d)
+{
+	(void)d;
+	sem_post(&T.done);
+}
+static void ask_durable(void *arg)
+{
+	static struct durable d;
+
+	d = (struct durable){.done = durable_run};
+	lane_when_durable(((struct node *)arg)->env.lane, &d);
+}
+static void wait_durable(struct node *n)
+{
+	on_loop(ask_durable, n);
+	wait_done();
+}
+
+static void fill(void *arg)
+{
+	struct raft_configuration conf;
+	struct raft_buffer b;
+
+	raft_configuration_init(&conf);
+	ck_assert_int_eq(raft_configuration_add(&conf, 1ull << 32 | 1, "1", RAFT_VOTER), 0);
+	ck_assert_int_eq(raft_configuration_encode(&conf, &b), 0);
+	for (int i = 0; i < ENTRIES; i++)
+		append(*(size_t *)arg + (size_t)i);
+	plog_mark_config(T.source.log, 1, bytes_of(b.base, b.len));
+	write_back(NULL);
+	raft_free(b.base);
+	raft_configuration_close(&conf);
+}
+
+static void old_target(void *arg)
+{
+	(void)arg;
+	plog_mark_term_vote(T.target.log, 9, 4);
+	for (int i = 0; i < 3; i++) {
+		struct slice s;
+		struct entry *e;
+
+		ck_assert_int_eq(slice_copy(bytes_text("old entry"), &s), OK);
+		e = entry_new(&s, 1);
+		e->head.term = 1;
+		e->head.count = 1;
+		plog_append(T.target.log, e, 1);
+		entry_unref(e);
+	}
+	plog_mark_config(T.target.log, 1, bytes_text("old"));
+	plog_mark_applied(T.target.log, 3, 1);
+	plog_applied(T.target.log, 3);
+	uint8_t key[32];
+	size_t len = key_row(GROUP, 9, bytes_text("old"), key);
+	struct bytes value = bytes_text("row");
+	lane_put(T.target.env.lane, FAMILY_ROWS, bytes_of(key, len), &value, 1);
+}
+
+static void world(size_t entry_bytes)
+{
+	memset(&T, 0, sizeof T);
+	atomic_store(&writes_left, -1);
+	T.settings = (struct catchup_settings){0, 32 << 20};
+	T.row_bytes = 100;
+	T.leads = true;
+	sem_init(&T.done, 0, 0);
+	ck_assert_int_eq(store_open_mem(3, &T.source.store), OK);
+	ck_assert_int_eq(store_open_mem(4, &T.target.store), OK);
+	real = T.target.store->ops;
+	freezing = *real;
+	freezing.write = freezing_write;
+	T.target.store->ops = &freezing;
+	T.loops = loops_new(1);
+	T.loop = loops_at(T.loops, 0);
+	T.workers = workers_new(2);
+	node_up(&T.source);
+	node_up(&T.target);
+	T.from = (struct catchup_source){
+		.log = T.source.log, .env = &T.source.env, .write_back = write_back};
+	catchups_serve(T.source.all, find, NULL);
+	loop_timer_init(&T.timer, T.loop, go_on_writing);
+	loops_run(T.loops);
+	on_loop(fill, &entry_bytes);
+	on_loop(old_target, NULL);
+	wait_durable(&T.source);
+	wait_durable(&T.target);
+}
+
+static void close_logs(void *arg)
+{
+	(void)arg;
+	loop_timer_cancel(&T.timer);
+	catchups_end(T.source.all, GROUP, T.loop);
+	ck_assert_int_eq(T.pins, 0);
+	plog_close(T.source.log);
+	plog_close(T.target.log);
+}
+
+static void all_down(void)
+{
+	on_loop(close_logs, NULL);
+	workers_free(T.workers);
+	loops_stop(T.loops);
+	writer_stop(T.source.writer);
+	writer_stop(T.target.writer);
+	ck_assert_int_eq(atomic_load(&T.source.all->out.memory.held), 0);
+	ck_assert_int_eq(atomic_load(&T.target.all->in.memory.held), 0);
+	catchups_free(T.source.all);
+	catchups_free(T.target.all);
+	loops_free(T.loops);
+	writer_free(T.source.writer);
+	writer_free(T.target.writer);
+	tail_cache_free(T.source.env.cache);
+	tail_cache_free(T.target.env.cache);
+}
+
+static void end_world(void)
+{
+	all_down();
+	store_close(T.source.store);
+	store_close(T.target.store);
+}
+
+/* The target's process ends, its disk keeps what was synced and maybe more; it comes back. */
+static void restart_target(void)
+{
+	all_down();
+	store_mem_crash(T.target.store);
+	atomic_store(&writes_left, -1);
+	T.loops = loops_new(1);
+	T.loop = loops_at(T.loops, 0);
+	T.workers = workers_new(2);
+	node_up(&T.source);
+	node_up(&T.target);
+	T.from = (struct catchup_source){
+		.log = T.source.log, .env = &T.source.env, .write_back = write_back};
+	catchups_serve(T.source.all, find, NULL);
+	loop_timer_init(&T.timer, T.loop, go_on_writing);
+	loops_run(T.loops);
+}
+
+static void fetched(void *arg, enum err e)
+{
+	(void)arg;
+	T.err = e;
+	T.fetch = NULL;
+	sem_post(&T.done);
+}
+static void emptied(void *arg)
+{
+	(void)arg;
+	T.emptied++;
+}
+
+static void start(void *arg)
+{
+	struct catchup_fetch f = {.group = GROUP,
+		.from = SOURCE_NODE,
+		.index_min = T.index_min,
+		.env = &T.target.env,
+		.log = T.target.log,
+		.emptied = emptied,
+		.done = fetched};
+
+	(void)arg;
+	T.fetch = catchup_start(T.target.all, &f);
+	if (T.writing)
+		loop_timer_set(&T.timer, 1);
+}
+
+static enum err fetch(void)
+{
+	on_loop(start, NULL);
+	wait_done();
+	return T.err;
+}
+
+/* --- what must be --- */
+
+static struct store_iter *walk(struct node *n, enum store_family f, uint64_t to_index)
+{
+	struct group_key from = key_group(GROUP);
+	struct entry_key to = key_entry(GROUP, to_index);
+
+	return store_iter_new(n->store, NULL, f, KEY_BYTES(from), KEY_BYTES(to), true);
+}
+
+static int same(enum store_family f, uint64_t last)
+{
+	struct store_iter *a = walk(&T.source, f, last + 1), *b = walk(&T.target, f, UINT64_MAX);
+	int count = 0;
+
+	for (; store_iter_valid(a) && store_iter_valid(b); count++) {
+		ck_assert(bytes_equal(store_iter_key(a), store_iter_key(b)));
+		ck_assert(bytes_equal(store_iter_value(a), store_iter_value(b)));
+		store_iter_step(a);
+		store_iter_step(b);
+	}
+	ck_assert(!store_iter_valid(a));
+	ck_assert(!store_iter_valid(b));
+	ck_assert_int_eq(store_iter_free(a), OK);
+	ck_assert_int_eq(store_iter_free(b), OK);
+	return count;
+}
+
+/* Rows are those after entry `last`: each the newest index that set it. */
+static void rows_are_after(uint64_t last)
+{
+	struct group_key from = key_group(GROUP), to = key_group(GROUP + 1);
+	struct store_iter *i = store_iter_new(
+		T.target.store, NULL, FAMILY_ROWS, KEY_BYTES(from), KEY_BYTES(to), true);
+	int count = 0;
+
+	for (; store_iter_valid(i); store_iter_step(i), count++) {
+		struct bytes key = store_iter_key(i), value = store_iter_value(i);
+		uint64_t row = key.at[9], newest = last - (last + ROWS - row) % ROWS;
+
+		ck_assert_uint_eq(key.len, 10);
+		ck_assert_uint_eq(value.len, 8 + T.row_bytes);
+		ck_assert_uint_eq(get_u64be(value.at), newest);
+	}
+	ck_assert_int_eq(store_iter_free(i), OK);
+	ck_assert_int_eq(count, ROWS);
+}
+
+static void target_is_whole(void)
+{
+	const struct plog_marks *m = plog_marks(T.target.log);
+
+	ck_assert(!m->seeding);
+	ck_assert_uint_eq(m->term, 9);
+	ck_assert_uint_eq(m->vote, 4);
+	ck_assert_uint_ge(m->applied_index, ENTRIES);
+	ck_assert_uint_eq(plog_last_index(T.target.log), m->applied_index);
+	ck_assert_uint_eq(m->config_index, 1);
+	ck_assert(bytes_equal(m->config.bytes, plog_marks(T.source.log)->config.bytes));
+	ck_assert_uint_eq(m->first_index, plog_marks(T.source.log)->first_index);
+	ck_assert_int_eq(m->first_offset, plog_marks(T.source.log)->first_offset);
+	ck_assert_int_eq(
+		same(FAMILY_IDX, m->applied_index), (int)(m->applied_index - m->first_index + 1));
+	same(FAMILY_LOG_DAYS, m->applied_index);
+	rows_are_after(m->applied_index);
+}
+
+static void target_is_old(void)
+{
+	const struct plog_marks *m = plog_marks(T.target.log);
+
+	ck_assert(!m->seeding);
+	ck_assert_uint_eq(m->term, 9);
+	ck_assert_uint_eq(m->applied_index, 3);
+	ck_assert_uint_eq(plog_last_index(T.target.log), 3);
+	ck_assert(bytes_equal(m->config.bytes, bytes_text("old")));
+}
+
+static void target_is_nothing(void)
+{
+	const struct plog_marks *m = plog_marks(T.target.log);
+
+	ck_assert(m->seeding);
+	ck_assert_uint_ge(m->seeding_index, ENTRIES);
+	ck_assert_uint_eq(m->term, 9);
+	ck_assert_uint_eq(m->vote, 4);
+	ck_assert_uint_eq(m->applied_index, 0);
+	ck_assert_uint_eq(plog_last_index(T.target.log), 0);
+}
+
+static const size_t sizes[] = {0, 100, 50000, 300000};
+
+START_TEST(fetches_all)
+{
+	world(sizes[_i]);
+	T.row_bytes = _i == 2 ? 300000 : 5000;
+	T.no_room = _i % 2;
+	memset(T.dirty, 1, sizeof T.dirty);
+	T.index_min = ENTRIES;
+	ck_assert_int_eq(fetch(), OK);
+	target_is_whole();
+	ck_assert_int_eq(T.emptied, 1);
+	ck_assert_int_le(T.chunks, 2 + ENTRIES + ROWS);
+	end_world();
+}
+END_TEST
+
+START_TEST(fetches_while_the_source_writes)
+{
+	world(30000);
+	T.writing = true;
+	T.lose_answers = _i * 4;
+	T.lose_questions = _i * 5;
+	random_seed((uint64_t)_i + 11);
+	ck_assert_int_eq(fetch(), OK);
+	T.writing = false;
+	wait_durable(&T.source);
+	target_is_whole();
+	end_world();
+}
+END_TEST
+
+static void trim(void *arg)
+{
+	(void)arg;
+	plog_trim(T.source.log, 40, 1000);
+}
+
+START_TEST(begins_where_the_source_begins)
+{
+	world(10000);
+	on_loop(trim, NULL);
+	while (plog_marks(T.source.log)->first_index == 1)
+		wait_durable(&T.source);
+	wait_durable(&T.source);
+	ck_assert_int_eq(fetch(), OK);
+	ck_assert_uint_gt(plog_marks(T.target.log)->first_index, 1);
+	target_is_whole();
+	end_world();
+}
+END_TEST
+
+START_TEST(keeps_entries_when_the_session_is_lost)
+{
+	int whole;
+
+	world(100000);
+	T.row_bytes = 20000;
+	memset(T.dirty, 1, sizeof T.dirty);
+	ck_assert_int_eq(fetch(), OK);
+	whole = T.log_chunks;
+	ck_assert_int_gt(whole, 10);
+	T.chunks = T.log_chunks = 0;
+	T.expire_at = _i == 0 ? whole / 2 : whole + 1; /* in the log, in the rows */
+	ck_assert_int_eq(fetch(), OK);
+	ck_assert_int_eq(T.expire_at, 0);
+	ck_assert_int_le(T.log_chunks, whole + 1);
+	ck_assert_int_eq(T.emptied, 3);
+	target_is_whole();
+	end_world();
+}
+END_TEST
+
+/* Every write of the target but the first _i is lost; then the machine comes back. */
+START_TEST(survives_a_crash_anywhere)
+{
+	bool old, whole;
+
+	world(60000);
+	atomic_store(&writes_left, _i);
+	ck_assert_int_eq(fetch(), OK); /* as it thinks */
+	restart_target();
+	old = !plog_marks(T.target.log)->seeding && plog_last_index(T.target.log) == 3;
+	whole = !plog_marks(T.target.log)->seeding && !old;
+	if (old)
+		target_is_old();
+	else if (whole)
+		target_is_whole();
+	else
+		target_is_nothing();
+	ck_assert(_i > 0 || old);
+	ck_assert(_i < 20 || whole);
+	if (!whole) {
+		ck_assert_int_eq(fetch(), OK);
+		target_is_whole();
+	}
+	end_world();
+}
+END_TEST
+
+START_TEST(refuses_what_is_broken)
+{
+	world(100000);
+	T.break_at = 1 + _i * 3;
+	ck_assert_int_eq(fetch(), ERR_CORRUPT);
+	ck_assert_int_eq(T.break_at, T.chunks);
+	target_is_nothing();
+	ck_assert_int_eq(fetch(), OK);
+	target_is_whole();
+	end_world();
+}
+END_TEST
+
+START_TEST(leaves_the_old_state_when_nobody_serves)
+{
+	world(100);
+	T.leads = false;
+	ck_assert_int_eq(fetch(), ERR_NOTLEADER);
+	ck_assert_int_eq(T.emptied, 0);
+	target_is_old();
+	end_world();
+}
+END_TEST
+
+static void cancel(void *arg)
+{
+	(void)arg;
+	catchup_cancel(T.fetch);
+}
+static void look(void *arg)
+{
+	ck_assert(catchup_progress(T.fetch, arg));
+}
+
+START_TEST(can_be_cancelled)
+{
+	struct catchup_view v = {0};
+
+	world(100000);
+	T.settings.rate_bytes = 1 << 20; /* slow enough to be in the middle */
+	on_loop(start, NULL);
+	while (v.bytes < 500000)
+		on_loop(look, &v);
+	ck_assert_uint_eq(v.group, GROUP);
+	ck_assert_uint_eq(v.from, SOURCE_NODE);
+	ck_assert_int_gt(v.bytes_total, ENTRIES * 100000);
+	on_loop(cancel, NULL);
+	T.settings.rate_bytes = 0;
+	target_is_nothing();
+	ck_assert_int_eq(fetch(), OK);
+	target_is_whole();
+	end_world();
+}
+END_TEST
+
+/* With no memory left sessions are refused, and the fetch waits for it. */
+struct holding {
+	struct loop_timer timer;
+	int looks;
+};
+static void release_fire(struct loop_timer *t)
+{
+	struct holding *h = list_entry(t, struct holding, timer);
+
+	ck_assert_int_le(atomic_load(&T.source.all->out.memory.held), 1 << 20);
+	ck_assert(!plog_marks(T.target.log)->seeding);
+	catchup_let_go(&T.source.all->out.memory, 1 << 20);
+	h->looks++;
+}
+static void hold_all(void *arg)
+{
+	struct holding *h = arg;
+
+	ck_assert(catchup_hold(&T.source.all->out.memory, 1 << 20, 1 << 20));
+	loop_timer_init(&h->timer, T.loop, release_fire);
+	loop_timer_set(&h->timer, 300);
+}
+
+START_TEST(waits_for_memory)
+{
+	struct holding h = {.looks = 0};
+
+	world(1000);
+	T.settings.memory_bytes = 2 << 20;
+	on_loop(hold_all, &h);
+	ck_assert_int_eq(fetch(), OK);
+	ck_assert_int_eq(h.looks, 1);
+	target_is_whole();
+	end_world();
+}
+END_TEST
+
+/* --- budgets --- */
+
+START_TEST(a_bucket_gives_no_more_than_its_rate)
+{
+	struct catchup_bucket b = {0};
+	int64_t now = 1000000, rate = 1 << 20, taken = 0, refused = 0, latest = 0;
+
+	for (int i = 0; i < 10000; i++) {
+		int64_t wait = catchup_bucket_take(&b, now, 64 << 10, rate);
+
+		now += 10000; /* asked for 6.25 times the rate */
+		if (wait < 0) {
+			refused++;
+			continue;
+		}
+		ck_assert_int_le(wait, CATCHUP_WAIT_MS_MAX * 1000);
+		/* It goes when it says: by then no more has gone than the rate allows. */
+		latest = now - 10000 + wait;
+		ck_assert_int_le(taken, (latest - 1000000) * rate / 1000000 + 1);
+		taken += 64 << 10;
+	}
+	ck_assert_int_gt(refused, 8000);
+	ck_assert_int_gt(taken, 99 * rate);
+	catchup_bucket_correct(&b, -(1 << 20), rate);
+	ck_assert_int_eq(catchup_bucket_take(&b, now, 1, 0), 0);
+}
+END_TEST
+
+START_TEST(memory_is_bounded_but_one_thing_fits)
+{
+	struct catchup_memory m = {0};
+
+	ck_assert(catchup_hold(&m, 5000, 1000));
+	ck_assert(!catchup_hold(&m, 1, 1000));
+	catchup_let_go(&m, 5000);
+	for (int i = 0; i < 10; i++)
+		ck_assert(catchup_hold(&m, 100, 1000));
+	ck_assert(!catchup_hold(&m, 1, 1000));
+	ck_assert_int_eq(atomic_load(&m.held), 1000);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *s = suite_create("catchup");
+	TCase *tc = tcase_create("catchup");
+	SRunner *sr;
+	int failed;
+
+	metric_register(&catchup_metrics);
+	tcase_set_timeout(tc, 60);
+	tcase_add_loop_test(tc, fetches_all, 0, 4);
+	tcase_add_loop_test(tc, fetches_while_the_source_writes, 0, 3);
+	tcase_add_test(tc, begins_where_the_source_begins);
+	tcase_add_loop_test(tc, keeps_entries_when_the_session_is_lost, 0, 2);
+	tcase_add_loop_test(tc, survives_a_crash_anywhere, 0, 21);
+	tcase_add_loop_test(tc, refuses_what_is_broken, 0, 3);
+	tcase_add_test(tc, leaves_the_old_state_when_nobody_serves);
+	tcase_add_test(tc, can_be_cancelled);
+	tcase_add_test(tc, waits_for_memory);
+	tcase_add_test(tc, a_bucket_gives_no_more_than_its_rate);
+	tcase_add_test(tc, memory_is_bounded_but_one_thing_fits);
+	suite_add_tcase(s, tc);
+	sr = srunner_create(s);
+	srunner_run_all(sr, CK_ENV);
+	failed = srunner_ntests_failed(sr);
+	srunner_free(sr);
+	return failed != 0;
+}
