@@ -5,6 +5,7 @@
 # make bench      the measured table of README.md
 # make unit       unit tests only;  make fuzz  short fuzz runs;  make proto  real clients
 # make crash      kill -9 and dropped writes under load;  make faults  disks, damage, memory
+# make sim        clusters on virtual time: SEEDS=FIRST..LAST SIM_TRACE=1
 # make install    DESTDIR= PREFIX=
 # V=1 shows the commands.  MODE=release|asan|tsan|fuzz   BUILD=dir   ONLY="folders" (compile and unit-test a part)
 MODE  ?= release

@@ -44,4 +44,9 @@ SIM_OBJ := $(patsubst %.c,$(O)/%.o,$(wildcard tests/sim/*.c))
 $(SIM): $(SIM_OBJ) $(LIB)
 	$(SAY) '  LD $@'; $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 sim-bin: $(SIM)
+SEEDS ?= 1..20
+sim:
+	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) sim-bin
+	@SIM_JOBS=$(JOBS) $(BUILD)/release/tests/sim/sim $(SEEDS)
+.PHONY: sim sim-bin
 -include $(SIM_OBJ:.o=.d)

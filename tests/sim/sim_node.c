@@ -1,10 +1,11 @@
 /* The order of boot and end is server/main.c's; where that has doors there is nothing. What a crash
  * leaves behind stays in memory: a run ends with its process. */
 #include "tests/sim/sim_node.h"
-#include <ftw.h>
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "server/base/conf.h"
 #include "server/base/log.h"
@@ -18,13 +19,10 @@ struct sim_settings { /* of a life */
 	struct broker_conf broker;
 };
 
-static char folder[128];
-
 void sim_process_init(const char *dir)
 {
-	snprintf(folder, sizeof folder, "%s/sluice-sim-XXXXXX", dir);
-	if (mkdtemp(folder) == NULL) {
-		perror(folder);
+	if ((mkdir(dir, 0700) != 0 && errno != EEXIST) || chdir(dir) != 0) {
+		perror(dir);
 		exit(2);
 	}
 	metric_register(&storage_metrics);
@@ -32,17 +30,15 @@ void sim_process_init(const char *dir)
 	metric_register(&broker_metrics);
 }
 
-static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+/* What a disk that lies has lost the side file would tell of. */
+static void disk_lost(struct sim_machine *m)
 {
-	(void)st;
-	(void)kind;
-	(void)at;
-	return remove(path);
-}
+	char path[32];
 
-void sim_process_fini(void)
-{
-	(void)nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	sim_disk_crash(m);
+	snprintf(path, sizeof path, "%d/side", m->id);
+	if (sim_disk_of(m)->lies)
+		(void)unlink(path);
 }
 
 static void on_abort(struct sim_machine *m)
@@ -52,7 +48,7 @@ static void on_abort(struct sim_machine *m)
 	n->phase = SIM_DOWN;
 	n->crashes++;
 	n->ended(n);
-	sim_disk_crash(m);
+	disk_lost(m);
 }
 
 void sim_node_init(struct sim_node *n, int id, const struct sim_cluster_conf *c)
@@ -90,7 +86,7 @@ static void configure(struct sim_node *n)
 	setting(n, "node.name", "n%d", n->machine.id);
 	setting(n, "tables", "%d", n->cluster->tables);
 	setting(n, "stream.partitions", "%d", n->cluster->partitions);
-	setting(n, "data.dir", "%s/%d", folder, n->machine.id);
+	setting(n, "data.dir", "%d", n->machine.id);
 	setting(n, "disk.reserve", "1MiB");
 	setting(n, "storage.wal", "8MiB");
 	setting(n, "storage.tail_cache", "4MiB");
@@ -119,6 +115,7 @@ static void boot(void *arg)
 	if (e != OK)
 		sim_fail("n%d does not start: %s: %s", n->machine.id, err_text(e), why);
 	n->sessions = sessions_new(n->broker, n->loops);
+	n->wire(n);
 	loops_run(n->loops);
 	broker_start(n->broker);
 	n->phase = SIM_RUNNING;
@@ -144,7 +141,7 @@ void sim_node_crash(struct sim_node *n)
 	n->crashes++;
 	n->ended(n);
 	sim_machine_stop(&n->machine);
-	sim_disk_crash(&n->machine);
+	disk_lost(&n->machine);
 }
 
 static void stopped(void *arg)

@@ -25,6 +25,7 @@ struct sim_node {
 	struct node *node;
 	struct broker *broker;
 	struct sessions *sessions;
+	void (*wire)(struct sim_node *n);  /* before its loops run */
 	void (*began)(struct sim_node *n); /* running: loads may begin */
 	void (*ended)(
 		struct sim_node *n); /* crashed or closed: told before anything else happens */
@@ -37,8 +38,7 @@ void sim_node_start(struct sim_node *n);
 void sim_node_crash(struct sim_node *n);
 /* A clean end, which takes its time. */
 void sim_node_stop(struct sim_node *n);
-/* Once per process. */
+/* Once per process, which from then on is in that folder. */
 void sim_process_init(const char *dir);
-void sim_process_fini(void);
 
 #endif

@@ -1,0 +1,37 @@
+/* What must be true, whatever happens. It watches every entry that any replica of any node applies
+ * and who leads, keeps the one history that all of them must agree with, and hears from the loads
+ * what was acknowledged. */
+#ifndef SIM_CHECK_H
+#define SIM_CHECK_H
+#include "tests/sim/sim_node.h"
+
+/* A record of a load: in its value, so that it is known again wherever it turns up. */
+enum { CHECK_VALUE_BYTES = 28 };
+struct check_value {
+	uint64_t op;       /* its number, from check_op_new */
+	uint32_t producer; /* 0: may be there twice; else once, and in the order of sequence */
+	uint32_t sequence;
+	uint32_t topic;
+};
+void check_value_write(const struct check_value *v, uint8_t *out);
+bool check_value_read(struct bytes in, struct check_value *out);
+
+uint64_t check_op_new(void);
+/* Told OK: that record is in the log of that group at that offset, for ever. */
+void check_acked(uint64_t op, uint64_t group, int64_t offset);
+bool check_is_acked(uint64_t op);
+uint64_t check_ops(void); /* numbers given */
+uint64_t check_acked_count(void);
+
+/* Watches from now on; before its loops run. */
+void check_wire(struct sim_node *n);
+void check_node_gone(struct sim_node *n);
+
+/* The end: everything is healed, nothing is proposed any more. Whether all replicas say the same
+ * now (else wait some more; why says what does not). */
+bool check_converged(struct sim_node *nodes, int count, char *why, size_t why_size);
+/* Compares all that is stored, and all that was acknowledged, with the history. */
+void check_final(struct sim_node *nodes, int count);
+uint64_t check_entries(void); /* in the history */
+
+#endif

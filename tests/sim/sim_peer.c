@@ -1,0 +1,905 @@
+/* cluster/peer.h over the simulated network. As in the product each loop of a node has a connection
+ * of its own to every other node, which carries what the dialer sends: frames of one connection
+ * keep their order, those of different ones overtake each other. A cut stalls a connection, as TCP
+ * would, until it heals or the connection is given up; then what was on its way is lost, never
+ * delivered later. Bytes are copied on the way: machines share no memory. */
+#include "cluster/peer.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include "server/base/mem.h"
+#include "tests/sim/sim_net.h"
+
+enum {
+	BULK_ROOM_BYTES = 1 << 20,
+	BACKOFF_MS_MIN = 100,
+	BACKOFF_MS_MAX = 2000,
+	GIVE_UP_US_MIN = 1 * SIM_S,
+	GIVE_UP_US_MAX = 4 * SIM_S,
+	POLL_US = 50 * SIM_MS, /* for cuts and silent peers */
+	LATE_US_MAX = 500 * SIM_MS,
+	BYTES_A_US = 200,
+	QUEUE_BYTES_MAX = 64 << 20,
+	CALL_HEAD = 24
+};
+
+struct parcel { /* a frame on its way */
+	struct parcel *next;
+	struct conn_out *conn;
+	uint64_t epoch; /* of the connection; 0: it does not matter any more */
+	enum peer_lane lane;
+	enum peer_kind kind;
+	uint64_t group;
+	struct slice body;
+};
+
+struct conn_out { /* of a loop to a node */
+	struct peers *peers;
+	struct loop *loop;
+	uint32_t to;
+	bool wanted, up, dialling;
+	uint64_t epoch; /* grows when it is lost */
+	uint64_t life;  /* of the machine at the other end, when it was made */
+	int64_t backoff_ms, give_up_us, arrives_us, since_us;
+	size_t bytes, bulk_bytes;         /* on their way */
+	struct parcel *held, **held_tail; /* while the way is cut */
+	struct list rooms;
+	struct loop_msg up_msg;
+};
+
+struct peer_loop {
+	struct peers *peers;
+	struct loop *loop;
+	struct list watchers, calls;
+	struct loop_timer timer;
+	uint64_t next_id;
+	bool stopped;
+};
+
+struct known { /* a node to be connected with */
+	bool wanted, instance_known;
+	uint8_t instance[16];
+	char address[128];
+};
+
+struct peers {
+	struct peers_conf conf;
+	struct sim_machine *machine;
+	struct loops *loops;
+	int loop_count;
+	bool started, stopping;
+	uint8_t cluster[16];
+	struct known known[SIM_MACHINES_MAX + 1];
+	struct conn_out *conns; /* loop * (SIM_MACHINES_MAX + 1) + node */
+	struct peer_loop *each;
+	peer_handler handlers[PEER_KIND_COUNT];
+	void *handler_args[PEER_KIND_COUNT];
+	peer_server servers[PEER_OP_COUNT];
+	void *server_args[PEER_OP_COUNT];
+};
+
+static struct peers *all_peers[SIM_MACHINES_MAX + 1]; /* by machine; of its present life */
+static uint64_t frames;
+
+#define AT(field) offsetof(struct peer_settings, field)
+const struct conf_row peer_rows[] = {
+	{"peer.tls", CONF_BOOL, AT(tls), "false", 0, 0, NULL, CONF_AT_START, NULL, "As in peer.c."},
+	{"peer.queue", CONF_BYTES, AT(queue_bytes_max), "64MiB", 65536, INT64_MAX, NULL,
+		CONF_AT_START, NULL, "As in peer.c."},
+	{0},
+};
+#undef AT
+
+uint64_t sim_net_frames(void)
+{
+	return frames;
+}
+
+static struct conn_out *conn_of(const struct peers *p, int loop, uint32_t to)
+{
+	return &p->conns[(uint32_t)loop * (SIM_MACHINES_MAX + 1) + to];
+}
+
+static bool is_zero(const uint8_t *at)
+{
+	for (int i = 0; i < 16; i++)
+		if (at[i] != 0)
+			return false;
+	return true;
+}
+
+/* --- life */
+
+static void calls_time_out(struct loop_timer *t);
+
+struct peers *peers_new(const struct peers_conf *c, struct loops *loops, struct workers *workers)
+{
+	struct peers *p = mem_new(sizeof *p);
+
+	(void)workers;
+	p->conf = *c;
+	p->machine = sim_here();
+	p->loops = loops;
+	p->loop_count = loops_count(loops);
+	p->conns = mem_new((size_t)p->loop_count * (SIM_MACHINES_MAX + 1) * sizeof *p->conns);
+	p->each = mem_new((size_t)p->loop_count * sizeof *p->each);
+	for (int i = 0; i < p->loop_count; i++) {
+		struct peer_loop *l = &p->each[i];
+
+		l->peers = p;
+		l->loop = loops_at(loops, i);
+		list_init(&l->watchers);
+		list_init(&l->calls);
+		loop_timer_init(&l->timer, l->loop, calls_time_out);
+		for (uint32_t to = 0; to <= SIM_MACHINES_MAX; to++) {
+			struct conn_out *k = conn_of(p, i, to);
+
+			k->peers = p;
+			k->loop = l->loop;
+			k->to = to;
+			k->backoff_ms = BACKOFF_MS_MIN;
+			k->held_tail = &k->held;
+			list_init(&k->rooms);
+		}
+	}
+	all_peers[p->machine->id] = p;
+	return p;
+}
+
+static void dial(void *arg);
+static void poll_conns(void *arg);
+
+void peers_start(struct peers *p, struct net *net)
+{
+	(void)net;
+	p->started = true;
+	sim_after(POLL_US, p->machine, poll_conns, p);
+	for (int i = 0; i < p->loop_count; i++)
+		for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++)
+			if (conn_of(p, i, to)->wanted)
+				sim_after(sim_pick(1, 1000), p->machine, dial, conn_of(p, i, to));
+}
+
+void peers_handle(struct peers *p, enum peer_kind kind, peer_handler fn, void *arg)
+{
+	p->handlers[kind] = fn;
+	p->handler_args[kind] = arg;
+}
+
+void peers_serve(struct peers *p, enum peer_op op, peer_server fn, void *arg)
+{
+	p->servers[op] = fn;
+	p->server_args[op] = arg;
+}
+
+/* --- connections */
+
+static uint32_t machine_at(const char *address)
+{
+	const char *n = address ? strrchr(address, 'n') : NULL;
+	long id = n ? strtol(n + 1, NULL, 10) : 0;
+
+	return id > 0 && id <= SIM_MACHINES_MAX ? (uint32_t)id : 0;
+}
+
+/* The node at the other end, if a connection can be made to it now. */
+static struct peers *reachable(const struct peers *p, uint32_t to)
+{
+	struct peers *q = to <= SIM_MACHINES_MAX ? all_peers[to] : NULL;
+
+	if (q == NULL || !q->machine->up || !q->started || q->stopping ||
+		q->machine->paused_until_us > sim_now_us())
+		return NULL;
+	if (sim_way(p->machine->id, (int)to)->cut || sim_way((int)to, p->machine->id)->cut)
+		return NULL;
+	return q;
+}
+
+static int64_t delay(const struct sim_way *w)
+{
+	return sim_pick(w->delay_us_min, w->delay_us_max);
+}
+
+static bool may_meet(const struct peers *p, const struct peers *q, const struct known *k)
+{
+	if (!is_zero(p->cluster) && !is_zero(q->cluster) &&
+		memcmp(p->cluster, q->cluster, sizeof p->cluster) != 0)
+		return false;
+	return !k->instance_known || memcmp(k->instance, q->conf.instance, 16) == 0;
+}
+
+static void tell_watchers(struct conn_out *k, bool up)
+{
+	struct peer_loop *l = &k->peers->each[loop_index(k->loop)];
+	struct list *n, *next;
+
+	for (n = l->watchers.next; n != &l->watchers; n = next) {
+		struct peer_watcher *w = list_entry(n, struct peer_watcher, node);
+
+		next = n->next;
+		w->changed(w, k->to, up);
+	}
+}
+
+static void rooms_run(void *arg)
+{
+	struct conn_out *k = arg;
+	struct list *n;
+
+	while ((n = list_pop(&k->rooms)) != NULL) {
+		struct peer_room *w = list_entry(n, struct peer_room, node);
+
+		w->room(w);
+	}
+}
+
+static void call_end(struct peer_call *c, enum err e, struct bytes answer)
+{
+	list_remove(&c->node);
+	c->err = e;
+	c->answer = (struct slice){0};
+	if (answer.len > 0)
+		must(slice_copy(answer, &c->answer) == OK);
+	c->done(c);
+}
+
+/* Calls that wait for that node: what has become of them is not known. */
+static void calls_lost(struct peer_loop *l, uint32_t to, enum err e)
+{
+	struct list lost, *n, *next;
+
+	list_init(&lost);
+	for (n = l->calls.next; n != &l->calls; n = next) {
+		next = n->next;
+		if (to == 0 || list_entry(n, struct peer_call, node)->to == to) {
+			list_remove(n);
+			list_push_back(&lost, n);
+		}
+	}
+	while ((n = list_pop(&lost)) != NULL)
+		call_end(list_entry(n, struct peer_call, node), e, bytes_of(NULL, 0));
+}
+
+static void tell_lost(void *arg)
+{
+	struct conn_out *k = arg;
+
+	tell_watchers(k, false);
+	calls_lost(&k->peers->each[loop_index(k->loop)], k->to, ERR_UNKNOWN);
+	rooms_run(k);
+}
+
+static void conn_lose(struct conn_out *k)
+{
+	struct parcel *next;
+
+	if (!k->up)
+		return;
+	k->up = false;
+	k->epoch++;
+	k->give_up_us = 0;
+	for (struct parcel *f = k->held; f != NULL; f = next) {
+		next = f->next;
+		slice_unref(&f->body);
+		mem_free(f);
+	}
+	k->held = NULL;
+	k->held_tail = &k->held;
+	k->bytes = k->bulk_bytes = 0;
+	k->since_us = sim_now_us();
+	loop_call(k->loop, tell_lost, k);
+	if (k->wanted && !k->dialling) {
+		k->dialling = true;
+		sim_after(BACKOFF_MS_MIN * SIM_MS, k->peers->machine, dial, k);
+	}
+}
+
+static void on_up(struct loop_msg *m)
+{
+	struct conn_out *k = list_entry(m, struct conn_out, up_msg);
+
+	if (!k->up || k->peers->stopping)
+		return;
+	tell_watchers(k, true);
+}
+
+static void dialled(void *arg)
+{
+	struct conn_out *k = arg;
+	struct peers *p = k->peers, *q = reachable(p, k->to);
+
+	k->dialling = false;
+	if (k->up || !k->wanted || p->stopping)
+		return;
+	if (q == NULL || !may_meet(p, q, &p->known[k->to])) {
+		k->dialling = true;
+		k->backoff_ms = k->backoff_ms * 2 > BACKOFF_MS_MAX ? BACKOFF_MS_MAX
+								   : k->backoff_ms * 2;
+		sim_after(k->backoff_ms * SIM_MS * sim_pick(80, 120) / 100, p->machine, dial, k);
+		return;
+	}
+	k->up = true;
+	k->epoch++;
+	k->life = q->machine->life;
+	k->backoff_ms = BACKOFF_MS_MIN;
+	k->arrives_us = k->since_us = sim_now_us();
+	k->up_msg.run = on_up;
+	loop_post(k->loop, &k->up_msg);
+}
+
+static void dial(void *arg)
+{
+	struct conn_out *k = arg;
+
+	k->dialling = true;
+	sim_after(delay(sim_way(k->peers->machine->id, (int)k->to)) * 3, k->peers->machine, dialled,
+		k);
+}
+
+/* --- frames */
+
+struct arrived {
+	struct loop_msg msg;
+	struct peers *peers;
+	uint32_t from;
+	enum peer_kind kind;
+	uint64_t group;
+	struct slice body;
+};
+
+static void call_arrived(struct arrived *a);
+static void answer_arrived(struct arrived *a);
+
+static void deliver(struct loop_msg *m)
+{
+	struct arrived *a = list_entry(m, struct arrived, msg);
+	struct peers *p = a->peers;
+
+	if (a->kind == PEER_CALL)
+		call_arrived(a);
+	else if (a->kind == PEER_ANSWER)
+		answer_arrived(a);
+	else if (p->handlers[a->kind] != NULL)
+		p->handlers[a->kind](p->handler_args[a->kind], a->from, a->group, a->body);
+	slice_unref(&a->body);
+	mem_free(a);
+}
+
+/* An answer goes to the loop that called: the top of its id. */
+static void hand_over(struct peers *q, uint32_t from, const struct parcel *f)
+{
+	struct arrived *a = mem_new(sizeof *a);
+	int count = q->loop_count;
+	int loop = (int)(f->group % (uint64_t)count);
+
+	if (f->kind == PEER_ANSWER)
+		loop = (int)(get_u64be(f->body.bytes.at) >> 48) % count;
+	a->peers = q;
+	a->from = from;
+	a->kind = f->kind;
+	a->group = f->group;
+	a->body = slice_ref(f->body);
+	a->msg.run = deliver;
+	loop_post(loops_at(q->loops, loop), &a->msg);
+}
+
+static void arrive(void *arg)
+{
+	struct parcel *f = arg;
+	struct conn_out *k = f->conn;
+	struct peers *p = k->peers, *q = all_peers[k->to];
+	bool same = p->machine->up && all_peers[p->machine->id] == p && f->epoch == k->epoch;
+
+	if (same) {
+		size_t bytes = f->body.bytes.len;
+
+		k->bytes -= bytes;
+		k->bulk_bytes -= f->lane == LANE_BULK ? bytes : 0;
+		if (f->lane == LANE_BULK && k->bulk_bytes < BULK_ROOM_BYTES &&
+			!list_empty(&k->rooms))
+			loop_call(k->loop, rooms_run, k);
+	}
+	if ((same || f->epoch == 0) && q != NULL && q->machine->up && q->machine->life == k->life &&
+		!q->stopping) {
+		frames++;
+		hand_over(q, p->conf.node, f);
+	}
+	slice_unref(&f->body);
+	mem_free(f);
+}
+
+static void travel(struct conn_out *k, struct parcel *f)
+{
+	const struct sim_way *w = sim_way(k->peers->machine->id, (int)k->to);
+	int64_t at = sim_now_us() + delay(w) + (int64_t)f->body.bytes.len / BYTES_A_US;
+	const struct peers *q = all_peers[k->to];
+
+	if (at <= k->arrives_us)
+		at = k->arrives_us + 1;
+	k->arrives_us = at;
+	/* The other side may stand still: then what arrives waits in its socket. */
+	if (q != NULL && q->machine->paused_until_us > at)
+		at = q->machine->paused_until_us + (at - sim_now_us());
+	sim_at(at, NULL, arrive, f);
+}
+
+/* What Raft must bear, whatever carries its messages. */
+static bool mess_up(struct conn_out *k, const struct parcel *f)
+{
+	const struct sim_way *w = sim_way(k->peers->machine->id, (int)k->to);
+	struct parcel *other;
+
+	if (f->kind != PEER_RAFT || w->messy == 0 || !sim_chance(w->messy))
+		return false;
+	if (sim_chance(300))
+		return true; /* lost */
+	other = mem_new(sizeof *other);
+	*other = *f;
+	other->body = slice_ref(f->body);
+	other->epoch = 0;
+	sim_after(sim_pick(1, LATE_US_MAX), NULL, arrive, other);
+	return sim_chance(500); /* late, or doubled */
+}
+
+static bool send_joined(struct peers *p, struct conn_out *k, struct parcel like)
+{
+	size_t max = p->conf.queue_bytes_max > 0 ? (size_t)p->conf.queue_bytes_max
+						 : QUEUE_BYTES_MAX;
+	struct parcel *f;
+
+	if (!k->up || k->bytes > max || p->stopping)
+		return false;
+	f = mem_new(sizeof *f);
+	*f = like;
+	f->conn = k;
+	f->epoch = k->epoch;
+	f->body = slice_ref(like.body);
+	if (mess_up(k, f)) {
+		slice_unref(&f->body);
+		mem_free(f);
+		return true;
+	}
+	k->bytes += f->body.bytes.len;
+	k->bulk_bytes += f->lane == LANE_BULK ? f->body.bytes.len : 0;
+	if (sim_way(p->machine->id, (int)k->to)->cut || k->held != NULL) {
+		*k->held_tail = f;
+		k->held_tail = &f->next;
+	} else {
+		travel(k, f);
+	}
+	return true;
+}
+
+static struct slice joined(struct bytes head, struct slice *parts, int count)
+{
+	size_t len = head.len;
+	struct chunk *c;
+	struct slice out;
+
+	for (int i = 0; i < count; i++)
+		len += parts[i].bytes.len;
+	c = chunk_try(len ? len : 1);
+	must(c != NULL);
+	out = (struct slice){c, bytes_of(c->data, len)};
+	len = 0;
+	if (head.len > 0)
+		memcpy(c->data, head.at, head.len);
+	len = head.len;
+	for (int i = 0; i < count; i++) {
+		if (parts[i].bytes.len > 0)
+			memcpy(c->data + len, parts[i].bytes.at, parts[i].bytes.len);
+		len += parts[i].bytes.len;
+		slice_unref(&parts[i]);
+	}
+	return out;
+}
+
+bool peers_send(struct peers *p, uint32_t node, enum peer_lane lane, enum peer_kind kind,
+	uint64_t group, struct slice *parts, int count)
+{
+	struct slice body = joined(bytes_of(NULL, 0), parts, count);
+	struct loop *here = loop_here();
+	bool sent = false;
+
+	must(here != NULL);
+	if (node > 0 && node <= SIM_MACHINES_MAX)
+		sent = send_joined(p, conn_of(p, loop_index(here), node),
+			(struct parcel){.lane = lane, .kind = kind, .group = group, .body = body});
+	slice_unref(&body);
+	return sent;
+}
+
+bool peer_connected(const struct peers *p, uint32_t node)
+{
+	struct loop *here = loop_here();
+
+	must(here != NULL);
+	return node > 0 && node <= SIM_MACHINES_MAX && conn_of(p, loop_index(here), node)->up;
+}
+
+bool peer_bulk_room(struct peers *p, uint32_t node, struct peer_room *w)
+{
+	struct conn_out *k;
+
+	if (node == 0 || node > SIM_MACHINES_MAX)
+		return true;
+	k = conn_of(p, loop_index(loop_here()), node);
+	if (!k->up || k->bulk_bytes < BULK_ROOM_BYTES)
+		return true;
+	if (w->node.next == NULL)
+		list_init(&w->node);
+	list_remove(&w->node);
+	list_push_back(&k->rooms, &w->node);
+	return false;
+}
+
+void peer_room_cancel(struct peer_room *w)
+{
+	if (w->node.next != NULL)
+		list_remove(&w->node);
+}
+
+void peers_watch(struct peers *p, struct peer_watcher *w)
+{
+	list_init(&w->node);
+	list_push_back(&p->each[loop_index(w->loop)].watchers, &w->node);
+}
+
+void peers_unwatch(struct peers *p, struct peer_watcher *w)
+{
+	(void)p;
+	list_remove(&w->node);
+}
+
+/* --- calls: id 8, op 4, err 4, then the body */
+
+static void calls_time_out(struct loop_timer *t)
+{
+	struct peer_loop *l = list_entry(t, struct peer_loop, timer);
+	int64_t now = loop_now_ms(l->loop), next_ms = INT64_MAX;
+	struct list late, *n, *next;
+
+	list_init(&late);
+	for (n = l->calls.next; n != &l->calls; n = next) {
+		struct peer_call *c = list_entry(n, struct peer_call, node);
+
+		next = n->next;
+		if (c->until_ms <= now) {
+			list_remove(n);
+			list_push_back(&late, n);
+		} else if (c->until_ms < next_ms) {
+			next_ms = c->until_ms;
+		}
+	}
+	if (next_ms != INT64_MAX)
+		loop_timer_set(&l->timer, next_ms - now);
+	while ((n = list_pop(&late)) != NULL)
+		call_end(list_entry(n, struct peer_call, node), ERR_TIMEOUT, bytes_of(NULL, 0));
+}
+
+static void call_refused(void *arg)
+{
+	struct peer_call *c = arg;
+
+	call_end(c, c->err, bytes_of(NULL, 0));
+}
+
+void peer_call(struct peers *p, struct peer_call *c)
+{
+	struct peer_loop *l = &p->each[loop_index(loop_here())];
+	uint8_t head[CALL_HEAD] = {0};
+	struct slice body;
+	struct conn_out *k = NULL;
+
+	list_init(&c->node);
+	c->from = l->loop;
+	c->id = (uint64_t)loop_index(l->loop) << 48 | ++l->next_id;
+	c->until_ms = loop_now_ms(l->loop) + c->timeout_ms;
+	put_u64be(head, c->id);
+	put_u32be(head + 8, (uint32_t)c->op);
+	body = joined(bytes_of(head, CALL_HEAD), c->parts, c->part_count);
+	if (c->to > 0 && c->to <= SIM_MACHINES_MAX)
+		k = conn_of(p, loop_index(l->loop), c->to);
+	c->err = p->stopping ? ERR_CLOSED : k != NULL && k->up ? OK : ERR_UNAVAILABLE;
+	if (c->err == OK &&
+		!send_joined(p, k,
+			(struct parcel){.lane = c->lane,
+				.kind = PEER_CALL,
+				.group = c->group,
+				.body = body}))
+		c->err = ERR_BUSY;
+	slice_unref(&body);
+	if (c->err != OK) {
+		loop_call(l->loop, call_refused, c);
+		return;
+	}
+	list_push_back(&l->calls, &c->node);
+	if (!loop_timer_is_set(&l->timer) || l->timer.at_ms > c->until_ms)
+		loop_timer_set(&l->timer, c->timeout_ms);
+}
+
+static void call_arrived(struct arrived *a)
+{
+	struct peer_request *r = mem_new(sizeof *r);
+	uint32_t op = get_u32be(a->body.bytes.at + 8);
+
+	r->from = a->from;
+	r->op = (enum peer_op)op;
+	r->group = a->group;
+	r->id = get_u64be(a->body.bytes.at);
+	r->loop = loop_here();
+	r->peers = a->peers;
+	r->body = slice_of(a->body.chunk,
+		bytes_of(a->body.bytes.at + CALL_HEAD, a->body.bytes.len - CALL_HEAD));
+	must(op < PEER_OP_COUNT);
+	if (a->peers->servers[op] == NULL)
+		peer_answer(r, LANE_HIGH, ERR_UNSUPPORTED, NULL, 0);
+	else
+		a->peers->servers[op](a->peers->server_args[op], r);
+}
+
+void peer_answer(
+	struct peer_request *r, enum peer_lane lane, enum err e, struct slice *parts, int count)
+{
+	uint8_t head[CALL_HEAD] = {0};
+	struct loop *here = loop_here();
+	struct slice body;
+
+	must(here != NULL);
+	put_u64be(head, r->id);
+	put_u32be(head + 8, (uint32_t)r->op);
+	put_u32be(head + 12, (uint32_t)e);
+	body = joined(bytes_of(head, CALL_HEAD), parts, count);
+	(void)send_joined(r->peers, conn_of(r->peers, loop_index(here), r->from),
+		(struct parcel){
+			.lane = lane, .kind = PEER_ANSWER, .group = r->group, .body = body});
+	slice_unref(&body);
+	slice_unref(&r->body);
+	mem_free(r);
+}
+
+static void answer_arrived(struct arrived *a)
+{
+	struct peer_loop *l = &a->peers->each[loop_index(loop_here())];
+	uint64_t id = get_u64be(a->body.bytes.at);
+	enum err e = (enum err)get_u32be(a->body.bytes.at + 12);
+
+	for (struct list *n = l->calls.next; n != &l->calls; n = n->next) {
+		struct peer_call *c = list_entry(n, struct peer_call, node);
+
+		if (c->id != id)
+			continue;
+		call_end(c, e,
+			bytes_of(a->body.bytes.at + CALL_HEAD, a->body.bytes.len - CALL_HEAD));
+		return;
+	}
+}
+
+/* --- who there is */
+
+void peers_set_cluster(struct peers *p, const uint8_t id[16])
+{
+	memcpy(p->cluster, id, 16);
+}
+
+void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
+{
+	for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++) {
+		const struct peer_node *want = NULL;
+
+		for (int i = 0; i < count; i++)
+			if (nodes[i].id == to && to != p->conf.node)
+				want = &nodes[i];
+		p->known[to].wanted = want != NULL;
+		p->known[to].instance_known = want != NULL && want->instance != NULL;
+		if (want != NULL && want->instance != NULL)
+			memcpy(p->known[to].instance, want->instance, 16);
+		for (int i = 0; i < p->loop_count; i++) {
+			struct conn_out *k = conn_of(p, i, to);
+
+			k->wanted = want != NULL;
+			if (!k->wanted)
+				conn_lose(k);
+			else if (!k->up && !k->dialling && p->started)
+				sim_after(sim_pick(1, 1000), p->machine, dial, k);
+		}
+	}
+}
+
+struct probing {
+	struct peers *peers;
+	struct loop *loop;
+	struct peer_probe *probe;
+};
+
+static void probed(void *arg)
+{
+	struct probing *g = arg;
+	struct peer_probe *q = g->probe;
+	uint32_t to = machine_at(q->address);
+	struct peers *other = reachable(g->peers, to);
+
+	mem_free(g);
+	q->held = (struct slice){0};
+	q->why[0] = 0;
+	q->err = other != NULL ? OK : ERR_UNAVAILABLE;
+	if (other == NULL) {
+		snprintf(q->why, sizeof q->why, "refused");
+	} else {
+		q->hello = (struct peer_hello){.version_min = 1,
+			.version_max = 1,
+			.node = other->conf.node,
+			.boot = other->conf.boot,
+			.cluster_name = bytes_text(other->conf.cluster_name),
+			.name = bytes_text(other->conf.name),
+			.rack = bytes_text(other->conf.rack),
+			.address = bytes_text(other->conf.address)};
+		memcpy(q->hello.cluster, other->cluster, 16);
+		memcpy(q->hello.instance, other->conf.instance, 16);
+	}
+	q->done(q);
+}
+
+static void probe_arrived(void *arg)
+{
+	struct probing *g = arg;
+
+	loop_call(g->loop, probed, g);
+}
+
+void peer_probe(struct peers *p, struct peer_probe *q)
+{
+	struct probing *g = mem_new(sizeof *g);
+	uint32_t to = machine_at(q->address);
+
+	*g = (struct probing){p, loop_here(), q};
+	sim_after(to ? delay(sim_way(p->machine->id, (int)to)) * 3 : 1000, p->machine,
+		probe_arrived, g);
+}
+
+bool peers_next(const struct peers *p, int *at, struct peer_view *out)
+{
+	for (uint32_t to = (uint32_t)*at + 1; to <= SIM_MACHINES_MAX; to++) {
+		const struct conn_out *k = conn_of(p, 0, to);
+
+		if (!k->wanted)
+			continue;
+		*out = (struct peer_view){.node = to, .connected = k->up};
+		out->since_ms = k->since_us / SIM_MS;
+		snprintf(out->address, sizeof out->address, "n%u", to);
+		*at = (int)to;
+		return true;
+	}
+	return false;
+}
+
+/* --- the end */
+
+static void stop_here(void *arg)
+{
+	struct peer_loop *l = arg;
+
+	calls_lost(l, 0, ERR_CLOSED);
+	loop_timer_cancel(&l->timer);
+	l->stopped = true;
+}
+
+void peers_stop(struct peers *p)
+{
+	p->stopping = true;
+	for (int i = 0; i < p->loop_count; i++)
+		loop_call(p->each[i].loop, stop_here, &p->each[i]);
+	for (int i = 0; i < p->loop_count; i++)
+		while (!p->each[i].stopped)
+			sim_sleep_us(50);
+	for (int i = 0; i < p->loop_count; i++)
+		for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++) {
+			conn_of(p, i, to)->up = false;
+			conn_of(p, i, to)->epoch++;
+		}
+	for (int from = 1; from <= SIM_MACHINES_MAX; from++)
+		sim_net_reset(from, p->machine->id);
+}
+
+/* Frames on their way still point to it: its memory stays. */
+void peers_free(struct peers *p)
+{
+	if (p != NULL && all_peers[p->machine->id] == p)
+		all_peers[p->machine->id] = NULL;
+}
+
+/* --- what the world does to it */
+
+static void heal(struct conn_out *k)
+{
+	struct parcel *f = k->held, *next;
+
+	k->held = NULL;
+	k->held_tail = &k->held;
+	k->give_up_us = 0;
+	for (; f != NULL; f = next) {
+		next = f->next;
+		f->next = NULL;
+		travel(k, f);
+	}
+}
+
+/* A connection whose way is cut, or whose other end is gone without a word, is given up in time. */
+static void poll_conns(void *arg)
+{
+	struct peers *p = arg;
+
+	if (p->stopping)
+		return;
+	for (int i = 0; i < p->loop_count; i++)
+		for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++) {
+			struct conn_out *k = conn_of(p, i, to);
+			struct peers *q = all_peers[to];
+			bool gone, bad;
+
+			if (!k->up)
+				continue;
+			gone = q == NULL || !q->machine->up || q->machine->life != k->life;
+			bad = gone || sim_way(p->machine->id, (int)to)->cut ||
+				sim_way((int)to, p->machine->id)->cut;
+			if (gone && q != NULL && q->machine->up)
+				conn_lose(k); /* it is back, and knows nothing of this */
+			else if (!bad)
+				k->give_up_us = 0;
+			else if (k->give_up_us == 0)
+				k->give_up_us = sim_now_us() +
+					sim_pick(GIVE_UP_US_MIN, GIVE_UP_US_MAX);
+			else if (k->give_up_us <= sim_now_us())
+				conn_lose(k);
+		}
+	sim_after(POLL_US, p->machine, poll_conns, p);
+}
+
+static void each_conn(int from, int to, void (*fn)(struct conn_out *k))
+{
+	struct peers *p = all_peers[from];
+
+	if (p == NULL || !p->machine->up)
+		return;
+	for (int i = 0; i < p->loop_count; i++)
+		if (conn_of(p, i, (uint32_t)to)->up)
+			fn(conn_of(p, i, (uint32_t)to));
+}
+
+void sim_net_cut(int from, int to, bool cut)
+{
+	struct sim_way *w = sim_way(from, to);
+
+	if (w->cut == cut)
+		return;
+	w->cut = cut;
+	w->cut_since_us = sim_now_us();
+	if (!cut)
+		each_conn(from, to, heal);
+}
+
+void sim_net_reset(int from, int to)
+{
+	each_conn(from, to, conn_lose);
+}
+
+void sim_net_machine_down(int id, bool silent)
+{
+	all_peers[id] = NULL;
+	for (int from = 1; from <= SIM_MACHINES_MAX && !silent; from++)
+		sim_net_reset(from, id);
+}
+
+static struct sim_way ways[SIM_MACHINES_MAX + 1][SIM_MACHINES_MAX + 1];
+
+struct sim_way *sim_way(int from, int to)
+{
+	must(from >= 0 && from <= SIM_MACHINES_MAX && to >= 0 && to <= SIM_MACHINES_MAX);
+	return &ways[from][to];
+}
+
+void sim_net_init(void)
+{
+	for (int a = 0; a <= SIM_MACHINES_MAX; a++)
+		for (int b = 0; b <= SIM_MACHINES_MAX; b++)
+			ways[a][b] = (struct sim_way){.delay_us_min = 80, .delay_us_max = 400};
+}
