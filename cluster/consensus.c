@@ -562,7 +562,11 @@ enum err consensus_open(struct plog *log, uint64_t replica, const char *address,
 	void *net_arg, struct consensus **out)
 {
 	must(o->env != NULL);
-	enum err e = members ? found(log, members, member_count) : OK;
+	/* Empty, but not to be founded: its log and rows are on their way from another node. */
+	bool seeding = plog_marks(log)->seeding;
+	if (seeding && !fsm->install)
+		return ERR_CORRUPT;
+	enum err e = members && !seeding ? found(log, members, member_count) : OK;
 	if (e != OK)
 		return e;
 	struct consensus *c = consensus_new(log, replica, address, o);
@@ -570,6 +574,12 @@ enum err consensus_open(struct plog *log, uint64_t replica, const char *address,
 	c->fsm_arg = fsm_arg;
 	c->net = net;
 	c->net_arg = net_arg;
+	if (seeding) {
+		c->phase = PHASE_INSTALLING;
+		c->install_at_ms = 1; /* goes on as soon as a leader is heard */
+		*out = c;
+		return OK;
+	}
 	e = instance_start(c, plog_marks(log)->applied_index);
 	if (e != OK) {
 		must(c->under_way == 0);

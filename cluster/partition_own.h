@@ -5,6 +5,8 @@
 #include "cluster/partition.h"
 #include "cluster/rows.h"
 
+struct catchups;
+struct catchup_view;
 struct partition_home; /* what the partitions of one loop share; that loop's */
 
 struct partition_limits {
@@ -23,8 +25,9 @@ struct partition_options {
 	uint64_t group, replica;    /* replica 0: none here (partition_attach may make one) */
 	enum store_family log_family;
 	bool vital; /* small, and needed to get out of a full disk: never refused for its space */
-	struct peers *peers; /* NULL: a node that will never have any (tests) */
-	void *owner;         /* for evaluations: see eval_partition */
+	struct peers *peers;       /* NULL: a node that will never have any (tests) */
+	struct catchups *catchups; /* NULL: a replica that is too far behind stays so */
+	void *owner;               /* for evaluations: see eval_partition */
 	/* The replicas that start the group, the same list on each; NULL: this one is added to a
 	 * group that exists and starts empty. Borrowed for the call that opens or creates. */
 	const uint64_t *founders;
@@ -38,6 +41,10 @@ struct partition_finder {
 	void *arg;
 };
 void partitions_serve(struct peers *peers, const struct partition_finder *f);
+/* The same for replicas elsewhere that fetch log and rows from here (catchup.h). */
+void partitions_serve_catchup(struct catchups *all, struct partition_finder *f);
+/* Whether log and rows are being fetched from another node, and how far that is. Home loop. */
+bool partition_fetching(const struct partition *p, struct catchup_view *out);
 /* The home's own: whom its loop is connected with, and told who leads. Before loops run, before
  * partitions; partition_home_stop ends it (so homes stop before peers_free). */
 void partition_home_connect(struct partition_home *h, struct peers *peers);

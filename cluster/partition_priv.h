@@ -4,6 +4,7 @@
 #ifndef CLUSTER_PARTITION_PRIV_H
 #define CLUSTER_PARTITION_PRIV_H
 #include <stdatomic.h>
+#include "cluster/catchup.h"
 #include "cluster/node_metrics.h"
 #include "cluster/partition_own.h"
 #include "server/base/mem.h"
@@ -92,6 +93,10 @@ struct partition {
 	struct proposal trim;
 	bool retaining;
 
+	/* catch-up */
+	struct catchup *install; /* the fetch under way */
+	struct catchup_source source;
+
 	/* beginning and end */
 	struct job job;
 	enum err open_err;
@@ -120,6 +125,15 @@ struct partition *eval_partition(const struct eval *v);
 
 /* partition_read.c */
 void reads_fire_waits(struct partition *p, bool all);
+
+/* partition_install.c */
+void partition_install(void *arg, const struct consensus_install *i); /* fsm.install */
+/* Leadership is lost: nobody fetches from here any more. */
+void partition_install_unled(struct partition *p);
+/* Before consensus_close. */
+void partition_install_close(struct partition *p);
+/* The old state is gone and the new one not there: nothing of log and rows may be read. */
+bool partition_stateless(const struct partition *p);
 
 /* partition_trim.c */
 void trim_apply(struct partition *p, const struct row_change *row);
