@@ -50,6 +50,7 @@ void modules_init(struct modules *m, struct conf *c)
 	*m = (struct modules){.net = mem_new(net_conf_bytes())};
 	conf_add(c, process_rows, &m->process);
 	conf_add(c, node_rows, &m->node);
+	conf_add(c, catchup_rows, &m->catchup);
 	conf_add(c, storage_rows, &m->storage);
 	conf_add(c, net_rows, m->net);
 	conf_add(c, broker_rows, &m->broker);
@@ -66,7 +67,7 @@ void modules_fini(struct modules *m)
 void modules_register_metrics(void)
 {
 	static struct metric_table *const tables[] = {&net_metrics, &storage_metrics, &node_metrics,
-		&broker_metrics, &mqtt_metrics, &kafka_metrics, &http_metrics};
+		&catchup_metrics, &broker_metrics, &mqtt_metrics, &kafka_metrics, &http_metrics};
 
 	for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
 		metric_register(tables[i]);

@@ -2,6 +2,7 @@
  * boots them in order; nothing else knows them all. Thread: main. */
 #ifndef SERVER_MODULES_H
 #define SERVER_MODULES_H
+#include "cluster/catchup.h"
 #include "protocols/http/http.h"
 #include "protocols/kafka/kafka.h"
 #include "protocols/mqtt/mqtt.h"
@@ -24,6 +25,7 @@ struct modules { /* what their rows fill; plain fields, changed only while loops
 	struct process_conf process;
 	struct storage_conf storage;
 	struct node_conf node;
+	struct catchup_settings catchup;
 	struct broker_conf broker;
 	struct mqtt_conf mqtt;
 	struct kafka_conf kafka;
