@@ -2,9 +2,11 @@
 # make run        one node in the foreground, data in ./data
 # make test       everything: check, unit tests, fuzzing, real clients, faults, sanitizers
 # make check      layers, sizes, format
+# make demo       three nodes: publish, read through other doors, kill the leader, nothing lost
 # make bench      the measured table of README.md
 # make unit       unit tests only;  make fuzz  short fuzz runs;  make proto  real clients
 # make crash      kill -9 and dropped writes under load;  make faults  disks, damage, memory
+# make cluster    three processes and more: kills, pauses, cuts, restarts, joins
 # make sim        clusters on virtual time: SEEDS=FIRST..LAST SIM_TRACE=1
 # make install    DESTDIR= PREFIX=
 # V=1 shows the commands.  MODE=release|asan|tsan|fuzz   BUILD=dir   ONLY="folders" (compile and unit-test a part)
@@ -71,6 +73,10 @@ run:
 	@tools/setup
 	@$(MAKE) --no-print-directory -j$(JOBS) MODE=release all
 	@SLUICE_BIN=$(BUILD)/release tools/run $(ARGS)
+demo:
+	@tools/setup
+	@$(MAKE) --no-print-directory -j$(JOBS) MODE=release all
+	@SLUICE_BIN=$(BUILD)/release tools/demo $(ARGS)
 test:
 	@SLUICE_SETUP=test tools/setup
 	@BUILD=$(BUILD) JOBS=$(JOBS) tools/test
@@ -93,7 +99,7 @@ install: all
 clean:
 	rm -rf $(BUILD)
 FORCE:
-.PHONY: all unit unit-bins list-unit-bins run test check bench install clean FORCE
+.PHONY: all unit unit-bins list-unit-bins run demo test check bench install clean FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(OBJ:.o=.d) $(O)/server/main.d $(UNIT_BINS:=.d)

@@ -34,7 +34,12 @@ faults:
 	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) all forgetfs
 	@SLUICE_BIN=$(BUILD)/release $(PY) -m pytest -q -p no:cacheprovider tests/faults $(ARGS)
 
-.PHONY: fuzz fuzz-bins list-fuzz-bins proto crash faults forgetfs
+# Several processes as one cluster; FAILOVER_ROUNDS=20 for the floors' worst of 20.
+cluster:
+	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) all
+	@SLUICE_BIN=$(BUILD)/release $(PY) -m pytest -q -p no:cacheprovider tests/cluster $(ARGS)
+
+.PHONY: fuzz fuzz-bins list-fuzz-bins proto crash faults cluster forgetfs
 -include $(FUZZ_BINS:=.d) $(FORGETFS).d
 
 # The simulator: whole clusters on virtual time. Its own loop, worker, pulse and log come before

@@ -1,0 +1,138 @@
+"""Founding, growing, shrinking, replacing, restarting one after the other; who must not come in."""
+import time
+
+import history as h
+from load import Producer, Publisher, read_back
+from node import eventually
+from test_failover import STREAM, prepared, settle
+
+
+def nodes_of(node):
+    return {n["id"]: n for n in node.ask("/api/v1/cluster")["nodes"]}
+
+
+def test_nodes_started_at_once_found_one_cluster(cluster):
+    ids = {n.ask("/api/v1/node")["cluster_id"] for n in cluster.nodes}
+    assert len(ids) == 1
+    for n in cluster.nodes:
+        assert sorted(nodes_of(n)) == [1, 2, 3]
+    done = cluster[2].cli("cluster", "health")
+    assert done.returncode == 0, done.stdout + done.stderr
+    cluster[3].stop()
+    assert eventually(lambda: cluster[2].cli("cluster", "health").returncode == 10, 5, 0.2)
+    assert cluster[3].start(wait=False)
+    cluster.wait_ready()
+    assert eventually(lambda: cluster[1].cli("cluster", "health").returncode == 0, 20, 0.2)
+
+
+def test_a_node_is_added_drained_and_removed(cluster):
+    x = prepared(cluster, 4)
+    producer = Producer(cluster, x, "k", STREAM, rate=200)
+    fourth = cluster.add(4, seeds=cluster[2].peer)
+    fourth.start(wait=False)
+    fourth.wait_ready(20)
+    assert eventually(lambda: 4 in nodes_of(cluster[1]), 10)
+    plan = cluster[1].cli("cluster", "drain", "1", "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    done = cluster[2].cli("cluster", "drain", "1", "--yes", "--wait", "--timeout", "60s",
+                          timeout=70)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for p in cluster.partitions(STREAM):
+        assert 1 not in p["replicas"], p
+    assert cluster[2].cli("cluster", "remove", "2", "--yes").returncode == 5  # it is in use
+    cluster[1].stop()
+    assert cluster[2].cli("cluster", "remove", "1", "--yes").returncode == 0
+    assert eventually(lambda: 1 not in nodes_of(cluster[3]), 10)
+    producer.close()
+    read_back(cluster, x, STREAM)
+    assert h.check(x) == {}
+
+
+def test_a_wiped_node_comes_back_as_a_new_one(cluster):
+    x = prepared(cluster, 2)
+    publisher = Publisher(cluster, x, "m", "t/1")
+    assert eventually(lambda: len(x.acked()) > 100, 10)
+    victim = cluster.leader(STREAM)
+    victim.kill()
+    victim.wipe()
+    cluster.wait_new_leader(STREAM, 0, victim)
+    victim.start(wait=False)
+    settle(cluster, 60)
+    # What it has fetched is worth as much as what it lost: another one may die now.
+    other = next(n for n in cluster.nodes if n is not victim)
+    other.kill()
+    acked = len(x.acked())
+    assert eventually(lambda: len(x.acked()) > acked + 50, 15)
+    other.start(wait=False)
+    settle(cluster)
+    publisher.close()
+    read_back(cluster, x, STREAM)
+    assert h.check(x, exactly_once=False, in_order=False) == {}
+
+
+def test_a_rolling_restart_under_load(cluster):
+    x = prepared(cluster, 2)
+    publisher = Publisher(cluster, x, "m", "t/1")
+    producer = Producer(cluster, x, "k", STREAM, rate=300)
+    assert eventually(lambda: len(x.acked()) > 200, 10)
+    for n in cluster.nodes:
+        assert n.stop() == 0
+        n.start(wait=False)
+        settle(cluster)
+    publisher.close()
+    producer.close()
+    read_back(cluster, x, STREAM)
+    assert h.check(x, exactly_once=False, in_order=False) == {}
+    assert publisher.most_retries <= 1
+    assert max([took for _, took in publisher.waits] or [0]) < 2
+    assert producer.longest[0] < 2, producer.longest
+
+
+def refusal(node, words, within=10):
+    return eventually(lambda: any(w in node.log() for w in words), within)
+
+
+def test_who_must_not_come_in(cluster, make_cluster):
+    """A second node with an id in use, a node with the data of another cluster: refused by name,
+    and nobody is harmed."""
+    twin = cluster.add(5, seeds=cluster[1].peer)
+    twin.settings["node.id"] = 2
+    twin.start(wait=False)
+    assert refusal(twin, ["node id 2", "id 2 "]), twin.log()
+    twin.kill() if twin.is_running() else None
+    stranger = make_cluster(1, start=False)
+    lone = stranger[1]
+    lone.settings.pop("cluster.seeds", None)
+    lone.start()
+    lone.stop()
+    lone.settings.update({"node.id": 6, "cluster.seeds": cluster[1].peer})
+    lone.start(wait=False)
+    assert eventually(lambda: "cluster" in lone.log() and (
+        not lone.is_running() or lone.get("/readyz")[0] != 200), 10)
+    cluster.nodes.remove(twin)
+    assert sorted(nodes_of(cluster[1])) == [1, 2, 3]
+    cluster.wait_ready()
+
+
+def test_what_is_idle_costs_little(make_cluster):
+    """Many partitions that nobody uses: processor time and memory of a node. IDLE_PARTITIONS sets
+    their number; 1,000 may take 3 % of a core and 40 MB."""
+    import os
+    count = int(os.environ.get("IDLE_PARTITIONS", "200"))
+    cluster = make_cluster()
+
+    def used():
+        return [(n.ask("/api/v1/node")["cpu_s"], n.ask("/api/v1/node")["memory_bytes"])
+                for n in cluster.nodes]
+    before = used()
+    cluster.create(STREAM, count, 3, within=60)
+    time.sleep(5)
+    first = used()
+    time.sleep(5)
+    second = used()
+    share = max(b[0] - a[0] for a, b in zip(first, second)) / 5
+    memory = max(b[1] - a[1] for a, b in zip(before, second))
+    print("%d idle partitions: %.1f %% of a core, %.1f MB a node" % (
+        count, 100 * share, memory / 1e6))
+    assert share < 0.03 * max(1, count / 1000) + 0.01  # and what an idle node takes
+    assert memory < 40e6 * count / 1000 + 16e6
