@@ -79,7 +79,7 @@ static void admin_step(struct actor *a)
 	c->turn = actor_call(a, n, start, c);
 }
 
-static const struct actor_kind admin_kind = {"admin", admin_step, NULL};
+static const struct actor_kind admin_kind = {"admin", admin_step, NULL, NULL};
 
 void load_admin_add(int id)
 {

@@ -121,7 +121,7 @@ static void produce_step(struct actor *a)
 	o->turn = actor_call(a, n, start, o);
 }
 
-static const struct actor_kind producer_kind = {"producer", produce_step, NULL};
+static const struct actor_kind producer_kind = {"producer", produce_step, NULL, NULL};
 
 void load_produce_add(int id)
 {

@@ -68,11 +68,12 @@ static void publish_step(struct actor *a)
 	m = mem_new(sizeof *m);
 	m->by = list_entry(a, struct publisher, actor);
 	m->op = check_op_new();
+	check_sent(m->op);
 	m->topic = (uint32_t)sim_pick(0, TOPICS - 1);
 	m->turn = actor_call(a, n, start, m);
 }
 
-static const struct actor_kind publisher_kind = {"publisher", publish_step, NULL};
+static const struct actor_kind publisher_kind = {"publisher", publish_step, NULL, NULL};
 
 void load_publish_add(int id)
 {

@@ -34,6 +34,7 @@ struct group_history {
 
 struct op {
 	bool acked, found;
+	int64_t sent_us;             /* by topic; 0: not */
 	uint64_t group, found_group; /* where it was said to be, where it is */
 	int64_t offset, found_offset;
 };
@@ -116,6 +117,18 @@ void check_acked(uint64_t op, uint64_t group, int64_t offset)
 	o->group = group;
 	o->offset = offset;
 	check.acked++;
+}
+
+void check_sent(uint64_t op)
+{
+	check.ops[op].sent_us = sim_now_us();
+}
+
+bool check_is_expected(uint64_t op, int64_t since_us)
+{
+	const struct op *o = &check.ops[op];
+
+	return o->acked && o->sent_us > since_us;
 }
 
 bool check_is_acked(uint64_t op)

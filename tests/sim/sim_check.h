@@ -19,6 +19,9 @@ bool check_value_read(struct bytes in, struct check_value *out);
 uint64_t check_op_new(void);
 /* Told OK: that record is in the log of that group at that offset, for ever. */
 void check_acked(uint64_t op, uint64_t group, int64_t offset);
+/* It was sent by topic, to be delivered, after that time, and acknowledged. */
+void check_sent(uint64_t op);
+bool check_is_expected(uint64_t op, int64_t since_us);
 bool check_is_acked(uint64_t op);
 uint64_t check_ops(void); /* numbers given */
 uint64_t check_acked_count(void);

@@ -32,7 +32,7 @@ static void step(void *arg)
 {
 	struct step *s = arg;
 	struct actor *a = s->actor;
-	bool due = !a->busy && a->turn == s->turn && !load.stopping;
+	bool due = !a->busy && a->turn == s->turn && (!load.stopping || a->kind->idle != NULL);
 
 	mem_free(s);
 	if (due)
@@ -97,6 +97,7 @@ struct shard *actor_shard(struct actor *a)
 
 void load_node_gone(struct sim_node *n)
 {
+	load_session_gone(n);
 	for (int i = 0; i < load.actor_count; i++) {
 		struct actor *a = load.actors[i];
 
@@ -121,9 +122,11 @@ void load_stop(void)
 bool load_idle(char *why, size_t why_size)
 {
 	for (int i = 0; i < load.actor_count; i++) {
-		const struct actor *a = load.actors[i];
+		struct actor *a = load.actors[i];
 
-		if (!a->busy)
+		if (a->kind->idle != NULL && !a->kind->idle(a, why, why_size))
+			return false;
+		if (!a->busy || a->kind->idle != NULL)
 			continue;
 		snprintf(why, why_size, "%s %d waits on n%d since %.6f", a->kind->name, a->id,
 			a->on->machine.id, (double)a->since_us / SIM_S);
@@ -148,4 +151,6 @@ void load_start(struct sim_node *nodes, int count, const struct load_conf *c)
 		load_publish_add(i);
 	for (int i = 0; i < c->producers; i++)
 		load_produce_add(i);
+	for (int i = 0; i < c->sessions; i++)
+		load_session_add(i);
 }

@@ -13,6 +13,8 @@ struct actor_kind {
 	void (*step)(struct actor *a);
 	/* The node it was busy on is gone. */
 	void (*lost)(struct actor *a);
+	/* Set: steps go on after load_stop, until this says that all is well. */
+	bool (*idle)(struct actor *a, char *why, size_t why_size);
 };
 
 struct actor {
@@ -55,6 +57,9 @@ bool err_is_passing(int e);
 void load_publish_add(int id); /* messages by topic */
 void load_produce_add(int id); /* batches, exactly once */
 void load_admin_add(int id);   /* streams come, change and go */
+void load_session_closing(struct sim_node *n);
+void load_session_gone(struct sim_node *n);
+void load_session_add(int id); /* durable sessions that wander */
 const char *load_stream(void); /* that producers write to; made by the first admin */
 
 #endif

@@ -13,6 +13,8 @@
 #include "storage/storage.h"
 #include "tests/sim/sim_disk.h"
 
+enum { DRAIN_US = 100 * SIM_MS };
+
 struct sim_settings { /* of a life */
 	struct node_conf node;
 	struct storage_conf storage;
@@ -156,6 +158,8 @@ static void end(void *arg)
 {
 	struct sim_node *n = arg;
 
+	n->closing(n);
+	sim_sleep_us(DRAIN_US);
 	sessions_stop(n->sessions, 5000);
 	node_close(n->node);
 	loops_stop(n->loops);

@@ -25,8 +25,9 @@ struct sim_node {
 	struct node *node;
 	struct broker *broker;
 	struct sessions *sessions;
-	void (*wire)(struct sim_node *n);  /* before its loops run */
-	void (*began)(struct sim_node *n); /* running: loads may begin */
+	void (*wire)(struct sim_node *n);    /* before its loops run */
+	void (*began)(struct sim_node *n);   /* running: loads may begin */
+	void (*closing)(struct sim_node *n); /* clients are told to go; they have 100 ms */
 	void (*ended)(
 		struct sim_node *n); /* crashed or closed: told before anything else happens */
 };

@@ -306,7 +306,7 @@ static void converge(void)
 
 void world_run(const struct world_conf *c, struct world_result *out)
 {
-	struct load_conf load = {.publishers = 5, .producers = 3, .admins = 2};
+	struct load_conf load = {.publishers = 5, .producers = 3, .sessions = 3, .admins = 2};
 
 	sim_net_init();
 	draw(c);
@@ -318,6 +318,7 @@ void world_run(const struct world_conf *c, struct world_result *out)
 		n->machine.wall_us = sim_pick(-500, 500) * SIM_MS;
 		n->began = node_began;
 		n->wire = check_wire;
+		n->closing = load_session_closing;
 		n->ended = node_ended;
 		sim_disk_of(&n->machine)->lies = c->plant == PLANT_SYNC;
 		sim_node_start(n);
