@@ -47,6 +47,8 @@ struct peer_hello { /* what a node says of itself when a connection begins; see 
 	uint32_t node;
 	uint64_t boot; /* grows with each start of the process */
 	uint16_t loop;
+	uint8_t purpose; /* enum peer_purpose */
+	uint64_t capabilities;
 	struct bytes cluster_name, name, rack, address; /* address: where peers reach it */
 };
 
@@ -67,7 +69,8 @@ struct peers_conf {
 extern const struct conf_row
 	peer_rows[]; /* peer.tls (on/off), peer.queue; over struct peer_settings */
 struct peer_settings {
-	int64_t tls, queue_bytes_max;
+	bool tls;
+	int64_t queue_bytes_max;
 };
 extern struct metric_table peer_metrics;
 extern const struct conn_kind
@@ -113,11 +116,12 @@ void peers_watch(struct peers *p, struct peer_watcher *w); /* on w->loop, or bef
 void peers_unwatch(struct peers *p, struct peer_watcher *w);
 
 /* --- calls --- */
-struct peer_call {         /* embed; belongs to the peers until done */
-	struct list node;  /* private */
-	uint64_t id;       /* private */
-	int64_t until_ms;  /* private */
-	struct loop *from; /* private */
+struct peer_call {           /* embed; belongs to the peers until done */
+	struct list node;    /* private */
+	uint64_t id;         /* private */
+	int64_t until_ms;    /* private */
+	struct loop *from;   /* private */
+	struct peers *peers; /* private */
 	/* asked: */
 	uint32_t to;
 	enum peer_op op;

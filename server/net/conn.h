@@ -43,6 +43,9 @@ const char *conn_alpn(const struct conn *c); /* "" if none */
 /* The unread input, contiguous. Views of it are good until the adapter's function returns. */
 struct bytes conn_input(struct conn *c);
 void conn_consume(struct conn *c, size_t len);
+/* The first len bytes of the input to keep: a share where they were read to memory of their own
+ * (long frames after conn_need), else a copy. ERR_NOMEM. */
+enum err conn_input_slice(struct conn *c, size_t len, struct slice *out) MUST_USE;
 /* The next frame takes len bytes from here: memory for it is set aside, and `input` is not
  * called again before they are there. */
 void conn_need(struct conn *c, size_t len);

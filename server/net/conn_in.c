@@ -319,6 +319,18 @@ struct bytes conn_input(struct conn *c)
 	return bytes_of(c->at, c->len);
 }
 
+/* A share of the chunk keeps all of it: not for a small part. Nothing is ever written over bytes of
+ * an own chunk, only behind them. */
+enum err conn_input_slice(struct conn *c, size_t len, struct slice *out)
+{
+	must(len <= c->len);
+	struct bytes b = bytes_of(c->at, len);
+	if (in_scratch(c) || len < c->in->size / 2)
+		return slice_copy(b, out);
+	*out = slice_of(c->in, b);
+	return OK;
+}
+
 void conn_consume(struct conn *c, size_t len)
 {
 	must(len <= c->len);
