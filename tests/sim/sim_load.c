@@ -153,4 +153,6 @@ void load_start(struct sim_node *nodes, int count, const struct load_conf *c)
 		load_produce_add(i);
 	for (int i = 0; i < c->sessions; i++)
 		load_session_add(i);
+	for (int i = 0; i < c->committers; i++)
+		load_commit_add(i);
 }

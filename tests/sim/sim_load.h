@@ -60,6 +60,7 @@ void load_admin_add(int id);   /* streams come, change and go */
 void load_session_closing(struct sim_node *n);
 void load_session_gone(struct sim_node *n);
 void load_session_add(int id); /* durable sessions that wander */
+void load_commit_add(int id);  /* positions of groups, written and read */
 const char *load_stream(void); /* that producers write to; made by the first admin */
 
 #endif

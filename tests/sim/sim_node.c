@@ -19,6 +19,7 @@ struct sim_settings { /* of a life */
 	struct node_conf node;
 	struct storage_conf storage;
 	struct broker_conf broker;
+	struct group_conf groups;
 };
 
 void sim_process_init(const char *dir)
@@ -94,6 +95,14 @@ static void configure(struct sim_node *n)
 	setting(n, "storage.tail_cache", "4MiB");
 	setting(n, "partition.rows", "1MiB");
 	conf_apply(n->conf, true);
+	s->groups = (struct group_conf){.session_ms_min = 1000,
+		.session_ms_max = 60000,
+		.members_max = 100,
+		.bytes_max = 1 << 20,
+		.groups_max = 1000,
+		.offset_metadata_max = 4096,
+		.loop_bytes_max = 16 << 20,
+		.offsets_keep_ms = 7 * 24 * 3600000ll};
 }
 
 static void boot(void *arg)
@@ -117,6 +126,7 @@ static void boot(void *arg)
 	if (e != OK)
 		sim_fail("n%d does not start: %s: %s", n->machine.id, err_text(e), why);
 	n->sessions = sessions_new(n->broker, n->loops);
+	n->groups = groups_new(&s->groups, n->loops);
 	n->wire(n);
 	loops_run(n->loops);
 	broker_start(n->broker);
@@ -160,9 +170,11 @@ static void end(void *arg)
 
 	n->closing(n);
 	sim_sleep_us(DRAIN_US);
+	groups_stop(n->groups);
 	sessions_stop(n->sessions, 5000);
 	node_close(n->node);
 	loops_stop(n->loops);
+	groups_free(n->groups);
 	sessions_free(n->sessions);
 	broker_free(n->broker);
 	workers_free(n->workers);

@@ -2,6 +2,7 @@
 #ifndef SIM_SIM_NODE_H
 #define SIM_SIM_NODE_H
 #include "server/broker/broker.h"
+#include "server/broker/group_home.h"
 #include "server/broker/session.h"
 #include "tests/sim/sim.h"
 
@@ -25,6 +26,7 @@ struct sim_node {
 	struct node *node;
 	struct broker *broker;
 	struct sessions *sessions;
+	struct groups *groups;
 	void (*wire)(struct sim_node *n);    /* before its loops run */
 	void (*began)(struct sim_node *n);   /* running: loads may begin */
 	void (*closing)(struct sim_node *n); /* clients are told to go; they have 100 ms */

@@ -306,7 +306,8 @@ static void converge(void)
 
 void world_run(const struct world_conf *c, struct world_result *out)
 {
-	struct load_conf load = {.publishers = 5, .producers = 3, .sessions = 3, .admins = 2};
+	struct load_conf load = {
+		.publishers = 5, .producers = 3, .sessions = 3, .admins = 2, .committers = 2};
 
 	sim_net_init();
 	draw(c);
