@@ -35,14 +35,14 @@ static struct {
 	/* the source */
 	uint64_t rows[ROWS], applied;
 	bool dirty[ROWS];
-	bool writing, leads;
+	_Atomic bool writing, leads;
 	struct loop_timer timer;
-	int pins, emptied;
+	_Atomic int pins, emptied;
 	size_t row_bytes;
 	/* the network */
-	int calls, chunks, log_chunks;
+	_Atomic int calls, chunks, log_chunks;
 	int lose_questions, lose_answers; /* one in so many */
-	int break_at, expire_at;          /* the how manyeth chunk; 0: none */
+	_Atomic int break_at, expire_at;  /* the how manyeth chunk; 0: none */
 	bool no_room;
 	struct peer_room *room;
 } T;
@@ -631,12 +631,20 @@ static void trim(void *arg)
 	plog_trim(T.source.log, 40, 1000);
 }
 
+static void first_index(void *arg)
+{
+	*(uint64_t *)arg = plog_marks(T.source.log)->first_index;
+}
+
 START_TEST(begins_where_the_source_begins)
 {
+	uint64_t first;
+
 	world(10000);
 	on_loop(trim, NULL);
-	while (plog_marks(T.source.log)->first_index == 1)
-		wait_durable(&T.source);
+	do
+		on_loop(first_index, &first);
+	while (first == 1);
 	wait_durable(&T.source);
 	ck_assert_int_eq(fetch(), OK);
 	ck_assert_uint_gt(plog_marks(T.target.log)->first_index, 1);
