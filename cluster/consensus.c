@@ -543,6 +543,7 @@ static struct consensus *consensus_new(
 	c->replica = replica;
 	c->address = mem_text(address, strlen(address));
 	c->o = *o;
+	c->guard.silence_ms = o->election_ms - o->heartbeat_ms / 2;
 	list_init(&c->appends);
 	list_init(&c->spare_appends);
 	list_init(&c->spare_requests);
@@ -575,8 +576,7 @@ enum err consensus_open(struct plog *log, uint64_t replica, const char *address,
 	c->net = net;
 	c->net_arg = net_arg;
 	if (seeding) {
-		c->phase = PHASE_INSTALLING;
-		c->install_at_ms = 1; /* goes on as soon as a leader is heard */
+		raft_install_resume(c);
 		*out = c;
 		return OK;
 	}

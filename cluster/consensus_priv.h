@@ -154,8 +154,12 @@ struct consensus {
 	} mark;
 
 	uint32_t pins;
-	uint64_t pin_index;    /* applied when the first was set */
-	int64_t install_at_ms; /* a failed fetch: not again before; 0: one is under way */
+	uint64_t pin_index;       /* applied when the first was set */
+	int64_t install_at_ms;    /* not before; 0: a fetch is under way, or may begin */
+	int64_t install_heard_ms; /* a leader, while there is no instance */
+	/* The end of the log when the fetch began: whoever has no less may be voted for. Term 0:
+	 * not known, the log was gone when the process started. */
+	uint64_t install_last_index, install_last_term;
 
 	uint64_t applied, applied_term;
 	int64_t applied_next_offset;
@@ -199,6 +203,7 @@ void raft_io_setup(struct consensus *c);
 bool raft_io_complete(struct consensus *c); /* tells what has finished; whether anything had */
 void raft_io_abandon(struct consensus *c);  /* ends everything of an instance that is closed */
 void consensus_deliver(struct consensus *c, uint64_t upto); /* hands committed entries to the fsm */
+void raft_io_mark(struct consensus *c, uint64_t term, uint64_t vote);
 void raft_io_wait_durable(struct consensus *c, void (*done)(struct consensus *c));
 
 /* raft_log.c */
@@ -220,6 +225,17 @@ bool raft_receive_held(struct consensus *c);
 void raft_receive_drop_held(struct consensus *c);
 
 bool raft_receive_mark(struct consensus *c); /* the kept one, once its entries are stored */
+
+struct raft_address {
+	char text[RAFT_WIRE_ADDRESS_MAX + 1];
+};
+struct raft_address raft_address_of(struct bytes b);
+
+/* raft_install.c */
+void raft_install_receive(struct consensus *c, const struct raft_wire *m);
+/* What comes while there is no instance. */
+void raft_install_meanwhile(struct consensus *c, const struct raft_wire *m);
+void raft_install_resume(struct consensus *c); /* an earlier process had begun a fetch */
 
 /* raft_send.c */
 void raft_send(struct consensus *c, const struct raft_message *m);

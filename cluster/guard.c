@@ -185,6 +185,34 @@ void guard_correct(const struct guard *g, int64_t now_ms, struct raft_message *m
 		m->request_vote.disrupt_leader = true;
 }
 
+static struct raft_server *self(const struct guard *g)
+{
+	struct raft_configuration *c = &g->raft->configuration;
+	for (unsigned i = 0; i < c->n; i++)
+		if (c->servers[i].id == g->raft->id)
+			return &c->servers[i];
+	return NULL;
+}
+
+/* G12: the core votes only if its own newest configuration says so. A candidate's may be newer, and
+ * its vote the one that is lacking; votes depend on logs, not on configurations (Raft §4.1). */
+int guard_lend_vote(const struct guard *g, const struct raft_message *m)
+{
+	struct raft_server *s = self(g);
+	if (!on(g, 12) || m->type != RAFT_IO_REQUEST_VOTE || !s || s->role == RAFT_VOTER)
+		return RAFT_VOTER;
+	int role = s->role;
+	s->role = RAFT_VOTER;
+	return role;
+}
+
+void guard_take_vote(const struct guard *g, int role)
+{
+	struct raft_server *s = role != RAFT_VOTER ? self(g) : NULL;
+	if (s)
+		s->role = role;
+}
+
 /* G2, G3: what a result may claim. */
 static enum guard_verdict send_result(const struct guard *g, struct raft_append_entries_result *a)
 {

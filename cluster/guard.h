@@ -1,6 +1,6 @@
 /* The guard: what makes canonical/raft 0.15.0 safe to use. It looks at every message and completion
  * on its way into and out of the core and lets pass, drops, holds or corrects it. The rules have
- * numbers, G1 to G11 and the gate; GUARD.md tells what each is against. It decides; consensus.c and
+ * numbers, G1 to G12 and the gate; GUARD.md tells what each is against. It decides; consensus.c and
  * raft_io.c do. Thread: the group's home loop. */
 #ifndef CLUSTER_GUARD_H
 #define CLUSTER_GUARD_H
@@ -48,6 +48,9 @@ enum guard_verdict guard_receive(
 	const struct guard *g, const struct raft_wire *m, struct guard_plan *plan);
 /* What comes in, just before the core gets it. */
 void guard_correct(const struct guard *g, int64_t now_ms, struct raft_message *m);
+/* G12, around the delivery of m; the second takes what the first gave. */
+int guard_lend_vote(const struct guard *g, const struct raft_message *m);
+void guard_take_vote(const struct guard *g, int role);
 /* May correct m. GUARD_DROP: do not send, report success; GUARD_HOLD: refuse (RAFT_NOCONNECTION).
  */
 enum guard_verdict guard_send(const struct guard *g, struct raft_message *m);

@@ -84,7 +84,7 @@ static void mark_durable(struct consensus *c)
 	c->marks_pending--;
 }
 
-static void mark(struct consensus *c, uint64_t term, uint64_t vote)
+void raft_io_mark(struct consensus *c, uint64_t term, uint64_t vote)
 {
 	plog_mark_term_vote(c->log, term, vote);
 	c->marks_pending++; /* messages wait from here on */
@@ -95,7 +95,7 @@ static int on_set_term(struct raft_io *io, raft_term term)
 {
 	struct consensus *c = of(io);
 	must(term > plog_marks(c->log)->term);
-	mark(c, term, 0);
+	raft_io_mark(c, term, 0);
 	return 0;
 }
 
@@ -105,7 +105,7 @@ static int on_set_vote(struct raft_io *io, raft_id vote)
 	const struct plog_marks *m = plog_marks(c->log);
 	/* G4: two votes in one term make two leaders; better no process. */
 	must(m->vote == 0 || m->vote == vote || c->o.guard_off[4]);
-	mark(c, m->term, vote);
+	raft_io_mark(c, m->term, vote);
 	return 0;
 }
 

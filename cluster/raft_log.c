@@ -272,7 +272,6 @@ enum err instance_start(struct consensus *c, uint64_t base)
 	c->guard.raft = c->raft;
 	c->guard.off = c->o.guard_off;
 	c->guard.lost_leader = 0;
-	c->guard.silence_ms = c->o.election_ms - c->o.heartbeat_ms / 2;
 	c->fault = NULL;
 	must(raft_init(c->raft, &c->io, &c->raft_fsm, c->replica, c->address) == 0);
 	raft_set_heartbeat_timeout(c->raft, (unsigned)c->o.heartbeat_ms);

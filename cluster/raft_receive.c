@@ -1,23 +1,13 @@
 /* How messages come in: decoded, judged by the guard, handed to the core, or kept for later. The
- * core gets stubs, the payloads wait in c->staged for the append that it makes within.
- *
- * A snapshot never reaches the core. Installing one is where the library is at its weakest (a
- * follower counts, votes and cuts while its log is half replaced), and there is no need: the
- * message is turned into an empty AppendEntries at the snapshot's end, which makes the core take
- * over term and leader; if our log does not hold that point, the instance ends, the owner fetches
- * log and rows, and a new instance starts from them. */
+ * core gets stubs, the payloads wait in c->staged for the append that it makes within. */
 #include "cluster/consensus_priv.h"
 #include "server/base/log.h"
 
-enum { HELD_MAX = 256, HELD_BYTES_MAX = 32 << 20, INSTALL_RETRY_MS = 1000 };
+enum { HELD_MAX = 256, HELD_BYTES_MAX = 32 << 20 };
 
-struct address {
-	char text[RAFT_WIRE_ADDRESS_MAX + 1];
-};
-
-static struct address address_of(struct bytes b)
+struct raft_address raft_address_of(struct bytes b)
 {
-	struct address a;
+	struct raft_address a;
 	must(b.len < sizeof a.text);
 	memcpy(a.text, b.at, b.len);
 	a.text[b.len] = 0;
@@ -102,7 +92,7 @@ static void found_leader(struct consensus *c, uint64_t from)
 static void receive_append(
 	struct consensus *c, const struct raft_wire *m, const struct guard_plan *plan)
 {
-	struct address from = address_of(m->address);
+	struct raft_address from = raft_address_of(m->address);
 	struct raft_message copy = m->message;
 	struct raft_append_entries *a = &copy.append_entries;
 	uint64_t end = a->prev_log_index + a->n_entries;
@@ -177,152 +167,6 @@ static void receive_mark(struct consensus *c, const struct raft_wire *m)
 	/* Taken up by the settling that follows, and whenever an append has completed. */
 }
 
-/* --- snapshots --- */
-
-static bool holds_point(const struct consensus *c, const struct raft_install_snapshot *s)
-{
-	return s->last_index <= c->raft->commit_index ||
-		guard_term(c->raft, s->last_index) == s->last_term;
-}
-
-static void install_begin(struct consensus *c, const struct raft_wire *m)
-{
-	const struct raft_install_snapshot *s = &m->message.install_snapshot;
-	if (!c->fsm.install) {
-		instance_quarantine(c, "behind");
-		return;
-	}
-	raft_configuration_close(&c->install_config);
-	raft_config_copy(&s->conf, &c->install_config);
-	c->install_config_index = s->conf_index;
-	c->install_leader_term = s->term;
-	mem_free(c->install_address);
-	c->install_address = mem_text(m->address.at, m->address.len);
-	c->install_at_ms = 0;
-	c->install = (struct consensus_install){
-		.from = m->from,
-		.index = s->last_index,
-		.term = s->last_term,
-		.next_offset = (int64_t)get_u64be(s->data.base),
-	};
-	instance_drop(c);
-	raft_receive_drop_held(c);
-	c->phase = PHASE_INSTALLING;
-	c->under_way++;
-	c->fsm.install(c->fsm_arg, &c->install);
-}
-
-static void receive_install(struct consensus *c, const struct raft_wire *m)
-{
-	const struct raft_install_snapshot *s = &m->message.install_snapshot;
-	struct raft *r = c->raft;
-	struct address from = address_of(m->address);
-	bool have = holds_point(c, s);
-	struct raft_message copy = {.type = RAFT_IO_APPEND_ENTRIES};
-	struct raft_append_entries *a = &copy.append_entries;
-	copy.server_id = m->from;
-	copy.server_address = from.text;
-	a->term = s->term;
-	a->prev_log_index = s->last_index > r->commit_index ? s->last_index : r->commit_index;
-	a->prev_log_term = have ? guard_term(r, a->prev_log_index) : s->last_term;
-	c->guard.receiving = true;
-	c->guard.receiving_end = s->last_index;
-	c->swallow_results = !have && s->term >= r->current_term;
-	c->recv(&c->io, &copy);
-	c->guard.receiving = c->swallow_results = false;
-	if (!have && r->state == RAFT_FOLLOWER && r->current_term == s->term)
-		install_begin(c, m);
-}
-
-static void installed(struct consensus *c)
-{
-	if (c->phase != PHASE_INSTALLING || c->closing)
-		return;
-	if (instance_start(c, plog_marks(c->log)->applied_index) != OK) {
-		instance_quarantine(c, "installed");
-		return;
-	}
-	struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES_RESULT,
-		.server_id = c->install.from,
-		.server_address = c->install_address};
-	m.append_entries_result.term = c->raft->current_term;
-	m.append_entries_result.last_log_index = plog_marks(c->log)->applied_index;
-	if (c->raft->current_term == c->install_leader_term)
-		raft_send(c, &m);
-	raft_configuration_close(&c->install_config);
-	raft_configuration_init(&c->install_config);
-	mem_free(c->install_address);
-	c->install_address = NULL;
-}
-
-void consensus_installed(struct consensus *c, enum err e)
-{
-	must(c->phase == PHASE_INSTALLING || c->closing);
-	struct raft_buffer config = {NULL, 0};
-	if (e == OK && !c->closing) {
-		/* The log may have been fetched further than the leader's message said. */
-		if (plog_marks(c->log)->config_index < c->install_config_index) {
-			must(raft_configuration_encode(&c->install_config, &config) == 0);
-			plog_mark_config(
-				c->log, c->install_config_index, bytes_of(config.base, config.len));
-			raft_free(config.base);
-		}
-		c->applied_term = 0; /* taken from the marks */
-		raft_io_wait_durable(c, installed);
-	} else if (e == ERR_CORRUPT && !c->closing) {
-		instance_quarantine(c, "install");
-	} else if (!c->closing) {
-		c->install_at_ms = loop_now_ms(c->env->loop) + INSTALL_RETRY_MS;
-	}
-	consensus_let_go(c);
-}
-
-/* A fetch has failed, and here is a leader: the same, or one that has come since. */
-static void install_again(struct consensus *c, const struct raft_wire *m)
-{
-	const struct raft_install_snapshot *s = &m->message.install_snapshot;
-	if (m->message.type == RAFT_IO_INSTALL_SNAPSHOT && s->last_index > c->install.index) {
-		raft_configuration_close(&c->install_config);
-		raft_config_copy(&s->conf, &c->install_config);
-		c->install_config_index = s->conf_index;
-		c->install.index = s->last_index;
-		c->install.term = s->last_term;
-		c->install.next_offset = (int64_t)get_u64be(s->data.base);
-	}
-	mem_free(c->install_address);
-	c->install_address = mem_text(m->address.at, m->address.len);
-	c->install.from = m->from;
-	c->install_at_ms = 0;
-	c->under_way++;
-	c->fsm.install(c->fsm_arg, &c->install);
-}
-
-/* While log and rows are fetched there is no instance. The leader is told that somebody is here,
- * and nothing else (it acknowledges index 0): so it goes on leading if it needs this voter for
- * that, and knows that the snapshot was not lost. */
-static void receive_installing(struct consensus *c, const struct raft_wire *m)
-{
-	bool append = m->message.type == RAFT_IO_APPEND_ENTRIES;
-	if (!append && m->message.type != RAFT_IO_INSTALL_SNAPSHOT)
-		return;
-	uint64_t ours = plog_marks(c->log)->term;
-	uint64_t term = append ? m->message.append_entries.term : m->message.install_snapshot.term;
-	if (term < ours)
-		return;
-	if (c->install_at_ms != 0 && loop_now_ms(c->env->loop) >= c->install_at_ms) {
-		c->install_leader_term = term;
-		install_again(c, m);
-	}
-	if (!append || term != ours || c->marks_pending > 0 || !c->net)
-		return;
-	struct address to = address_of(m->address);
-	struct raft_message answer = {.type = RAFT_IO_APPEND_ENTRIES_RESULT,
-		.server_id = m->from,
-		.server_address = to.text};
-	answer.append_entries_result.term = ours;
-	raft_send(c, &answer);
-}
-
 /* --- in --- */
 
 static void hold(struct consensus *c, struct raft_wire *m)
@@ -361,7 +205,7 @@ static bool deliver(struct consensus *c, struct raft_wire *m)
 {
 	struct guard_plan plan;
 	struct raft_message copy = m->message;
-	struct address from = address_of(m->address);
+	struct raft_address from = raft_address_of(m->address);
 	switch (guard_receive(&c->guard, m, &plan)) {
 	case GUARD_HOLD: return false;
 	case GUARD_DROP: break;
@@ -375,7 +219,7 @@ static bool deliver(struct consensus *c, struct raft_wire *m)
 		if (m->message.type == RAFT_IO_APPEND_ENTRIES) {
 			receive_append(c, m, &plan);
 		} else if (m->message.type == RAFT_IO_INSTALL_SNAPSHOT) {
-			receive_install(c, m);
+			raft_install_receive(c, m);
 		} else if (m->message.type == RAFT_WIRE_MARK) {
 			receive_mark(c, m);
 		} else {
@@ -383,7 +227,9 @@ static bool deliver(struct consensus *c, struct raft_wire *m)
 			copy.server_address = from.text;
 			notice_lost_snapshot(c, m->from, &copy);
 			guard_correct(&c->guard, loop_now_ms(c->env->loop), &copy);
+			int role = guard_lend_vote(&c->guard, &copy);
 			c->recv(&c->io, &copy);
+			guard_take_vote(&c->guard, role);
 			if (m->message.type == RAFT_IO_APPEND_ENTRIES_RESULT)
 				out_heard(c, m->from, copy.append_entries_result.rejected > 0);
 		}
@@ -403,7 +249,7 @@ enum err consensus_receive(struct consensus *c, struct slice frame)
 	if (!c->raft || c->closing || m.group != plog_group(c->log) || m.to != c->replica) {
 		if (c->phase == PHASE_INSTALLING && !c->closing && m.group == plog_group(c->log) &&
 			m.to == c->replica)
-			receive_installing(c, &m);
+			raft_install_meanwhile(c, &m);
 		raft_wire_fini(&m);
 		return OK;
 	}

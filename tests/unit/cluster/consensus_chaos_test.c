@@ -6,7 +6,7 @@
 #include "server/base/map.h"
 #include "tests/unit/cluster/replicas.h"
 
-enum event_kind { EV_TICK, EV_DISK, EV_READ, EV_CLIENT, EV_NEMESIS, EV_RESTART };
+enum event_kind { EV_TICK, EV_DISK, EV_READ, EV_CLIENT, EV_NEMESIS, EV_RESTART, EV_FETCHED };
 struct event {
 	int64_t at_ms;
 	uint64_t order;
@@ -22,6 +22,10 @@ static struct {
 	uint32_t life[REPLICAS_MAX + 1];
 	int64_t last_at[REPLICAS_MAX + 1][REPLICAS_MAX + 1];
 	bool reorder, members, snapshots, healed, quiet;
+	bool wanted; /* membership.c makes the changes; replicas are wiped */
+	struct consensus_install fetch[REPLICAS_MAX + 1];
+	int pins[REPLICAS_MAX + 1], wipes, settled, voters_wanted;
+	uint64_t want[REPLICAS_MAX];
 	int voters, proposals;
 	bool trace;
 } R;
@@ -82,11 +86,63 @@ static void route(struct frame *f)
 	list_push_front(at, &f->node);
 }
 
+static void tell_wanted(struct rep *r)
+{
+	if (!r->c || !R.wanted)
+		return;
+	struct membership_wanted w = {.voters = R.want,
+		.voter_count = R.voters_wanted,
+		.learners = R.want + R.voters_wanted,
+		.learner_count = W.n - R.voters_wanted};
+	if (!r->members)
+		r->members = membership_new(r->c, &r->loop);
+	membership_want(r->members, &w);
+}
+
+/* All in some order; how many of them are to vote. */
+static void want_others(void)
+{
+	for (int i = 0; i < W.n; i++)
+		R.want[i] = W.rep[i + 1].id;
+	for (int i = W.n - 1; i > 0; i--) {
+		int k = pick(0, i);
+		uint64_t swap = R.want[i];
+		R.want[i] = R.want[k];
+		R.want[k] = swap;
+	}
+	R.voters_wanted = pick(1, W.n);
+	for (int i = 1; i <= W.n; i++)
+		tell_wanted(&W.rep[i]);
+}
+
+/* Fetching takes its time, and may fail. */
+static void fetch(struct rep *r, const struct consensus_install *i)
+{
+	R.fetch[r->id & 15] = *i;
+	event_add(EV_FETCHED, (int)(r->id & 15), pick(1, R.healed ? 200 : 3000));
+}
+
+static void fetched(struct rep *r)
+{
+	if (!r->alive || !consensus_installing(r->c))
+		return;
+	r->loop.now_ms = W.now_ms;
+	if (!R.healed && chance(300) && !r->log->marks.seeding) /* from here on there is no state */
+		fake_plog_seed_begin(r->log, R.fetch[r->id & 15].index);
+	if (!R.healed && chance(300))
+		consensus_installed(r->c, ERR_TIMEOUT);
+	else
+		rep_fetched(r, &R.fetch[r->id & 15]);
+	rep_turn(r);
+}
+
 static void start(int i, int voters)
 {
 	struct rep *r = &W.rep[i];
 	R.life[i]++;
+	R.pins[i] = 0;
 	rep_start(r, voters);
+	tell_wanted(r);
 	if (r->c)
 		rep_turn(r);
 	event_add(EV_TICK, i, pick(1, 50));
@@ -138,6 +194,40 @@ static void member(void)
 	rep_turn(lead);
 }
 
+/* One at a time may lose its data: when the configuration is as wanted no replica that is gone
+ * counts any more. It comes back as another. */
+static void wipe(struct rep *r)
+{
+	struct rep *lead = world_leader();
+	if (!lead || !lead->members || !consensus_ready(lead->c) ||
+		!membership_settled(lead->members))
+		return;
+	R.settled++;
+	if (R.voters_wanted < 3 || chance(500)) {
+		want_others();
+		return;
+	}
+	R.wipes++;
+	if (r->alive)
+		crash(r);
+	rep_wipe(r);
+	for (int i = 0; i < W.n; i++)
+		if (rep_of(R.want[i]) == r)
+			R.want[i] = r->id;
+	for (int i = 1; i <= W.n; i++)
+		tell_wanted(&W.rep[i]);
+}
+
+static void pin(struct rep *r)
+{
+	int i = (int)(r->id & 15);
+	if (!r->alive)
+		return;
+	bool on = R.pins[i] == 0 || (R.pins[i] < 3 && chance(500));
+	consensus_pin(r->c, on);
+	R.pins[i] += on ? 1 : -1;
+}
+
 static void partition_at_random(void)
 {
 	int side[REPLICAS_MAX + 1];
@@ -151,7 +241,7 @@ static void partition_at_random(void)
 static void nemesis(void)
 {
 	struct rep *r = &W.rep[pick(1, W.n)], *lead = world_leader();
-	switch (pick(0, R.members ? 11 : 7)) {
+	switch (pick(0, R.members || R.wanted ? 12 : 8)) {
 	case 0:
 	case 1: partition_at_random(); break;
 	case 2: memset(W.cut, 0, sizeof W.cut); break;
@@ -173,7 +263,13 @@ static void nemesis(void)
 			rep_turn(lead);
 		}
 		break;
-	default: member(); break;
+	case 8: pin(r); break;
+	default:
+		if (R.wanted)
+			wipe(r);
+		else
+			member();
+		break;
 	}
 }
 
@@ -223,11 +319,12 @@ static void event_do(const struct event *e)
 			nemesis();
 		event_add(EV_NEMESIS, 0, pick(50, 1500));
 		break;
+	case EV_FETCHED: fetched(r); break;
 	case EV_RESTART:
 		if (!r->alive)
 			start(e->rep,
 				r->disk.count == 0 && r->disk.marks.applied_index == 0 &&
-						e->rep <= R.voters
+						e->rep <= R.voters && R.wipes == 0
 					? R.voters
 					: 0);
 		break;
@@ -237,6 +334,9 @@ static void event_do(const struct event *e)
 static void heal(void)
 {
 	R.healed = true;
+	for (int i = 1; i <= W.n; i++)
+		for (; W.rep[i].alive && R.pins[i] > 0; R.pins[i]--)
+			consensus_pin(W.rep[i].c, false);
 	memset(W.cut, 0, sizeof W.cut);
 	for (int i = 1; i <= W.n; i++) {
 		W.rep[i].slow = false;
@@ -302,14 +402,18 @@ static void run_seed(uint64_t seed, const bool *guard_off)
 	R.reorder = seed % 3 == 0;
 	R.members = n == 5 && seed % 4 == 0;
 	R.snapshots = seed % 5 < 3;
-	R.voters = R.members ? 3 : n;
+	R.wanted = n == 5 && seed % 4 == 2;
+	R.voters = R.members || R.wanted ? 3 : n;
 	W.route = route;
+	W.fetch = seed % 3 == 1 ? fetch : NULL;
 	if (R.snapshots) {
 		W.o.snapshot_threshold = 64;
 		W.o.snapshot_trailing = 32;
 	}
 	if (guard_off)
 		memcpy(W.o.guard_off, guard_off, sizeof W.o.guard_off);
+	if (R.wanted)
+		want_others();
 	for (int i = 1; i <= n; i++) {
 		start(i, i <= R.voters ? R.voters : 0);
 		W.rep[i].log->hide_below = seed % 7 == 0 ? 4 : 0;
@@ -408,9 +512,9 @@ static int by_hand(const char *range)
 			acked += W.rep[i].acked;
 		}
 		if (W.broken[0] || first == last)
-			printf("seed %llu: %s acked=%d of %d rebuilds=%llu\n",
+			printf("seed %llu: %s acked=%d of %d rebuilds=%llu wipes=%d settled=%d\n",
 				(unsigned long long)seed, W.broken[0] ? W.broken : "ok", acked,
-				R.proposals, (unsigned long long)rebuilds);
+				R.proposals, (unsigned long long)rebuilds, R.wipes, R.settled);
 		failed += W.broken[0] != 0;
 		for (int i = 1; first == last && i <= W.n; i++)
 			print_replica(&W.rep[i]);

@@ -342,16 +342,72 @@ START_TEST(a_fetch_may_take_minutes_and_fail)
 	ck_assert_uint_eq(consensus_term(lead->c), term);
 	net_start(third, 0);
 	net_run(1000);
-	/* It fails, and begins anew. */
-	W.rep[far].c->fsm.install = rep_install;
+	/* It fails before the old state is given up: that goes on, until it begins anew. */
 	W.rep[far].loop.now_ms = W.now_ms;
 	consensus_installed(W.rep[far].c, ERR_UNAVAILABLE);
 	net_run(900);
-	ck_assert(consensus_installing(W.rep[far].c));
+	ck_assert(!consensus_installing(W.rep[far].c));
+	ck_assert_uint_gt(consensus_applied(W.rep[far].c), 0);
 	net_run(1500);
+	ck_assert(consensus_installing(W.rep[far].c));
+	ck_assert_int_eq(asked_count, 2);
+	/* And after: there is nothing to go back to. */
+	W.rep[far].loop.now_ms = W.now_ms;
+	fake_plog_seed_begin(W.rep[far].log, asked.index);
+	consensus_installed(W.rep[far].c, ERR_UNAVAILABLE);
+	net_run(900);
+	ck_assert(consensus_installing(W.rep[far].c));
+	ck_assert_int_eq(asked_count, 2);
+	net_run(500);
+	ck_assert_int_eq(asked_count, 3);
+	/* Nor after a crash. */
+	rep_crash(&W.rep[far], 100);
+	net_start(far, 0);
+	ck_assert(consensus_installing(W.rep[far].c));
+	net_run(1000);
 	ck_assert(!consensus_installing(W.rep[far].c));
 	net_run(500);
 	ck_assert_uint_eq(W.rep[far].applied, net_leader()->applied);
+}
+END_TEST
+
+/* Of three one is gone for good and one has begun to fetch when the leader has to start anew: it is
+ * voted for by the one that fetches, and fetched from. */
+START_TEST(who_fetches_still_votes)
+{
+	random_seed(11);
+	net_init(3);
+	snapshots();
+	for (int i = 1; i <= 3; i++)
+		net_start(i, 3);
+	struct rep *lead = net_elect();
+	int far = at_of(lead) % 3 + 1, third = far % 3 + 1;
+	W.rep[far].c->fsm.install = only_note;
+	net_isolate(far, true);
+	for (int i = 0; i < 400; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		net_run(3);
+	}
+	net_isolate(far, false);
+	net_run(2000);
+	ck_assert(consensus_installing(W.rep[far].c));
+	fake_plog_seed_begin(W.rep[far].log, asked.index);
+	rep_crash(&W.rep[third], 0);
+	uint64_t acked = lead->applied;
+	rep_crash(lead, 100);
+	net_run(100);
+	net_start(at_of(lead), 0);
+	for (int i = 0; i < 4000 && consensus_role(lead->c) != ROLE_LEADER; i++)
+		net_ms();
+	ck_assert_int_eq(consensus_role(lead->c), ROLE_LEADER);
+	net_run(3000);
+	ck_assert_int_eq(consensus_role(lead->c), ROLE_LEADER);
+	W.rep[far].loop.now_ms = W.now_ms;
+	rep_fetched(&W.rep[far], &asked);
+	net_run(1500);
+	ck_assert_ptr_eq(net_leader(), lead);
+	ck_assert_uint_ge(lead->applied, acked);
+	ck_assert_uint_eq(W.rep[far].applied, lead->applied);
 }
 END_TEST
 
@@ -437,6 +493,7 @@ int main(void)
 	tcase_add_test(tc, a_leader_that_only_lost_its_connection_stays);
 	tcase_add_test(tc, a_muted_leader_lets_go_of_its_callers);
 	tcase_add_test(tc, a_fetch_may_take_minutes_and_fail);
+	tcase_add_test(tc, who_fetches_still_votes);
 	tcase_add_test(tc, pinned_entries_are_kept);
 	tcase_add_test(tc, peers_tell_who_is_in_sync);
 	tcase_add_test(tc, addresses_are_replica_ids);

@@ -11,7 +11,16 @@
 #include "storage/keys.h"
 #include "storage/plog.h"
 
-enum op_kind { OP_APPEND, OP_TRUNCATE, OP_RESET, OP_VOTE, OP_APPLIED, OP_CONFIG, OP_TOKEN };
+enum op_kind {
+	OP_APPEND,
+	OP_TRUNCATE,
+	OP_RESET,
+	OP_SEED,
+	OP_VOTE,
+	OP_APPLIED,
+	OP_CONFIG,
+	OP_TOKEN
+};
 struct disk_op {
 	struct list node;
 	enum op_kind kind;
@@ -117,7 +126,19 @@ static void disk_do(struct disk *d, struct disk_op *op)
 	switch (op->kind) {
 	case OP_APPEND: disk_append(d, op->entry); break;
 	case OP_TRUNCATE: disk_cut(d, op->a); break;
+	case OP_SEED: /* term and vote stay */
+		disk_cut(d, 0);
+		slice_unref(&d->marks.config);
+		d->marks = (struct plog_marks){.term = d->marks.term,
+			.vote = d->marks.vote,
+			.seeding = true,
+			.seeding_index = op->a};
+		d->first = 1;
+		d->reset_term = 0;
+		d->rows = 0;
+		break;
 	case OP_RESET:
+		d->marks.seeding = false;
 		disk_cut(d, 0);
 		d->first = op->a + 1;
 		d->reset_term = op->b;
@@ -330,8 +351,26 @@ void plog_reset(struct plog *p, uint64_t index, uint64_t term, int64_t next_offs
 	p->first = p->marks.first_index = index + 1;
 	p->reset_term = term;
 	p->reset_offset = next_offset;
+	p->marks.seeding = false;
 	put_u64be(at, (uint64_t)next_offset);
 	must(slice_copy(bytes_of(at, 8), &stage(p->env->lane, OP_RESET, index, term)->bytes) == OK);
+}
+
+/* What a catch-up does first. */
+static void fake_plog_seed_begin(struct plog *p, uint64_t index)
+{
+	while (p->count > 0)
+		entry_unref(p->entries[--p->count]);
+	slice_unref(&p->marks.config);
+	p->marks = (struct plog_marks){.term = p->marks.term,
+		.vote = p->marks.vote,
+		.first_index = 1,
+		.seeding = true,
+		.seeding_index = index};
+	p->first = 1;
+	p->reset_term = 0;
+	p->reset_offset = 0;
+	stage(p->env->lane, OP_SEED, index, 0);
 }
 
 static struct entry *plog_any(const struct plog *p, uint64_t index)

@@ -43,13 +43,17 @@ static struct world {
 	int64_t now_ms;
 	struct consensus_options o;
 	uint64_t committed[WORLD_INDEX_MAX]; /* hash up to and with the index; 0: not yet */
-	uint64_t leader_of[4096];            /* by term */
-	uint64_t acked[WORLD_INDEX_MAX];     /* value acknowledged at the index, 0: none */
+	uint64_t term_at[WORLD_INDEX_MAX];
+	int64_t next_offset_at[WORLD_INDEX_MAX];
+	uint64_t leader_of[4096];        /* by term */
+	uint64_t acked[WORLD_INDEX_MAX]; /* value acknowledged at the index, 0: none */
 	uint32_t value_at[WORLD_INDEX_MAX];
 	uint32_t next_value;
 	char broken[128]; /* the first invariant that did not hold */
 	bool cut[REPLICAS_MAX + 1][REPLICAS_MAX + 1];
 	void (*route)(struct frame *f); /* a test's own network; NULL: into frames */
+	/* A test's own way of fetching, which ends with rep_fetched; NULL: at once. */
+	void (*fetch)(struct rep *r, const struct consensus_install *i);
 } W;
 
 static void broken(const char *what, uint64_t index)
@@ -87,6 +91,8 @@ static void rep_apply(void *arg, struct entry *e)
 	if (W.committed[e->index] != 0 && W.committed[e->index] != r->hash)
 		broken("replicas differ", e->index);
 	W.committed[e->index] = r->hash;
+	W.term_at[e->index] = e->head.term;
+	W.next_offset_at[e->index] = entry_next_offset(&e->head);
 	if (e->head.kind == ENTRY_DATA)
 		W.value_at[e->index] = e->head.payload_crc;
 }
@@ -131,21 +137,30 @@ static void rep_send(void *arg, uint64_t to, const char *address, struct slice *
 }
 
 /* Copies log and table of the replica that leads, as the owner's catch-up would. */
-static void rep_install(void *arg, const struct consensus_install *i)
+static void rep_fetched(struct rep *r, const struct consensus_install *i)
 {
-	struct rep *r = arg, *from = rep_of(i->from);
+	const struct rep *from = rep_of(i->from);
 	r->install_index = i->index;
 	if (!from->alive || W.committed[i->index] == 0) {
-		r->down_ok = true;
 		consensus_installed(r->c, ERR_UNAVAILABLE);
 		return;
 	}
 	r->hash = W.committed[i->index];
 	r->applied = i->index;
-	plog_reset(r->log, i->index, i->term, i->next_offset);
+	plog_reset(r->log, i->index, W.term_at[i->index], W.next_offset_at[i->index]);
 	r->lane.rows = r->hash;
-	plog_mark_applied(r->log, i->index, i->term);
+	plog_mark_applied(r->log, i->index, W.term_at[i->index]);
+	plog_mark_config(r->log, from->log->marks.config_index, from->log->marks.config.bytes);
 	consensus_installed(r->c, OK);
+}
+
+static void rep_install(void *arg, const struct consensus_install *i)
+{
+	struct rep *r = arg;
+	if (W.fetch)
+		W.fetch(r, i);
+	else
+		rep_fetched(r, i);
 }
 
 static const struct consensus_fsm rep_fsm = {rep_apply, rep_write_back, rep_changed, rep_install};
