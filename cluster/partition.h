@@ -97,7 +97,7 @@ struct bytes eval_batch(const struct eval *v);
 /* It is a repeat of records that are in the log from offset on: the batch is dropped. */
 void eval_duplicate(struct eval *v, int64_t offset);
 /* Empty each time evaluate runs; sent whatever it answers, but not when the outcome got lost.
- * At most 1 MiB. */
+ * At most 48 MiB (rows that are handed over). */
 struct buf *eval_reply(struct eval *v);
 
 /* --- reading rows: any loop --- */

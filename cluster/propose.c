@@ -18,7 +18,7 @@ enum {
 	ROW_BYTES_MAX = 256 << 20,
 	PROPOSAL_COST = 256, /* beside its batch, in flight */
 	UNREADY_MS = 3000,   /* how long proposals wait for a leader */
-	REPLY_BYTES_MAX = 1 << 20,
+	REPLY_BYTES_MAX = 48 << 20, /* rows that are handed over; fits into a frame of a peer */
 };
 
 struct eval {
