@@ -116,12 +116,13 @@ static bool receive_limit(const struct net *n, const struct listener *l)
 		setsockopt(l->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) == 0;
 }
 
-enum err listen_all(struct net *n)
+enum err listen_all(struct net *n, bool internal)
 {
 	for (int i = 0; i < n->home_count; i++)
 		for (int k = 0; k < n->homes[i].listener_count; k++)
-			if (!receive_limit(n, &n->homes[i].listeners[k]) ||
-				listen(n->homes[i].listeners[k].fd, BACKLOG) != 0)
+			if (n->homes[i].listeners[k].door->internal == internal &&
+				(!receive_limit(n, &n->homes[i].listeners[k]) ||
+					listen(n->homes[i].listeners[k].fd, BACKLOG) != 0))
 				return ERR_EXISTS;
 	return OK;
 }
@@ -130,7 +131,7 @@ static void accepting(struct net_home *h, bool on)
 {
 	for (int i = 0; i < h->listener_count; i++) {
 		struct listener *l = &h->listeners[i];
-		if (l->accepting == on)
+		if (l->accepting == on || !l->begun)
 			continue;
 		l->accepting = on;
 		if (on)
@@ -247,17 +248,24 @@ static void on_accept(evutil_socket_t at, short what, void *arg)
 	}
 }
 
-void listen_start(struct net_home *h)
+void listen_home_init(struct net_home *h)
+{
+	loop_timer_init(&h->accept_again, h->loop, on_accept_again);
+}
+
+void listen_start(struct net_home *h, bool internal)
 {
 	loop_must_own(h->loop);
 	if (h->draining)
 		return;
 	for (int i = 0; i < h->listener_count; i++) {
 		struct listener *l = &h->listeners[i];
+		if (l->begun || l->door->internal != internal)
+			continue;
+		l->begun = true;
 		must(event_assign(&l->event, loop_event_base(h->loop), l->fd, EV_READ | EV_PERSIST,
 			     on_accept, l) == 0);
 	}
-	loop_timer_init(&h->accept_again, h->loop, on_accept_again);
 	accepting(h, true);
 }
 

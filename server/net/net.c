@@ -357,6 +357,7 @@ enum err net_open(struct loops *loops, const void *conf, const struct net_door *
 		limit_gate_init(
 			&h->gate, n->conf->accept_rate, n->conf->handshakes_max, clock_us());
 		conn_home_init(h);
+		listen_home_init(h);
 	}
 	enum err e = open_doors(n, doors, count, why, why_size);
 	if (e == OK)
@@ -371,19 +372,38 @@ enum err net_open(struct loops *loops, const void *conf, const struct net_door *
 
 static void start_home(void *arg)
 {
-	listen_start(arg);
+	listen_start(arg, false);
+}
+
+static void start_home_internal(void *arg)
+{
+	listen_start(arg, true);
+}
+
+static void open_doors_to_all(struct net *n, bool internal)
+{
+	if (listen_all(n, internal) != OK)
+		LOG(LOG_ERROR, AREA_NET, "listen_failed", "err=\"%s\"", strerror(errno));
+	for (int i = 0; i < DOOR_COUNT; i++)
+		if (*n->doors[i].addresses != 0 && n->doors[i].internal == internal)
+			LOG(LOG_INFO, AREA_NET, "listening", "door=%s at=%s", n->doors[i].name,
+				n->doors[i].addresses);
+	for (int i = 0; i < n->home_count; i++)
+		loop_call(n->homes[i].loop, internal ? start_home_internal : start_home,
+			&n->homes[i]);
+}
+
+void net_listen_internal(struct net *n)
+{
+	if (!n->internal_listens)
+		open_doors_to_all(n, true);
+	n->internal_listens = true;
 }
 
 void net_listen(struct net *n)
 {
-	if (listen_all(n) != OK)
-		LOG(LOG_ERROR, AREA_NET, "listen_failed", "err=\"%s\"", strerror(errno));
-	for (int i = 0; i < DOOR_COUNT; i++)
-		if (*n->doors[i].addresses != 0)
-			LOG(LOG_INFO, AREA_NET, "listening", "door=%s at=%s", n->doors[i].name,
-				n->doors[i].addresses);
-	for (int i = 0; i < n->home_count; i++)
-		loop_call(n->homes[i].loop, start_home, &n->homes[i]);
+	net_listen_internal(n);
+	open_doors_to_all(n, false);
 }
 
 const char *net_addresses(const struct net *n, const char *door, bool tls, bool advertised)

@@ -30,6 +30,8 @@ extern struct metric_table net_metrics;
 enum err net_open(struct loops *loops, const void *conf, const struct net_door *doors, int count,
 	struct net **out, char *why, size_t why_size) MUST_USE;
 void net_listen(struct net *n); /* starts accepting on all loops */
+/* The same for the door between nodes alone, before: they need each other to get ready. */
+void net_listen_internal(struct net *n);
 /* The addresses a door really listens on ("127.0.0.1:1883,..."), port 0 resolved; advertised:
  * what clients are told. "" when off. Static until net_free. */
 const char *net_addresses(const struct net *n, const char *door, bool tls, bool advertised);

@@ -89,7 +89,7 @@ struct listener { /* one socket: a door, an address, a loop */
 	struct net_home *home;
 	const struct door *door;
 	int fd;
-	bool accepting;
+	bool accepting, begun;
 };
 
 enum {
@@ -129,6 +129,7 @@ struct net {
 	struct net_home *homes;
 	struct door doors[DOOR_COUNT];
 	bool has_tls, has_mutual;
+	bool internal_listens;
 };
 
 /* Bounds of one connection. Those of clients are configured; what goes between nodes has its own
@@ -183,9 +184,11 @@ void dial_ended(struct dialling *x, struct conn *c, enum err e, const char *fail
  * (in use), ERR_INVALID. */
 enum err listen_bind(struct net *n, struct door *d, struct address_list *wanted, char *why,
 	size_t why_size) MUST_USE;
-enum err listen_all(struct net *n) MUST_USE; /* the kernel queues clients from here on */
-void listen_start(struct net_home *h);       /* h's thread: accepts */
-void listen_stop(struct net_home *h);        /* h's thread: never again */
+/* The kernel queues clients from here on. Which is those of internal doors, or all others. */
+enum err listen_all(struct net *n, bool internal) MUST_USE;
+void listen_start(struct net_home *h, bool internal); /* h's thread: accepts */
+void listen_home_init(struct net_home *h);
+void listen_stop(struct net_home *h); /* h's thread: never again */
 void listen_home_fini(struct net_home *h);
 
 #endif

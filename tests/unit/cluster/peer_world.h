@@ -167,9 +167,9 @@ static void node_up(struct world_node *n)
 			.loop = loops_at(n->loops, i), .changed = world_watch};
 		peers_watch(n->peers, &n->watchers[i]);
 	}
-	net_listen(n->net);
 	loops_run(n->loops);
-	peers_start(n->peers, n->net);
+	peers_start(n->peers, n->net); /* first, or who comes before is sent away */
+	net_listen(n->net);
 }
 
 static void node_down(struct world_node *n)
