@@ -149,11 +149,25 @@ static enum guard_verdict receive_append(
 	return takes_back_config(g, m, plan) ? GUARD_REBUILD : GUARD_PASS;
 }
 
+/* There is none, unless a peer is broken. */
+static bool second_leader(const struct guard *g, const struct raft_wire *m)
+{
+	const struct raft *r = g->raft;
+	if (r->state != RAFT_LEADER)
+		return false;
+	return (m->message.type == RAFT_IO_APPEND_ENTRIES &&
+		       m->message.append_entries.term == r->current_term) ||
+		(m->message.type == RAFT_IO_INSTALL_SNAPSHOT &&
+			m->message.install_snapshot.term == r->current_term);
+}
+
 enum guard_verdict guard_receive(
 	const struct guard *g, const struct raft_wire *m, struct guard_plan *plan)
 {
 	const struct raft *r = g->raft;
 	*plan = (struct guard_plan){0};
+	if (second_leader(g, m))
+		return GUARD_DROP;
 	switch (m->message.type) {
 	case RAFT_IO_APPEND_ENTRIES:
 		plan->prev_index = m->message.append_entries.prev_log_index;

@@ -12,6 +12,15 @@ enum {
 	CONFIG_MEMBER_BYTES_MIN = 10
 };
 
+/* Terms that leave room for more to come. */
+static uint64_t term_read(struct rd *r)
+{
+	uint64_t term = rd_u64be(r);
+	if (term == 0 || term > UINT64_MAX / 2)
+		rd_fail(r, ERR_MALFORMED);
+	return term;
+}
+
 /* An entry's header in AppendEntries:
  *	0  8 term              20 8 hybrid clock
  *	8  1 kind, 1 flags     28 8 greatest timestamp so far
@@ -110,12 +119,12 @@ static enum err payloads_read(struct rd *r, struct raft_wire *m)
 static enum err append_read(struct rd *r, struct raft_wire *m)
 {
 	struct raft_append_entries *a = &m->message.append_entries;
-	a->term = rd_u64be(r);
+	a->term = term_read(r);
 	a->prev_log_index = rd_u64be(r);
 	a->prev_log_term = rd_u64be(r);
 	a->leader_commit = rd_u64be(r);
 	uint32_t n = rd_count(r, rd_u32be(r), ENTRY_BYTES);
-	if (r->err != OK || n > RAFT_WIRE_ENTRIES_MAX || a->term == 0)
+	if (r->err != OK || n > RAFT_WIRE_ENTRIES_MAX)
 		return ERR_MALFORMED;
 	if ((a->prev_log_index == 0) != (a->prev_log_term == 0) || a->prev_log_term > a->term ||
 		a->prev_log_index > UINT64_MAX / 2)
@@ -160,7 +169,7 @@ static void install_write(
 static enum err install_read(struct rd *r, struct raft_wire *m)
 {
 	struct raft_install_snapshot *i = &m->message.install_snapshot;
-	i->term = rd_u64be(r);
+	i->term = term_read(r);
 	i->last_index = rd_u64be(r);
 	i->last_term = rd_u64be(r);
 	i->conf_index = rd_u64be(r);
@@ -180,7 +189,7 @@ static enum err install_read(struct rd *r, struct raft_wire *m)
 /* A mark: the leader's term 8, index 8 and term 8 of the entry. */
 static void mark_read(struct rd *r, struct raft_append_entries *a)
 {
-	a->term = rd_u64be(r);
+	a->term = term_read(r);
 	a->prev_log_index = a->leader_commit = rd_u64be(r);
 	a->prev_log_term = rd_u64be(r);
 	if (a->prev_log_term == 0 || a->prev_log_term > a->term || a->prev_log_index == 0 ||
@@ -233,9 +242,7 @@ static bool flag_read(struct rd *r)
 static void small_read(struct rd *r, struct raft_wire *w)
 {
 	struct raft_message *m = &w->message;
-	uint64_t term = rd_u64be(r);
-	if (term == 0)
-		rd_fail(r, ERR_MALFORMED);
+	uint64_t term = term_read(r);
 	switch (m->type) {
 	case RAFT_IO_APPEND_ENTRIES_RESULT:
 		m->append_entries_result.term = term;

@@ -90,6 +90,8 @@ struct append {
 	int change;
 };
 
+static int own_role = RAFT_VOTER; /* of replica 1 in it */
+
 static struct entry *config_entry(void)
 {
 	struct raft_configuration c;
@@ -97,8 +99,9 @@ static struct entry *config_entry(void)
 	struct slice s;
 	raft_configuration_init(&c);
 	for (int i = 1; i <= 3; i++)
-		ck_assert_int_eq(
-			raft_configuration_add(&c, W.rep[i].id, W.rep[i].address, RAFT_VOTER), 0);
+		ck_assert_int_eq(raft_configuration_add(&c, W.rep[i].id, W.rep[i].address,
+					 i == 1 ? own_role : RAFT_VOTER),
+			0);
 	ck_assert_int_eq(raft_configuration_add(&c, 99, "rep99", RAFT_STANDBY), 0);
 	ck_assert_int_eq(raft_configuration_encode(&c, &b), 0);
 	ck_assert_int_eq(slice_copy(bytes_of(b.base, b.len), &s), OK);
@@ -497,6 +500,108 @@ START_TEST(g10_refused_pre_votes_tell_the_term)
 }
 END_TEST
 
+static bool grants(int candidate, uint64_t term, uint64_t last, uint64_t last_term, bool pre_vote)
+{
+	frames_drop();
+	say(candidate,
+		&(struct raft_message){.type = RAFT_IO_REQUEST_VOTE,
+			.request_vote = {.term = term,
+				.candidate_id = W.rep[candidate].id,
+				.last_log_index = last,
+				.last_log_term = last_term,
+				.pre_vote = pre_vote}});
+	rep_sync(X); /* a vote leaves when it is on the disk */
+	struct raft_message m = heard(RAFT_IO_REQUEST_VOTE_RESULT);
+	ck_assert_int_eq(m.type, RAFT_IO_REQUEST_VOTE_RESULT);
+	return m.request_vote_result.vote_granted;
+}
+
+START_TEST(g11_a_silent_leader_holds_nobody)
+{
+	begin(11, _i);
+	go();
+	say_append(2, (struct append){.term = 5, .prev = 1, .prev_term = 1, .commit = 1});
+	rep_sync(X);
+	W.now_ms += 400;
+	ck_assert(!grants(3, 6, 1, 1, true));
+	W.now_ms += 200; /* not yet its own time-out */
+	ck_assert_int_eq(grants(3, 6, 1, 1, true), _i == ON);
+	ck_assert_int_eq(grants(3, 6, 1, 1, false), _i == ON);
+}
+END_TEST
+
+START_TEST(g11_a_reset_connection_is_believed)
+{
+	begin(11, _i);
+	go();
+	say_append(2, (struct append){.term = 5, .prev = 1, .prev_term = 1, .commit = 1});
+	rep_sync(X);
+	W.now_ms += 10;
+	consensus_lost(X->c, 3); /* another node */
+	ck_assert(!grants(3, 6, 1, 1, true));
+	consensus_lost(X->c, 2);
+	ck_assert_int_eq(grants(3, 6, 1, 1, true), _i == ON);
+	/* It was only the connection: the leader speaks, and is the leader. */
+	say_append(2, (struct append){.term = 5, .prev = 1, .prev_term = 1, .commit = 1});
+	ck_assert(!grants(3, 6, 1, 1, true));
+	W.now_ms += 300;
+	rep_tick(X);
+	ck_assert_int_eq(consensus_role(X->c), ROLE_FOLLOWER);
+	W.now_ms += 1000;
+	rep_tick(X);
+	ck_assert_int_eq(consensus_role(X->c), ROLE_CANDIDATE);
+}
+END_TEST
+
+/* The candidate's configuration makes replica 1 a voter, which does not know of it yet. */
+START_TEST(g12_votes_though_it_is_no_voter_yet)
+{
+	begin(12, _i);
+	go();
+	own_role = RAFT_STANDBY;
+	say_append(2,
+		(struct append){.term = 5,
+			.prev = 1,
+			.prev_term = 1,
+			.n = 1,
+			.entry_term = 5,
+			.change = 1});
+	rep_sync(X);
+	say_append(2, (struct append){.term = 5, .prev = 2, .prev_term = 5, .commit = 2});
+	struct consensus_peer p[4];
+	ck_assert_int_eq(consensus_peers(X->c, p, 4), 4);
+	ck_assert_int_eq(p[0].role, MEMBER_STANDBY);
+	W.now_ms += 1300;
+	rep_tick(X); /* it does not stand */
+	ck_assert_int_eq(consensus_role(X->c), ROLE_FOLLOWER);
+	ck_assert(!grants(3, 6, 1, 1, true)); /* its log decides */
+	ck_assert_int_eq(grants(3, 6, 3, 5, true), _i == ON);
+	ck_assert_int_eq(grants(3, 6, 3, 5, false), _i == ON);
+	ck_assert_int_eq(consensus_peers(X->c, p, 4), 4);
+	ck_assert_int_eq(p[0].role, MEMBER_STANDBY);
+}
+END_TEST
+
+/* Two leaders of one term there are not: whoever says so is not let into the core, which would take
+ * a leader's memory for a follower's. */
+START_TEST(a_second_leader_of_the_term_is_not_heard)
+{
+	begin(15, ON);
+	go();
+	elect();
+	rep_sync(X);
+	say_append(2, (struct append){.term = 2, .prev = 1, .prev_term = 1, .commit = 1});
+	ck_assert_int_eq(consensus_role(X->c), ROLE_LEADER);
+	struct raft_wire w = {.message = {.type = RAFT_WIRE_MARK}};
+	w.message.append_entries = (struct raft_append_entries){
+		.term = 2, .prev_log_index = 1, .prev_log_term = 1, .leader_commit = 1};
+	say_wire(2, &w);
+	ck_assert_int_eq(consensus_role(X->c), ROLE_LEADER);
+	say_result(3, 2, 2);
+	ck_assert(consensus_ready(X->c));
+}
+END_TEST
+
 /* The gate: what a majority has is committed even though the leader has stored more. */
 START_TEST(gate_commits_what_a_majority_has)
 {
@@ -651,6 +756,10 @@ int main(void)
 	tcase_add_test(tc, g9_takes_back_a_configuration);
 	tcase_add_test_raise_signal(tc, g9_off_the_library_crashes, SIGSEGV);
 	tcase_add_loop_test(tc, g10_refused_pre_votes_tell_the_term, 0, 2);
+	tcase_add_loop_test(tc, g11_a_silent_leader_holds_nobody, 0, 2);
+	tcase_add_loop_test(tc, g11_a_reset_connection_is_believed, 0, 2);
+	tcase_add_loop_test(tc, g12_votes_though_it_is_no_voter_yet, 0, 2);
+	tcase_add_test(tc, a_second_leader_of_the_term_is_not_heard);
 	tcase_add_loop_test(tc, gate_commits_what_a_majority_has, 0, 2);
 	tcase_add_test(tc, votes_wait_for_the_disk);
 	tcase_add_test(tc, offsets_must_continue);

@@ -9,7 +9,7 @@ static void setup(void)
 	consensus_process_init();
 }
 
-enum { SAMPLES = 6 };
+enum { SAMPLES = 7 };
 static struct raft_wire_entry entries[3];
 
 static struct entry *entry_with(const char *text)
@@ -63,8 +63,12 @@ static struct raft_wire sample(int i)
 		.to = 6,
 		.clock_ms = 123,
 		.address = bytes_text("host:7400")};
-	w.message.type = (unsigned short)(i + 1);
-	switch (i + 1) {
+	w.message.type = (unsigned short)(i == SAMPLES - 1 ? RAFT_WIRE_MARK : i + 1);
+	switch (w.message.type) {
+	case RAFT_WIRE_MARK:
+		w.message.append_entries = (struct raft_append_entries){
+			.term = 3, .prev_log_index = 10, .prev_log_term = 2, .leader_commit = 10};
+		break;
 	case RAFT_IO_APPEND_ENTRIES:
 		sample_entries();
 		w.entries = entries;
@@ -197,6 +201,49 @@ START_TEST(golden_append_entries)
 }
 END_TEST
 
+START_TEST(golden_mark)
+{
+	static const uint8_t body[] = {
+		0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 2};
+	uint8_t a[256];
+	struct raft_wire w = sample(SAMPLES - 1), got;
+	ck_assert_uint_eq(encode(&w, a, sizeof a), 38 + 9 + sizeof body);
+	ck_assert_uint_eq(a[1], 64);
+	ck_assert_mem_eq(a + 38 + 9, body, sizeof body);
+	ck_assert_int_eq(decode(a, 38 + 9 + sizeof body, &got), OK);
+	ck_assert_uint_eq(got.message.append_entries.prev_log_index, 10);
+	ck_assert_uint_eq(got.message.append_entries.leader_commit, 10);
+	raft_wire_fini(&got);
+}
+END_TEST
+
+/* A term that could not be followed by another would end the process that takes it over. */
+START_TEST(terms_are_bounded)
+{
+	uint8_t a[1024];
+	struct raft_wire w = sample(_i), got;
+	size_t len = encode(&w, a, sizeof a);
+	memset(a + 38 + 9, 0xff, 8);
+	ck_assert_int_eq(decode(a, len, &got), ERR_MALFORMED);
+}
+END_TEST
+
+START_TEST(a_message_without_payloads_is_one_part)
+{
+	uint8_t a[1024];
+	struct raft_wire w = sample(_i);
+	struct slice one;
+	size_t len = encode(&w, a, sizeof a);
+	bool whole = raft_wire_encode_head(&w, &one);
+	ck_assert_int_eq(whole, _i != 0);
+	if (!whole)
+		return;
+	ck_assert_uint_eq(one.bytes.len, len);
+	ck_assert_mem_eq(one.bytes.at, a, len);
+	slice_unref(&one);
+}
+END_TEST
+
 START_TEST(refuses_every_prefix)
 {
 	uint8_t a[1024];
@@ -302,6 +349,9 @@ int main(void)
 	tcase_add_test(tc, entries_arrive_whole);
 	tcase_add_test(tc, golden_request_vote);
 	tcase_add_test(tc, golden_append_entries);
+	tcase_add_test(tc, golden_mark);
+	tcase_add_loop_test(tc, terms_are_bounded, 0, SAMPLES);
+	tcase_add_loop_test(tc, a_message_without_payloads_is_one_part, 0, SAMPLES);
 	tcase_add_loop_test(tc, refuses_every_prefix, 0, SAMPLES);
 	tcase_add_loop_test(tc, survives_mutations, 0, SAMPLES);
 	tcase_add_test(tc, refuses_broken_chains);
