@@ -22,6 +22,12 @@ struct catalog {
 	int table_count;
 	struct stream_setting *settings; /* in order of key */
 	int setting_count;
+	struct partition *meta;
+	struct cluster_node *nodes; /* in order of id */
+	int node_count;
+	struct group_place *places; /* in order of group */
+	uint64_t *members;          /* of all places */
+	int place_count;
 };
 
 static char *text_copy(const char *text)
@@ -121,6 +127,68 @@ static int setting_order(const void *a, const void *b)
 	return strcmp(x->key, y->key);
 }
 
+static int node_order(const void *a, const void *b)
+{
+	const struct cluster_node *x = a, *y = b;
+
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int place_order(const void *a, const void *b)
+{
+	const struct group_place *x = a, *y = b;
+
+	return x->group < y->group ? -1 : x->group > y->group;
+}
+
+static void copy_nodes(struct catalog *c, const struct catalog_parts *p)
+{
+	c->nodes = array_new(p->node_count, sizeof *c->nodes);
+	c->node_count = p->node_count;
+	for (int i = 0; i < p->node_count; i++) {
+		struct cluster_node *n = &c->nodes[i];
+
+		*n = p->nodes[i];
+		n->name = text_copy(n->name);
+		n->rack = text_copy(n->rack);
+		n->address = text_copy(n->address);
+		n->doors = settings_copy(n->doors, n->door_count);
+	}
+	qsort(c->nodes, (size_t)c->node_count, sizeof *c->nodes, node_order);
+}
+
+static void free_nodes(struct catalog *c)
+{
+	for (int i = 0; i < c->node_count; i++) {
+		text_free(c->nodes[i].name);
+		text_free(c->nodes[i].rack);
+		text_free(c->nodes[i].address);
+		settings_free(c->nodes[i].doors, c->nodes[i].door_count);
+	}
+	mem_free(c->nodes);
+}
+
+static void copy_places(struct catalog *c, const struct catalog_parts *p)
+{
+	int total = 0, at = 0;
+
+	for (int i = 0; i < p->place_count; i++)
+		total += p->places[i].member_count;
+	c->members = array_new(total, sizeof *c->members);
+	c->places = array_new(p->place_count, sizeof *c->places);
+	c->place_count = p->place_count;
+	for (int i = 0; i < p->place_count; i++) {
+		const struct group_place *from = &p->places[i];
+
+		c->places[i] = *from;
+		c->places[i].members = c->members + at;
+		memcpy(c->members + at, from->members,
+			(size_t)from->member_count * sizeof *c->members);
+		at += from->member_count;
+	}
+	qsort(c->places, (size_t)c->place_count, sizeof *c->places, place_order);
+}
+
 struct catalog *catalog_new(const struct catalog_parts *p)
 {
 	struct catalog *c = mem_new(sizeof *c);
@@ -142,6 +210,9 @@ struct catalog *catalog_new(const struct catalog_parts *p)
 	c->settings = settings_copy(p->settings, p->setting_count);
 	c->setting_count = p->setting_count;
 	qsort(c->settings, (size_t)c->setting_count, sizeof *c->settings, setting_order);
+	c->meta = p->meta != NULL ? partition_ref(p->meta) : NULL;
+	copy_nodes(c, p);
+	copy_places(c, p);
 	return c;
 }
 
@@ -166,6 +237,10 @@ void catalog_release(const struct catalog *c)
 	mem_free(mine->streams);
 	partitions_free(mine->tables, mine->table_count);
 	settings_free(mine->settings, mine->setting_count);
+	partition_unref(mine->meta);
+	free_nodes(mine);
+	mem_free(mine->places);
+	mem_free(mine->members);
 	mem_free(mine);
 }
 
@@ -231,4 +306,45 @@ bool catalog_setting_next(const struct catalog *c, int *at, const char **key, co
 	*value = c->settings[*at].value;
 	++*at;
 	return true;
+}
+
+/* --- the cluster --- */
+
+struct partition *catalog_meta(const struct catalog *c)
+{
+	return c->meta;
+}
+
+int catalog_node_count(const struct catalog *c)
+{
+	return c->node_count;
+}
+
+const struct cluster_node *catalog_node_at(const struct catalog *c, int index)
+{
+	must(index >= 0 && index < c->node_count);
+	return &c->nodes[index];
+}
+
+const struct cluster_node *catalog_node(const struct catalog *c, uint32_t id)
+{
+	struct cluster_node want = {.id = id};
+
+	return bsearch(&want, c->nodes, (size_t)c->node_count, sizeof *c->nodes, node_order);
+}
+
+const char *cluster_node_door(const struct cluster_node *n, const char *door)
+{
+	for (int i = 0; i < n->door_count; i++) {
+		if (strcmp(n->doors[i].key, door) == 0)
+			return n->doors[i].value;
+	}
+	return "";
+}
+
+const struct group_place *catalog_place(const struct catalog *c, uint64_t group)
+{
+	struct group_place want = {.group = group};
+
+	return bsearch(&want, c->places, (size_t)c->place_count, sizeof *c->places, place_order);
 }

@@ -17,6 +17,12 @@ struct catalog_parts {
 	int table_count;
 	const struct stream_setting *settings; /* copied */
 	int setting_count;
+	struct partition *meta; /* shared; NULL: not yet */
+	/* Copied, in any order; all of a place is: members too. */
+	const struct cluster_node *nodes;
+	int node_count;
+	const struct group_place *places;
+	int place_count;
 };
 struct catalog *catalog_new(const struct catalog_parts *p); /* one share */
 

@@ -304,6 +304,16 @@ static enum err start(struct partition *p, bool fresh)
 	return OK;
 }
 
+/* Says that the group is here and which replica of it: the owner reads it at the next start. */
+static void create_row(struct partition *p)
+{
+	uint8_t replica[8];
+
+	put_u64be(replica, p->options.replica);
+	plog_create(p->env, p->options.group, p->options.log_family,
+		bytes_of(replica, sizeof replica));
+}
+
 enum err partition_open(struct partition *p)
 {
 	enum err e = plog_open(p->env, p->options.group, p->options.log_family, &p->log);
@@ -311,7 +321,7 @@ enum err partition_open(struct partition *p)
 	if (e != OK)
 		return e;
 	if (plog_last_index(p->log) == 0)
-		plog_create(p->env, p->options.group, p->options.log_family, bytes_of("", 0));
+		create_row(p);
 	e = start(p, false);
 	if (e != OK) {
 		plog_close(p->log);
@@ -346,7 +356,7 @@ void partition_create(struct partition *p, void (*done)(void *arg, enum err e), 
 {
 	loop_must_own(p->loop);
 	must(p->phase == PARTITION_NEW);
-	plog_create(p->env, p->options.group, p->options.log_family, bytes_of("", 0));
+	create_row(p);
 	p->created = done;
 	p->owner_arg = arg;
 	p->job.home = p->loop;
