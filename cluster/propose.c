@@ -16,8 +16,8 @@ enum {
 	ENTRY_BATCH_BYTES = 256 << 10,
 	ENTRY_ROW_BYTES = 256 << 10, /* an entry is closed beyond it */
 	ROW_BYTES_MAX = 256 << 20,
-	PROPOSAL_COST = 256, /* beside its batch, in flight */
-	UNREADY_MS = 3000,   /* how long proposals wait for a leader */
+	PROPOSAL_COST = 256,        /* beside its batch, in flight */
+	UNREADY_MS = 3000,          /* how long proposals wait for a leader */
 	REPLY_BYTES_MAX = 48 << 20, /* rows that are handed over; fits into a frame of a peer */
 };
 
