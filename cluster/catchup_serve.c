@@ -1,8 +1,8 @@
 /* Serving a fetch. A session is a snapshot of the store, taken when rows and applied mark have just
  * been written back, so what it holds up to that mark is the group's state after one entry. Every
  * question names where to go on, so one whose answer was lost is asked again and nothing is kept of
- * where a fetch is. Chunks are made by workers; the throttle is waited for before, room in the
- * connection after.
+ * where a fetch is. Chunks are made by workers; the throttle is waited for before. What of it is on
+ * its way in connections is bounded by the memory of sessions: one has one chunk at a time.
  *
  * While a session lives, and after it until the replica has taken up the log from there, the
  * leader's log is pinned: else what comes after the snapshot would be gone when it asks for it.
@@ -42,11 +42,9 @@ struct session {
 	struct catchup_question question;
 	struct loop_timer timer;  /* the throttle's, and looking whether it has caught up */
 	struct loop_timer expiry; /* of silence */
-	struct peer_room room;
 	struct durable durable;
 	struct job job;
 	bool working; /* the job is with a worker */
-	bool waiting; /* room will be called */
 	bool ended;   /* goes when nothing of it is under way */
 	struct slice chunk;
 	size_t need; /* bytes of the one item that is larger than a chunk */
@@ -145,9 +143,6 @@ static void unlist(struct session *s)
 	loop_timer_cancel(&s->timer);
 	loop_timer_cancel(&s->expiry);
 	durable_cancel(&s->durable);
-	if (s->waiting)
-		peer_room_cancel(&s->room);
-	s->waiting = false;
 }
 
 static void session_end(struct session *s, enum err e)
@@ -258,7 +253,6 @@ static struct session *session_of(struct catchup_loop *at, uint64_t group, uint3
 }
 
 static void throttled(struct loop_timer *t);
-static void room(struct peer_room *w);
 
 static struct session *session_new(
 	struct catchup_loop *at, const struct catchup_source *source, struct peer_request *r)
@@ -276,8 +270,6 @@ static struct session *session_new(
 	s->held = CATCHUP_CHUNK_BYTES;
 	loop_timer_init(&s->timer, at->loop, throttled);
 	loop_timer_init(&s->expiry, at->loop, expire);
-	list_init(&s->room.node);
-	s->room.room = room;
 	list_push_back(&at->sessions, &s->node);
 	count_sessions(at, 1);
 	consensus_pin(source->consensus, true);
@@ -437,14 +429,6 @@ static void give(struct session *s)
 	answer(s, OK, &chunk);
 }
 
-static void room(struct peer_room *w)
-{
-	struct session *s = list_entry(w, struct session, room);
-
-	s->waiting = false;
-	give(s);
-}
-
 static void fail_question(struct session *s, enum err e)
 {
 	s->state = SESSION_READY;
@@ -479,9 +463,7 @@ static void read_done(struct job *j)
 	}
 	catchup_bucket_correct(&all->out.bucket, (int64_t)s->chunk.bytes.len - CATCHUP_CHUNK_BYTES,
 		all->settings->rate_bytes);
-	s->waiting = !peer_bulk_room(all->peers, s->from, &s->room);
-	if (!s->waiting)
-		give(s);
+	give(s);
 }
 
 static bool question_fits(const struct session *s, const struct catchup_question *q)

@@ -43,8 +43,6 @@ static struct {
 	_Atomic int calls, chunks, log_chunks;
 	int lose_questions, lose_answers; /* one in so many */
 	_Atomic int break_at, expire_at;  /* the how manyeth chunk; 0: none */
-	bool no_room;
-	struct peer_room *room;
 } T;
 
 /* --- stand-ins --- */
@@ -158,33 +156,6 @@ void peer_call(struct peers *peers, struct peer_call *c)
 	slice_unref(&p->r.body);
 	p->err = ERR_UNKNOWN;
 	loop_call(T.loop, passing_done, p);
-}
-
-static void room_again(void *arg)
-{
-	struct peer_room *w = T.room;
-
-	(void)arg;
-	T.room = NULL;
-	if (w != NULL)
-		w->room(w);
-}
-
-bool peer_bulk_room(struct peers *p, uint32_t node, struct peer_room *w)
-{
-	(void)p;
-	ck_assert_uint_eq(node, TARGET_NODE);
-	if (!T.no_room)
-		return true;
-	T.room = w;
-	loop_call(T.loop, room_again, NULL);
-	return false;
-}
-
-void peer_room_cancel(struct peer_room *w)
-{
-	if (T.room == w)
-		T.room = NULL;
 }
 
 void consensus_pin(struct consensus *c, bool on)
@@ -599,7 +570,6 @@ START_TEST(fetches_all)
 {
 	world(sizes[_i]);
 	T.row_bytes = _i == 2 ? 300000 : 5000;
-	T.no_room = _i % 2;
 	memset(T.dirty, 1, sizeof T.dirty);
 	T.index_min = ENTRIES;
 	ck_assert_int_eq(fetch(), OK);
