@@ -145,7 +145,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	conf.nodes = node_count ? (int)strtol(node_count, NULL, 10) : 0;
-	conf.plant = plant ? world_plant_named(plant) : PLANT_NONE;
+	conf.plant = plant ? sim_plant_named(plant) : PLANT_NONE;
 	if (conf.plant == PLANT_COUNT) {
 		fprintf(stderr, "sim: there is no planted bug %s\n", plant);
 		return 2;

@@ -265,17 +265,6 @@ static void heal_all(void *arg)
 
 /* --- a run */
 
-static const char *const plant_names[PLANT_COUNT] = {"none", "sync"};
-
-enum world_plant world_plant_named(const char *name)
-{
-	int i = 0;
-
-	while (i < PLANT_COUNT && strcmp(plant_names[i], name) != 0)
-		i++;
-	return (enum world_plant)i;
-}
-
 static void draw(const struct world_conf *c)
 {
 	world.cluster = (struct sim_cluster_conf){
@@ -310,6 +299,7 @@ void world_run(const struct world_conf *c, struct world_result *out)
 		.publishers = 5, .producers = 3, .sessions = 3, .admins = 2, .committers = 2};
 
 	sim_net_init();
+	sim_plant_set(c->plant);
 	draw(c);
 	for (int i = 0; i < world.cluster.nodes; i++) {
 		struct sim_node *n = &world.nodes[i];
