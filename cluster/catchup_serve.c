@@ -155,6 +155,7 @@ static void session_end(struct session *s, enum err e)
 	if (s->working)
 		return; /* its end sees that, and answers */
 	answer(s, e, NULL);
+	let_go(s, 0);
 	release(s);
 }
 

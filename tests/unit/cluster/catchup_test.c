@@ -5,6 +5,7 @@
 #include <raft.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <time.h>
 #include "cluster/catchup_priv.h"
 #include "server/base/clock.h"
 #include "server/base/mem.h"
@@ -38,6 +39,7 @@ static struct {
 	_Atomic bool writing, leads;
 	struct loop_timer timer;
 	_Atomic int pins, emptied;
+	_Atomic uint64_t match; /* what the target has acknowledged to the leader */
 	size_t row_bytes;
 	/* the network */
 	_Atomic int calls, chunks, log_chunks;
@@ -171,14 +173,13 @@ bool consensus_ready(const struct consensus *c)
 	return T.leads;
 }
 
-/* As if it had caught up at once. */
 int consensus_peers(const struct consensus *c, struct consensus_peer *out, int max)
 {
 	(void)c;
 	ck_assert_int_gt(max, 1);
 	out[0] = (struct consensus_peer){.replica = 1ull << 32 | 1, .match_index = 1};
 	out[1] = (struct consensus_peer){
-		.replica = (uint64_t)TARGET_NODE << 32 | 7, .match_index = UINT64_MAX};
+		.replica = (uint64_t)TARGET_NODE << 32 | 7, .match_index = T.match};
 	return 2;
 }
 
@@ -362,6 +363,7 @@ static void world(size_t entry_bytes)
 	T.settings = (struct catchup_settings){0, 32 << 20};
 	T.row_bytes = 100;
 	T.leads = true;
+	T.match = UINT64_MAX;
 	sem_init(&T.done, 0, 0);
 	ck_assert_int_eq(store_open_mem(3, &T.source.store), OK);
 	ck_assert_int_eq(store_open_mem(4, &T.target.store), OK);
@@ -726,6 +728,74 @@ START_TEST(can_be_cancelled)
 }
 END_TEST
 
+/* --- time --- */
+
+static _Atomic int64_t ahead_us;
+static int64_t later_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 + atomic_load(&ahead_us);
+}
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+/* Time passes, and those who wait for it get their turn. */
+static void pass(int64_t ms)
+{
+	atomic_fetch_add(&ahead_us, ms * 1000);
+	for (int i = 0; i < 3; i++)
+		on_loop(nothing, NULL);
+}
+
+START_TEST(a_silent_session_ends)
+{
+	struct catchup_view v = {0};
+
+	clock_replace(later_us, later_us);
+	world(100000);
+	T.settings.rate_bytes = 4 << 20;
+	on_loop(start, NULL);
+	while (v.bytes < 500000)
+		on_loop(look, &v);
+	T.lose_questions = 1; /* the last word, too */
+	on_loop(cancel, NULL);
+	pass(CATCHUP_WAIT_MS_MAX);
+	ck_assert_int_eq(T.pins, 1);
+	for (int i = 0; i < 100 && T.pins > 0; i++)
+		pass(1000);
+	ck_assert_int_eq(T.pins, 0);
+	ck_assert_int_eq(atomic_load(&T.source.all->out.memory.held), 0);
+	T.lose_questions = 0;
+	T.settings.rate_bytes = 0;
+	ck_assert_int_eq(fetch(), OK);
+	target_is_whole();
+	end_world();
+	clock_replace(NULL, NULL);
+}
+END_TEST
+
+START_TEST(the_log_is_pinned_until_it_is_taken_up)
+{
+	clock_replace(later_us, later_us);
+	world(1000);
+	T.match = ENTRIES - 1;
+	ck_assert_int_eq(fetch(), OK);
+	pass(10000);
+	ck_assert_int_eq(T.pins, 1);
+	ck_assert_int_eq(atomic_load(&T.source.all->out.memory.held), 0);
+	if (_i == 0)
+		T.match = ENTRIES;
+	for (int i = 0; i < 10 && T.pins > 0; i++)
+		pass(_i == 0 ? 200 : 5000); /* or for too long */
+	ck_assert_int_eq(T.pins, 0);
+	end_world();
+	clock_replace(NULL, NULL);
+}
+END_TEST
+
 /* With no memory left sessions are refused, and the fetch waits for it. */
 struct holding {
 	struct loop_timer timer;
@@ -822,6 +892,8 @@ int main(void)
 	tcase_add_loop_test(tc, refuses_what_is_broken, 0, 3);
 	tcase_add_test(tc, leaves_the_old_state_when_nobody_serves);
 	tcase_add_test(tc, can_be_cancelled);
+	tcase_add_test(tc, a_silent_session_ends);
+	tcase_add_loop_test(tc, the_log_is_pinned_until_it_is_taken_up, 0, 2);
 	tcase_add_test(tc, waits_for_memory);
 	tcase_add_test(tc, a_bucket_gives_no_more_than_its_rate);
 	tcase_add_test(tc, memory_is_bounded_but_one_thing_fits);
