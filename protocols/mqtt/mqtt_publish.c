@@ -108,7 +108,7 @@ static void acknowledge(struct mqtt_conn *m, const struct inbound *in)
 void mqtt_flush_acks(struct mqtt_conn *m)
 {
 	uint64_t written = session_written(m->session);
-	while (!list_empty(&m->inbound)) {
+	while (!list_empty(&m->inbound) && session_may_acknowledge(m->session)) {
 		struct inbound *in = list_entry(m->inbound.next, struct inbound, node);
 		if (!in->done || in->ticket > written || conn_is_closing(m->conn))
 			break;

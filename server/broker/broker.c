@@ -7,6 +7,7 @@
 #include "server/broker/broker_priv.h"
 #include "server/broker/produce.h"
 #include "server/broker/producer.h"
+#include "server/broker/session_ask.h"
 
 enum { CREATE_SOON_MS = 20, CREATE_RETRY_MS = 500 };
 static const char route_prefix[] = "route.";
@@ -29,6 +30,11 @@ const struct conf_row broker_rows[] = {
 	{"publish.batch_bytes", CONF_BYTES, AT(batch_bytes_max), "256KiB", 4096, 16 << 20, NULL,
 		CONF_AT_RELOAD, NULL,
 		"Size at which the messages of one turn for one partition are cut into batches."},
+	{"session.lease", CONF_MSEC, AT(session_lease_ms), "5s", 100, 600000, NULL, CONF_AT_START,
+		NULL,
+		"How long a node that cannot reach the leader of a session's table goes on "
+		"acknowledging that session's messages; after half as long again its sessions are "
+		"taken for absent. The same on all nodes."},
 	{"feed.bytes", CONF_BYTES, AT(feed_bytes), "16MiB", 65536, (int64_t)1 << 40, NULL,
 		CONF_AT_RELOAD, NULL,
 		"Bytes of recent records that one loop keeps for readers that fell behind."},
@@ -269,6 +275,7 @@ enum err broker_new(const struct broker_conf *conf, struct node *node, struct lo
 	proposal_kind_add(&publish_kind);
 	proposal_kind_add(&produce_kind);
 	proposal_kind_add(&producer_ids_kind);
+	session_kinds_add();
 	struct broker *b = mem_new(sizeof *b);
 	b->conf = conf;
 	b->node = node;

@@ -189,7 +189,7 @@ void session_close(struct session *s, bool will, uint32_t expiry_s)
 		return;
 	}
 	if (will && s->will != NULL &&
-		will_publish(session_shard(s), buf_bytes(s->will), NULL, NULL) != OK)
+		will_publish(session_shard(s), buf_bytes(s->will), NULL, NULL, NULL) != OK)
 		LOG(LOG_WARN, AREA_BROKER, "will_lost", "client=\"%s\"",
 			log_text(session_id(s)).text);
 	session_release(s);
@@ -199,6 +199,7 @@ void session_release(struct session *s)
 {
 	subscriber_fini(&s->reader);
 	s->ops->ended(s);
+	list_remove(&s->unleased);
 	window_fini(&s->window);
 	session_ids_fini(&s->received);
 	durable_free(s->durable);
@@ -215,14 +216,19 @@ struct sessions *sessions_new(struct broker *b, struct loops *loops)
 	all->broker = b;
 	all->loops = loops;
 	all->count = count;
+	session_net_init(all, shard_node(broker_shard(b, loops_at(loops, 0))));
+	all->lease_ms = shard_conf(broker_shard(b, loops_at(loops, 0)))->session_lease_ms;
 	for (int i = 0; i < count; i++) {
 		struct session_home *h = &all->homes[i];
 		h->all = all;
 		h->loop = loops_at(loops, i);
 		h->shard = broker_shard(b, h->loop);
 		claim_home_init(&h->claims, h->loop);
+		session_net_home_init(h);
+		gone_home_init(h);
 		absent_home_init(h);
 	}
+	session_net_start(all);
 	return all;
 }
 
@@ -245,6 +251,10 @@ static void stop_home(void *arg)
 {
 	struct session_home *h = arg;
 	absent_home_stop(h);
+	gone_home_stop(h);
+	loop_timer_cancel(&h->ack_timer);
+	if (h == h->all->homes)
+		session_net_stop(h->all);
 	atomic_fetch_sub(&h->all->stopping, 1);
 }
 
@@ -267,6 +277,7 @@ void sessions_free(struct sessions *all)
 		return;
 	for (int i = 0; i < all->count; i++) {
 		absent_home_fini(&all->homes[i]);
+		gone_home_fini(&all->homes[i]);
 		claim_home_fini(&all->homes[i].claims);
 	}
 	mem_free(all);

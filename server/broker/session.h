@@ -49,6 +49,7 @@ struct session {
 	struct session_open *opening;   /* private: until done */
 	struct session_again *resuming; /* private: while messages are sent again */
 	struct buf *will;               /* private: encoded (will.h), or NULL */
+	struct list unleased;           /* private: acknowledgements wait for the lease */
 	uint32_t expiry_s;
 	uint32_t subscription_count;
 	uint32_t subscription_weight; /* topic_filter_weight of all */
@@ -114,6 +115,10 @@ void session_done(struct session *s, uint16_t packet_id);
  * subscriptions: they, or qos2 partitions, have changed; else only reading has. */
 uint64_t session_write(struct session *s, bool subscriptions);
 uint64_t session_written(const struct session *s);
+/* Whether its client may be told that something is done. Not while this node cannot reach the table
+ * of a session that lasts (session.lease): others may have declared it absent. `written` runs once
+ * it may again. */
+bool session_may_acknowledge(struct session *s);
 /* What is in flight has changed and should be in the rows within a second. */
 void session_touch(struct session *s);
 

@@ -1,10 +1,13 @@
 /* Sessions whose client is away and for which something is to be done in time: the session ends, or
- * its will is due. They are known on the home loop of their table, in a heap by time. What is done
- * is a proposal that looks at the row first: if the client has come back meanwhile, the epoch has
- * moved and nothing happens; so nobody has to be told when a client returns. When this node begins
- * to lead a table the heap is made anew from its rows. */
+ * its will is due. They are known where their table is led, on its home loop, in a heap by time:
+ * made from the rows when this node begins to lead it, kept true by what is committed from then on.
+ * What is done is a proposal that looks at the row first: if the client has come back meanwhile,
+ * the epoch has moved and nothing happens. A will is taken before it is published, published under
+ * its session's name and epoch, and forgotten afterwards; so whoever goes on with that, after
+ * whatever failure, does not publish it twice. */
 #include "server/base/log.h"
 #include "server/broker/session_priv.h"
+#include "storage/change.h"
 
 enum { SLEEP_MS_MAX = 3600 * 1000, RETRY_MS = 1000, AT_ONCE = 64 };
 
@@ -73,14 +76,19 @@ static void arm(struct session_home *h)
 	loop_timer_set(&h->timer, in);
 }
 
+static void forget(struct session_home *h, struct bytes id)
+{
+	struct absent *old = map_get(&h->absents, id);
+	if (old == NULL)
+		return;
+	take_out(h, old);
+	mem_free(old);
+}
+
 static void add(struct absent *a)
 {
 	struct session_home *h = a->home;
-	struct absent *old = map_get(&h->absents, absent_id(a));
-	if (old != NULL) {
-		take_out(h, old);
-		mem_free(old);
-	}
+	forget(h, absent_id(a));
 	if (h->heap_count == h->heap_room) {
 		uint32_t room = h->heap_room > 0 ? h->heap_room * 2 : 64;
 		struct absent **heap = mem_resize(h->heap, room * sizeof *heap);
@@ -126,36 +134,6 @@ static void add_or_drop(struct absent *a)
 		add(a);
 }
 
-/* Told by the loop its client was on */
-
-struct telling {
-	struct loop_msg msg;
-	struct absent *absent;
-};
-
-static void on_told(struct loop_msg *m)
-{
-	struct telling *t = list_entry(m, struct telling, msg);
-	add_or_drop(t->absent);
-	mem_free(t);
-}
-
-void absent_tell(
-	struct session_home *h, struct bytes id, uint64_t epoch, int64_t ends_ms, int64_t due_ms)
-{
-	if (ends_ms == INT64_MAX && due_ms == INT64_MAX)
-		return;
-	struct absent *a = make(h, id, epoch);
-	if (a == NULL)
-		return;
-	a->ends_ms = ends_ms;
-	a->due_ms = due_ms;
-	struct telling *t = mem_new(sizeof *t);
-	t->absent = a;
-	t->msg.run = on_told;
-	loop_post(h->loop, &t->msg);
-}
-
 struct session_home *session_home_of(struct sessions *all, const struct partition *table)
 {
 	return &all->homes[loop_index(partition_home(table))];
@@ -163,11 +141,11 @@ struct session_home *session_home_of(struct sessions *all, const struct partitio
 
 /* Its time has come */
 
-struct ending { /* of one absent one: the will leaves first, then the rows go */
+struct ending { /* of an absent one: its will is taken, leaves, then the rows go */
 	struct absent *absent;
-	struct row_read read;
 	struct proposal proposal;
-	struct partition *table;
+	struct buf args;
+	enum session_end_step step;
 	bool over; /* the session, not just the will's waiting */
 	uint64_t *groups;
 	uint32_t group_count;
@@ -177,117 +155,108 @@ static void end_finish(struct ending *e, bool again)
 {
 	struct absent *a = e->absent;
 	struct session_home *h = a->home;
-	if (again) {
+	bool other = map_get(&h->absents, absent_id(a)) != NULL; /* away once more, meanwhile */
+	if (again && !other && !h->stopped) {
 		a->at_ms = loop_now_wall_ms(h->loop) + RETRY_MS;
-		if (h->stopped || map_get(&h->absents, absent_id(a)) != NULL)
-			mem_free(a);
-		else
-			add(a);
-	} else if (!e->over) {
+		add(a);
+	} else if (!again && !e->over && !other) {
 		a->due_ms = INT64_MAX;
 		add_or_drop(a);
 	} else {
 		mem_free(a);
 	}
 	atomic_fetch_sub(&h->all->live, 1);
+	buf_fini(&e->args);
 	mem_free(e->groups);
 	mem_free(e);
 }
 
-static enum err end_evaluate(struct proposal *p, struct eval *v)
-{
-	struct ending *e = list_entry(p, struct ending, proposal);
-	struct bytes id = absent_id(e->absent), value;
-	struct session_row row;
-	enum err err = eval_get(v, KEYSPACE_SESSION, id, &value);
-	if (err != OK)
-		return err;
-	if (session_row_read(value, &row) != OK)
-		return ERR_CORRUPT;
-	if (row.epoch != e->absent->epoch)
-		return ERR_CONFLICT;
-	eval_delete(v, KEYSPACE_WILL, id);
-	if (!e->over)
-		return OK;
-	mem_free(e->groups);
-	e->groups = mem_new((row.group_count + 1) * sizeof *e->groups);
-	e->group_count = row.group_count;
-	for (uint32_t i = 0; i < row.group_count; i++)
-		e->groups[i] = session_row_group(&row, i);
-	eval_delete(v, KEYSPACE_SESSION, id);
-	eval_delete(v, KEYSPACE_CURSOR, id);
-	return OK;
-}
-
 static bool is_final(enum err e)
 {
-	return e == OK || e == ERR_NOTFOUND || e == ERR_CONFLICT || e == ERR_CORRUPT ||
-		e == ERR_NOTLEADER || e == ERR_CLOSED;
+	return e == ERR_NOTFOUND || e == ERR_CONFLICT || e == ERR_CORRUPT || e == ERR_NOTLEADER ||
+		e == ERR_CLOSED;
 }
 
-static void on_ended(struct proposal *p)
-{
-	struct ending *e = list_entry(p, struct ending, proposal);
-	struct absent *a = e->absent;
-	if (p->err == OK && e->over)
-		qos2_sweep(a->home->all, a->home->shard, absent_id(a), a->epoch, e->groups,
-			e->group_count);
-	else if (p->err != OK)
-		e->over = true; /* gone, or another's: nothing to wait for */
-	end_finish(e, !is_final(p->err));
-}
+static void on_step(struct proposal *p);
 
-static void propose_end(struct ending *e)
+static void propose_step(struct ending *e, enum session_end_step step)
 {
-	e->proposal = (struct proposal){.to = e->table, .evaluate = end_evaluate, .done = on_ended};
-	partition_propose(&e->proposal);
+	const struct absent *a = e->absent;
+	e->step = step;
+	buf_clear(&e->args);
+	session_end_args(&e->args, step, a->epoch, absent_id(a));
+	e->proposal = (struct proposal){
+		.to = catalog_table(shard_catalog(a->home->shard), absent_id(a)),
+		.kind = &session_end_kind,
+		.args = buf_bytes(&e->args),
+		.repeatable = true,
+		.done = on_step};
+	if (e->args.err == OK)
+		partition_propose(&e->proposal);
+	else
+		end_finish(e, true);
 }
 
 static void on_will_left(void *arg, enum err err)
 {
 	struct ending *e = arg;
-	if (err == OK || err == ERR_TOOBIG || err == ERR_INVALID || err == ERR_DENIED ||
-		err == ERR_CORRUPT)
-		propose_end(e);
+	bool done = err == OK || err == ERR_TOOBIG || err == ERR_INVALID || err == ERR_DENIED ||
+		err == ERR_CORRUPT;
+	if (done)
+		propose_step(e, e->over ? SESSION_END : SESSION_FORGET_WILL);
 	else
 		end_finish(e, true);
 }
 
-static void on_will_read(struct row_read *r)
+static void will_taken(struct ending *e, struct bytes reply)
 {
-	struct ending *e = list_entry(r, struct ending, read);
-	enum err err = r->err;
-	if (err == OK)
-		err = will_publish(e->absent->home->shard, r->rows[0].value, on_will_left, e);
-	else if (err == ERR_NOTFOUND)
-		propose_end(e);
-	bool again = err != OK && err != ERR_NOTFOUND;
-	row_read_fini(r);
-	if (again)
+	const struct absent *a = e->absent;
+	struct will_of whose = {absent_id(a), a->epoch};
+	struct bytes groups, will;
+	if (session_taken_read(reply, &e->group_count, &groups, &will) != OK) {
 		end_finish(e, true);
+		return;
+	}
+	e->groups = mem_new((e->group_count + 1) * sizeof *e->groups);
+	for (uint32_t i = 0; i < e->group_count; i++)
+		e->groups[i] = get_u64be(groups.at + (size_t)i * 8);
+	if (will.len == 0)
+		propose_step(e, e->over ? SESSION_END : SESSION_FORGET_WILL);
+	else if (will_publish(a->home->shard, will, &whose, on_will_left, e) != OK)
+		end_finish(e, true);
+}
+
+static void on_step(struct proposal *p)
+{
+	struct ending *e = list_entry(p, struct ending, proposal);
+	const struct absent *a = e->absent;
+	if (p->err != OK) {
+		e->over |= is_final(p->err); /* gone, or another's: nothing to wait for */
+		end_finish(e, !is_final(p->err));
+	} else if (e->step == SESSION_TAKE_WILL) {
+		will_taken(e, p->reply.bytes);
+	} else {
+		if (e->step == SESSION_END)
+			qos2_sweep(a->home->all, a->home->shard, absent_id(a), a->epoch, e->groups,
+				e->group_count);
+		end_finish(e, false);
+	}
 }
 
 static void end(struct absent *a)
 {
 	struct session_home *h = a->home;
-	int64_t now = loop_now_wall_ms(h->loop);
-	struct ending *e = mem_new(sizeof *e);
-	e->absent = a;
-	e->table = catalog_table(shard_catalog(h->shard), absent_id(a));
-	e->over = a->ends_ms <= now;
-	atomic_fetch_add(&h->all->live, 1);
-	if (a->due_ms == INT64_MAX) {
-		propose_end(e);
+	struct partition *table = catalog_table(shard_catalog(h->shard), absent_id(a));
+	if (!partition_leads(table)) { /* who leads it does this */
+		mem_free(a);
 		return;
 	}
-	e->read = (struct row_read){.from = e->table,
-		.keyspace = KEYSPACE_WILL,
-		.linearizable = true,
-		.key = absent_id(a),
-		.rows_max = 1,
-		.bytes_max = SIZE_MAX,
-		.done = on_will_read};
-	partition_read_rows(&e->read);
+	struct ending *e = mem_new(sizeof *e);
+	e->absent = a;
+	buf_init(&e->args, UINT16_MAX + 16);
+	e->over = a->ends_ms <= loop_now_wall_ms(h->loop);
+	atomic_fetch_add(&h->all->live, 1);
+	propose_step(e, SESSION_TAKE_WILL);
 }
 
 static void on_timer(struct loop_timer *t)
@@ -297,11 +266,7 @@ static void on_timer(struct loop_timer *t)
 	for (int i = 0; i < AT_ONCE && h->heap_count > 0 && h->heap[0]->at_ms <= now; i++) {
 		struct absent *a = h->heap[0];
 		take_out(h, a);
-		/* A client that is here again, and its new absence will be told. */
-		if (map_get(&h->claims.holders, absent_id(a)) != NULL)
-			mem_free(a);
-		else
-			end(a);
+		end(a); /* the row decides: its client may be here again */
 	}
 	arm(h);
 }
@@ -309,7 +274,7 @@ static void on_timer(struct loop_timer *t)
 /* From the rows */
 
 struct rebuild {
-	struct session_home *home;
+	struct table_watch *table;
 	int64_t now_ms;
 };
 
@@ -317,34 +282,32 @@ static void rebuild_session(void *arg, struct bytes key, struct bytes value)
 {
 	struct rebuild *r = arg;
 	struct session_row row;
-	if (session_row_read(value, &row) != OK || key.len > UINT16_MAX) {
+	if (session_row_head(value, &row) != OK || key.len > UINT16_MAX) {
 		LOG(LOG_ERROR, AREA_BROKER, "session_row_corrupt", "client=\"%s\"",
 			log_text(key).text);
 		return;
 	}
-	if (map_get(&r->home->claims.holders, key) != NULL)
+	if (row.connected) {
+		gone_owner_seen(r->table, row.owner);
 		return;
-	struct absent *a = make(r->home, key, row.epoch);
+	}
+	struct absent *a = make(r->table->home, key, row.epoch);
 	if (a == NULL)
 		return;
 	a->ends_ms = a->at_ms = session_row_ends_ms(&row, r->now_ms);
 	add(a);
 }
 
-/* A will without a time belongs to a client that was connected when the process ended. */
 static void rebuild_will(void *arg, struct bytes key, struct bytes value)
 {
 	struct rebuild *r = arg;
+	struct session_home *h = r->table->home;
 	struct will w;
-	if (will_read(value, &w) != OK || key.len > UINT16_MAX ||
-		map_get(&r->home->claims.holders, key) != NULL)
+	struct absent *a = map_get(&h->absents, key);
+	if (a == NULL || will_read(value, &w) != OK || w.due_ms == 0)
 		return;
-	struct absent *a = map_get(&r->home->absents, key);
-	if (a == NULL)
-		return;
-	int64_t due = w.due_ms > 0 ? w.due_ms : r->now_ms + (int64_t)w.delay_s * 1000;
-	take_out(r->home, a);
-	a->due_ms = earlier(due, a->ends_ms);
+	take_out(h, a);
+	a->due_ms = earlier(w.due_ms, a->ends_ms);
 	add_or_drop(a);
 }
 
@@ -362,30 +325,82 @@ static void drop_endless(struct session_home *h)
 	}
 }
 
-static void rebuild_table(struct session_home *h, struct partition *table)
+static void rebuild_table(struct table_watch *t)
 {
-	struct rebuild r = {h, loop_now_wall_ms(h->loop)};
-	if (partition_walk_rows(table, KEYSPACE_SESSION, rebuild_session, &r) != OK ||
-		partition_walk_rows(table, KEYSPACE_WILL, rebuild_will, &r) != OK)
+	struct session_home *h = t->home;
+	struct rebuild r = {t, loop_now_wall_ms(h->loop)};
+	if (partition_walk_rows(t->table, KEYSPACE_SESSION, rebuild_session, &r) != OK ||
+		partition_walk_rows(t->table, KEYSPACE_WILL, rebuild_will, &r) != OK)
 		LOG(LOG_ERROR, AREA_BROKER, "sessions_not_read", "group=%llu",
-			(unsigned long long)partition_group(table));
+			(unsigned long long)partition_group(t->table));
 	drop_endless(h);
 	arm(h);
+	gone_table_led(t);
+}
+
+/* From the log: who has gone, and who is back. */
+
+struct seen_will { /* the will put last; the session it belongs to follows it */
+	struct bytes id;
+	int64_t due_ms;
+};
+
+static void see_session(
+	struct table_watch *t, const struct row_change *c, const struct seen_will *will)
+{
+	struct session_home *h = t->home;
+	struct session_row row;
+	struct absent *a = map_get(&h->absents, c->key);
+	bool there = c->op == ROW_PUT && c->key.len <= UINT16_MAX &&
+		session_row_head(c->value, &row) == OK;
+	if (there && row.connected)
+		gone_owner_seen(t, row.owner);
+	if (there && !row.connected) {
+		a = make(h, c->key, row.epoch);
+		if (a == NULL)
+			return;
+		a->ends_ms = session_row_ends_ms(&row, loop_now_wall_ms(h->loop));
+		if (bytes_equal(will->id, c->key))
+			a->due_ms = earlier(will->due_ms, a->ends_ms);
+		forget(h, c->key);
+		add_or_drop(a);
+	} else if (a != NULL) {
+		forget(h, c->key);
+		arm(h);
+	}
+}
+
+static void on_committed(struct watcher *w, struct entry *e)
+{
+	struct table_watch *t = list_entry(w, struct table_watch, watcher);
+	struct seen_will will = {.due_ms = INT64_MAX};
+	struct change_rows rows;
+	struct row_change c;
+	struct will read;
+	if (t->led_ms == 0 || t->home->stopped || change_rows_init(&rows, e) != OK)
+		return;
+	while (change_rows_next(&rows, &c) == OK) {
+		if (c.keyspace == KEYSPACE_SESSION)
+			see_session(t, &c, &will);
+		if (c.keyspace != KEYSPACE_WILL)
+			continue;
+		bool put = c.op == ROW_PUT && will_read(c.value, &read) == OK && read.due_ms > 0;
+		will.id = c.key;
+		will.due_ms = put ? read.due_ms : INT64_MAX;
+	}
 }
 
 /* Tables at home here */
 
-static void on_committed(struct watcher *w, struct entry *e)
-{
-	(void)w;
-	(void)e;
-}
-
 static void on_led(struct watcher *w, bool leads)
 {
 	struct table_watch *t = list_entry(w, struct table_watch, watcher);
-	if (leads && !t->home->stopped)
-		rebuild_table(t->home, t->table);
+	if (t->home->stopped)
+		return;
+	if (leads)
+		rebuild_table(t);
+	else
+		gone_table_end(t);
 }
 
 static bool is_watched(const struct session_home *h, const struct partition *table)
@@ -406,13 +421,14 @@ static void on_catalog(struct catalog_watcher *w, const struct catalog *c)
 		struct table_watch *t = mem_new(sizeof *t);
 		t->home = h;
 		t->table = p;
+		list_init(&t->owners);
 		t->watcher.committed = on_committed;
 		t->watcher.led = on_led;
 		list_init(&t->watcher.node);
 		list_push_back(&h->tables, &t->node);
 		partition_watch(p, &t->watcher);
 		if (partition_leads(p))
-			rebuild_table(h, p);
+			rebuild_table(t);
 	}
 }
 
@@ -434,6 +450,7 @@ void absent_home_stop(struct session_home *h)
 	while ((n = list_pop(&h->tables)) != NULL) {
 		struct table_watch *t = list_entry(n, struct table_watch, node);
 		partition_unwatch(t->table, &t->watcher);
+		gone_table_end(t);
 		mem_free(t);
 	}
 }

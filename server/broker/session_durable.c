@@ -5,13 +5,14 @@
 #include "server/broker/session_priv.h"
 
 enum {
-	ROW_BYTES_MAX = 16 * 1024 * 1024,
-	TOUCH_MS = 1000, /* cursors are written back at most so often */
+	ARGS_BYTES_MAX = 128 << 20, /* row and cursor by the limits of a session, and the will */
+	TOUCH_MS = 1000,            /* cursors are written back at most so often */
 	RETRY_MS = 500,
 	LAST_TRIES = 10
 };
 
 static void write_begin(struct session_rows *d);
+static uint64_t want_write(struct session_rows *d, bool row);
 
 static void on_hook(struct loop_hook *h)
 {
@@ -38,10 +39,10 @@ struct session_rows *durable_new(
 	struct session_rows *d = mem_new(sizeof *d);
 	d->s = s;
 	d->table = table;
+	d->table_at = session_table_at(session_shard(s), table);
 	d->epoch = epoch;
 	d->born = born;
-	buf_init(&d->row, ROW_BYTES_MAX);
-	buf_init(&d->cursor, ROW_BYTES_MAX);
+	buf_init(&d->args, ARGS_BYTES_MAX);
 	loop_hook_init(&d->hook, on_hook);
 	loop_timer_init(&d->timer, shard_loop(session_shard(s)), on_timer);
 	return d;
@@ -53,8 +54,7 @@ void durable_free(struct session_rows *d)
 		return;
 	loop_hook_cancel(&d->hook);
 	loop_timer_cancel(&d->timer);
-	buf_fini(&d->row);
-	buf_fini(&d->cursor);
+	buf_fini(&d->args);
 	mem_free(d->groups);
 	mem_free(d->tickets);
 	mem_free(d);
@@ -74,7 +74,7 @@ uint64_t durable_list(struct session_rows *d, uint64_t group, bool saved)
 	must(d->tickets != NULL);
 	uint32_t at = d->group_count++;
 	d->groups[at] = group;
-	d->tickets[at] = saved ? 0 : session_write(d->s, true);
+	d->tickets[at] = saved || d->s->closing ? 0 : want_write(d, true);
 	return d->tickets[at];
 }
 
@@ -122,17 +122,17 @@ static void build_row(struct session_rows *d)
 	struct session_row row = {.connected = !d->last,
 		.epoch = d->epoch,
 		.born = d->born,
+		.owner = s->all->self,
 		.expiry_s = s->expiry_s,
 		.since_ms = loop_now_wall_ms(shard_loop(session_shard(s))),
 		.group_count = d->group_count};
-	buf_clear(&d->row);
-	session_row_begin(&d->row, &row, d->groups);
-	size_t mark = session_row_subs_begin(&d->row);
+	session_row_begin(&d->args, &row, d->groups);
+	size_t mark = session_row_subs_begin(&d->args);
 	uint32_t count = 0;
 	struct list *head = &s->reader.subscriptions;
-	for (struct list *n = head->next; n != head; n = n->next, count++)
-		add_subscription(&d->row, list_entry(n, struct subscription, node));
-	session_row_subs_end(&d->row, mark, count);
+	for (struct list *n = head->next; n != head && !d->brief; n = n->next, count++)
+		add_subscription(&d->args, list_entry(n, struct subscription, node));
+	session_row_subs_end(&d->args, mark, count);
 }
 
 static void build_cursor(struct session_rows *d)
@@ -140,58 +140,46 @@ static void build_cursor(struct session_rows *d)
 	struct partition_walk w = {.reader = &d->s->reader};
 	struct partition *p;
 	uint32_t count = 0;
-	buf_clear(&d->cursor);
-	size_t mark = cursor_row_begin(&d->cursor);
+	size_t mark = cursor_row_begin(&d->args);
 	while ((p = walk_next(&w)) != NULL) {
 		int64_t at = subscriber_position(&d->s->reader, p);
-		cursor_row_position(&d->cursor, (struct session_place){partition_group(p), at});
+		cursor_row_position(&d->args, (struct session_place){partition_group(p), at});
 		count++;
 	}
-	cursor_row_end(&d->cursor, mark, count, &d->s->window);
+	cursor_row_end(&d->args, mark, count, &d->s->window);
 }
 
-static void put_will(struct session_rows *d, struct eval *v)
+static void build_args(struct session_rows *d)
 {
-	if (d->keep_will)
-		eval_put(v, KEYSPACE_WILL, session_id(d->s), buf_bytes(d->s->will));
-	else
-		eval_delete(v, KEYSPACE_WILL, session_id(d->s));
-}
-
-static enum err write_evaluate(struct proposal *p, struct eval *v)
-{
-	struct session_rows *d = list_entry(p, struct session_rows, write);
-	struct bytes id = session_id(d->s), value;
-	struct session_row row;
-	enum err e = eval_get(v, KEYSPACE_SESSION, id, &value);
-	if (e == ERR_MORE)
-		return e;
-	if (e != OK || session_row_read(value, &row) != OK || row.epoch != d->epoch)
-		return ERR_FENCED;
-	if (d->last && d->s->expiry_s == 0) {
-		eval_delete(v, KEYSPACE_SESSION, id);
-		eval_delete(v, KEYSPACE_CURSOR, id);
-		eval_delete(v, KEYSPACE_WILL, id);
-		return OK;
-	}
-	if (buf_len(&d->row) > 0)
-		eval_put(v, KEYSPACE_SESSION, id, buf_bytes(&d->row));
-	eval_put(v, KEYSPACE_CURSOR, id, buf_bytes(&d->cursor));
-	if (d->last)
-		put_will(d, v);
-	return OK;
+	struct session *s = d->s;
+	struct session_write_ask ask = {.last = d->last,
+		.end = d->last && s->expiry_s == 0,
+		.untouched = d->untouched,
+		.epoch = d->epoch,
+		.id = session_id(s)};
+	if (d->keep_will && d->last)
+		ask.will = buf_bytes(s->will);
+	bool whole = !ask.end && !ask.untouched;
+	buf_clear(&d->args);
+	size_t mark = session_write_args(&d->args, &ask);
+	if (whole && (d->want_row || d->last))
+		build_row(d);
+	session_write_row_end(&d->args, mark);
+	if (whole && !d->brief)
+		build_cursor(d);
 }
 
 /* The client is away for others too, and the name is free. */
 static void end_last(struct session_rows *d)
 {
 	struct session *s = d->s;
-	if (d->write.err != OK && d->write.err != ERR_FENCED)
+	if (d->write.err != OK && d->write.err != ERR_FENCED) {
+		struct loop *here = shard_loop(session_shard(s));
 		LOG(LOG_WARN, AREA_BROKER, "session_not_saved", "client=\"%s\" err=\"%s\"",
 			log_text(session_id(s)).text, err_text(d->write.err));
-	if (d->write.err == OK && s->expiry_s > 0)
-		absent_tell(session_home_of(s->all, d->table), session_id(s), d->epoch, d->ends_ms,
-			d->due_ms);
+		gone_leftover(s->all, &s->all->homes[loop_index(here)], d->table, d->epoch,
+			session_id(s));
+	}
 	session_release(s);
 }
 
@@ -236,38 +224,40 @@ static void fail_write(void *arg)
 
 static void write_begin(struct session_rows *d)
 {
-	bool made = d->row.err == OK && d->cursor.err == OK;
-	if (!d->last || d->tries == 0 || !made) { /* the last one again: as it was */
-		buf_clear(&d->row);
-		if (d->want_row || d->last)
-			build_row(d);
-		build_cursor(d);
-	}
+	if (!d->last || d->tries == 0 || d->args.err != OK) /* the last one again: as it was */
+		build_args(d);
 	d->want_row = d->want_cursor = false;
 	d->writing = true;
 	d->begun++;
 	loop_timer_cancel(&d->timer);
-	d->write = (struct proposal){
-		.to = d->table, .evaluate = write_evaluate, .done = on_written};
-	if (d->row.err == OK && d->cursor.err == OK) {
+	d->write = (struct proposal){.to = d->table,
+		.kind = &session_write_kind,
+		.args = buf_bytes(&d->args),
+		.repeatable = true, /* absolute, and only in its epoch */
+		.done = on_written};
+	if (d->args.err == OK) {
 		partition_propose(&d->write);
 		return;
 	}
 	LOG(LOG_ERROR, AREA_BROKER, "session_row_not_made", "client=\"%s\" err=\"%s\"",
-		log_text(session_id(d->s)).text,
-		err_text(d->row.err != OK ? d->row.err : d->cursor.err));
+		log_text(session_id(d->s)).text, err_text(d->args.err));
 	loop_call(shard_loop(session_shard(d->s)), fail_write, d);
+}
+
+static uint64_t want_write(struct session_rows *d, bool row)
+{
+	d->want_row |= row;
+	d->want_cursor = true;
+	loop_hook_want(shard_loop(session_shard(d->s)), STAGE_PUBLISH, &d->hook);
+	return d->begun + 1;
 }
 
 uint64_t session_write(struct session *s, bool subscriptions)
 {
 	struct session_rows *d = s->durable;
-	if (d == NULL || s->closing)
+	if (d == NULL || d->brief || s->closing)
 		return 0;
-	d->want_row |= subscriptions;
-	d->want_cursor = true;
-	loop_hook_want(shard_loop(session_shard(s)), STAGE_PUBLISH, &d->hook);
-	return d->begun + 1;
+	return want_write(d, subscriptions);
 }
 
 uint64_t session_written(const struct session *s)
@@ -277,7 +267,8 @@ uint64_t session_written(const struct session *s)
 
 void session_touch(struct session *s)
 {
-	if (s->durable != NULL && !s->closing && !loop_timer_is_set(&s->durable->timer))
+	if (s->durable != NULL && !s->durable->brief && !s->closing &&
+		!loop_timer_is_set(&s->durable->timer))
 		loop_timer_set(&s->durable->timer, TOUCH_MS);
 }
 
@@ -286,7 +277,7 @@ static void settle_will(struct session_rows *d, int64_t now_ms)
 {
 	struct session *s = d->s;
 	struct will w;
-	d->due_ms = INT64_MAX;
+	struct will_of whose = {session_id(s), d->epoch};
 	bool wanted = d->keep_will && s->will != NULL;
 	d->keep_will = false;
 	if (!wanted || will_read(buf_bytes(s->will), &w) != OK)
@@ -294,9 +285,9 @@ static void settle_will(struct session_rows *d, int64_t now_ms)
 	uint32_t delay_s = w.delay_s < s->expiry_s ? w.delay_s : s->expiry_s;
 	if (delay_s > 0) {
 		d->keep_will = true;
-		d->due_ms = now_ms + (int64_t)delay_s * 1000;
-		will_set_due(s->will->chunk->data + s->will->start, d->due_ms);
-	} else if (will_publish(session_shard(s), buf_bytes(s->will), NULL, NULL) != OK) {
+		will_set_due(
+			s->will->chunk->data + s->will->start, now_ms + (int64_t)delay_s * 1000);
+	} else if (will_publish(session_shard(s), buf_bytes(s->will), &whose, NULL, NULL) != OK) {
 		LOG(LOG_WARN, AREA_BROKER, "will_lost", "client=\"%s\"",
 			log_text(session_id(s)).text);
 	}
@@ -313,9 +304,14 @@ void durable_close(struct session_rows *d, bool will)
 	settle_will(d, now);
 	d->last = true;
 	d->tries = 0;
-	d->ends_ms = s->expiry_s == SESSION_NEVER ? INT64_MAX : now + (int64_t)s->expiry_s * 1000;
 	write_begin(d);
 	if (s->expiry_s == 0)
 		qos2_sweep(s->all, session_shard(s), session_id(s), d->epoch, d->groups,
 			d->group_count);
+}
+
+void durable_abandon(struct session_rows *d)
+{
+	d->last = d->untouched = true;
+	write_begin(d);
 }

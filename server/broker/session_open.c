@@ -1,20 +1,25 @@
 /* Opening a session. The name is claimed in memory first: from then on nobody else in this process
- * touches its rows. A session that is to last, or for which rows exist, then takes its row by one
- * proposal, which decides in log order what there was, gives the new epoch, and hands out the old
- * rows. One that goes on is set up from them before its client hears of it. */
+ * touches its rows. A session that is to last, or for which rows exist, or that other nodes must
+ * know of, then takes its row by one proposal, which decides in log order what there was, gives the
+ * new epoch, and hands out the old rows. Before that the node that has the client is told to let
+ * go, and a will that is due because of this is published: the proposal says so, and is made again.
+ * One that goes on is set up from its rows before its client hears of it. */
 #include "server/base/log.h"
 #include "server/broker/session_priv.h"
 #include "server/broker/topic.h"
 
-enum { ROW_BYTES_MAX = 16 * 1024 * 1024 };
+enum { ROW_BYTES_MAX = 16 << 20, ARGS_BYTES_MAX = 128 << 20, CLAIM_TRIES = 6 };
 
 struct opening {
 	struct session_open op;
 	struct session *s;
 	struct row_read read;
 	struct proposal claim;
-	struct buf row, cursor, will; /* as they were */
-	struct buf fresh;             /* the row to be */
+	struct peer_call fence;
+	struct buf args;        /* of the claim */
+	struct buf row, cursor; /* as they were */
+	uint64_t forced, settled;
+	uint8_t tries;
 	struct qos2_walk walk;
 	uint64_t *groups;
 	uint32_t group_count;
@@ -22,7 +27,8 @@ struct opening {
 	struct subscribe *subscribes; /* of a session that goes on */
 	struct session_row_sub *saved;
 	uint32_t pending;
-	bool existed, cancelled, fenced;
+	bool brief; /* has a row even if the session does not last */
+	bool cancelled, fenced;
 };
 
 static struct loop *loop_of(const struct session *s)
@@ -36,10 +42,9 @@ static struct partition *table_of(const struct session *s)
 
 static void opening_free(struct opening *o)
 {
+	buf_fini(&o->args);
 	buf_fini(&o->row);
 	buf_fini(&o->cursor);
-	buf_fini(&o->will);
-	buf_fini(&o->fresh);
 	mem_free(o->groups);
 	mem_free(o->subscribes);
 	mem_free(o->saved);
@@ -73,7 +78,10 @@ static void fail(struct opening *o, enum err e)
 		o->op.done(&o->op);
 	opening_free(o);
 	s->owner = NULL;
-	session_release(s);
+	if (s->durable != NULL) /* its row says that the client is here */
+		durable_abandon(s->durable);
+	else
+		session_release(s);
 }
 
 static void succeed(struct opening *o)
@@ -138,6 +146,8 @@ static void start_reading(struct opening *o)
 	}
 	start_new_ones(s, &row, old.since_ms);
 }
+
+static void on_claimed(struct proposal *p);
 
 static enum err restore_window(struct opening *o)
 {
@@ -257,109 +267,115 @@ static void walk_received(struct opening *o)
 
 /* The claim of the rows */
 
-static enum err copy_row(struct eval *v, uint8_t keyspace, struct bytes id, struct buf *out)
+static void claim_rows(struct opening *o)
 {
-	struct bytes value;
-	enum err e = eval_get(v, keyspace, id, &value);
-	buf_clear(out);
-	if (e == OK)
-		buf_add(out, value);
-	return e == ERR_NOTFOUND ? OK : e != OK ? e : out->err;
-}
-
-static void put_fresh(
-	struct opening *o, struct eval *v, const struct session_row *old, bool durable)
-{
-	struct bytes id = session_id(o->s);
-	bool has_will = o->s->will != NULL;
-	if (!o->op.present)
-		eval_delete(v, KEYSPACE_CURSOR, id);
-	if (!durable) {
-		eval_delete(v, KEYSPACE_SESSION, id);
-		eval_delete(v, KEYSPACE_WILL, id);
-		return;
-	}
-	struct session_row row = {.connected = true,
-		.epoch = o->epoch,
-		.born = o->born,
-		.expiry_s = o->op.expiry_s,
-		.since_ms = eval_now_ms(v),
-		.group_count = o->group_count};
-	buf_clear(&o->fresh);
-	session_row_begin(&o->fresh, &row, o->groups);
-	size_t mark = session_row_subs_begin(&o->fresh);
-	if (o->op.present)
-		buf_add(&o->fresh, old->subscriptions);
-	session_row_subs_end(&o->fresh, mark, o->op.present ? old->subscription_count : 0);
-	eval_put(v, KEYSPACE_SESSION, id, buf_bytes(&o->fresh));
-	if (has_will)
-		eval_put(v, KEYSPACE_WILL, id, buf_bytes(o->s->will));
+	struct session *s = o->s;
+	buf_clear(&o->args);
+	session_claim_args(&o->args,
+		&(struct session_claim_ask){.clean = o->op.clean,
+			.brief = o->brief,
+			.expiry_s = o->op.expiry_s,
+			.owner = s->all->self,
+			.force_epoch = o->forced,
+			.settled_epoch = o->settled,
+			.id = session_id(s),
+			.will = s->will != NULL ? buf_bytes(s->will) : bytes_of(NULL, 0)});
+	o->claim = (struct proposal){.to = table_of(s),
+		.kind = &session_claim_kind,
+		.args = buf_bytes(&o->args),
+		.repeatable = true,
+		.done = on_claimed};
+	if (o->args.err != OK || o->tries++ == CLAIM_TRIES)
+		fail(o, o->args.err != OK ? o->args.err : ERR_UNAVAILABLE);
 	else
-		eval_delete(v, KEYSPACE_WILL, id);
+		partition_propose(&o->claim);
 }
 
-static enum err claim_evaluate(struct proposal *p, struct eval *v)
+/* Another node has had a second to let go; what it writes from now on is refused. */
+static void on_told(struct peer_call *c)
 {
-	struct opening *o = list_entry(p, struct opening, claim);
-	struct bytes id = session_id(o->s);
-	struct session_row old = {0};
-	enum err e = copy_row(v, KEYSPACE_SESSION, id, &o->row);
-	if (e == OK)
-		e = copy_row(v, KEYSPACE_CURSOR, id, &o->cursor);
-	if (e == OK)
-		e = copy_row(v, KEYSPACE_WILL, id, &o->will);
+	struct opening *o = list_entry(c, struct opening, fence);
+	slice_unref(&c->answer);
+	claim_rows(o);
+}
+
+static void on_will_left(void *arg, enum err e)
+{
+	(void)e; /* logged; there is nothing to wait for */
+	claim_rows(arg);
+}
+
+static void claim_again(struct opening *o, const struct session_claim_reply *r)
+{
+	struct session *s = o->s;
+	struct will_of whose = {session_id(s), r->epoch};
+	enum err e;
+	if (r->outcome == CLAIM_HELD) {
+		o->forced = r->epoch;
+		o->fence.done = on_told;
+		e = session_fence(
+			s->all, &o->fence, o->claim.to, r->owner, r->epoch, session_id(s));
+	} else {
+		o->settled = r->epoch;
+		e = will_publish(session_shard(s), r->will, &whose, on_will_left, o);
+	}
 	if (e != OK)
-		return e;
-	o->existed = buf_len(&o->row) > 0 && session_row_read(buf_bytes(&o->row), &old) == OK;
-	int64_t now = eval_now_ms(v);
-	o->op.present = o->existed && !o->op.clean && session_row_ends_ms(&old, now) > now;
-	o->epoch = eval_index(v);
-	o->born = o->op.present ? old.born : o->epoch;
-	mem_free(o->groups);
-	o->groups = mem_new((old.group_count + 1) * sizeof *o->groups);
-	o->group_count = old.group_count;
-	for (uint32_t i = 0; i < old.group_count; i++)
-		o->groups[i] = session_row_group(&old, i);
-	put_fresh(o, v, &old, o->op.present || o->op.expiry_s > 0);
-	return o->fresh.err;
+		fail(o, e);
 }
 
-/* The will of a session that is over now, if it was still waiting (MQTT-3.1.3-9's "or the Session
- * ends", whichever comes first). */
-static void settle_old_will(struct opening *o)
+/* What the reply says is kept: it is gone after this. */
+static enum err keep_reply(struct opening *o, const struct session_claim_reply *r)
 {
-	if (o->op.present || buf_len(&o->will) == 0)
+	o->op.present = r->present;
+	o->epoch = r->epoch;
+	o->born = r->born;
+	o->groups = mem_new((r->group_count + 1) * sizeof *o->groups);
+	o->group_count = r->group_count;
+	for (uint32_t i = 0; i < r->group_count; i++)
+		o->groups[i] = get_u64be(r->groups.at + (size_t)i * 8);
+	buf_add(&o->row, r->row);
+	buf_add(&o->cursor, r->cursor);
+	return o->row.err != OK ? o->row.err : o->cursor.err;
+}
+
+static void have_rows(struct opening *o)
+{
+	struct session *s = o->s;
+	bool lasts = o->op.present || o->op.expiry_s > 0;
+	if (!lasts && !o->brief)
 		return;
-	if (will_publish(session_shard(o->s), buf_bytes(&o->will), NULL, NULL) != OK)
-		LOG(LOG_WARN, AREA_BROKER, "will_lost", "client=\"%s\"",
-			log_text(session_id(o->s)).text);
+	s->durable = durable_new(s, o->claim.to, o->epoch, o->born);
+	s->durable->brief = !lasts;
+	for (uint32_t i = 0; i < o->group_count; i++)
+		(void)durable_list(s->durable, o->groups[i], true);
 }
 
 static void on_claimed(struct proposal *p)
 {
 	struct opening *o = list_entry(p, struct opening, claim);
-	struct session *s = o->s;
-	if (p->err != OK) {
-		fail(o, p->err);
+	struct session_claim_reply r;
+	struct session_row row;
+	enum err e = p->err;
+	if (e == OK)
+		e = session_claim_reply_read(p->reply.bytes, &r);
+	if (e != OK) {
+		fail(o, e);
 		return;
 	}
-	settle_old_will(o);
-	if (o->op.present || o->op.expiry_s > 0) {
-		s->durable = durable_new(s, p->to, o->epoch, o->born);
-		for (uint32_t i = 0; i < o->group_count; i++)
-			(void)durable_list(s->durable, o->groups[i], true);
+	if (r.outcome != CLAIM_TAKEN) {
+		claim_again(o, &r);
+		return;
 	}
-	if (o->group_count > 0)
+	e = keep_reply(o, &r);
+	have_rows(o);
+	if (e == OK && r.present)
+		e = session_row_read(buf_bytes(&o->row), &row);
+	if (e != OK)
+		fail(o, e);
+	else if (o->group_count > 0)
 		walk_received(o);
 	else
 		on_walked(&o->walk);
-}
-
-static void claim_rows(struct opening *o)
-{
-	o->claim = (struct proposal){
-		.to = table_of(o->s), .evaluate = claim_evaluate, .done = on_claimed};
-	partition_propose(&o->claim);
 }
 
 /* One that ends with its connection needs no row, but there may be one to be taken over or
@@ -398,9 +414,11 @@ static void on_granted(struct claim *c)
 {
 	struct session *s = of_claim(c);
 	struct opening *o = opening_of(s);
+	bool alone = s->all->net->alone(s->all->net_arg);
+	o->brief = !alone && (!o->op.unique || s->will != NULL);
 	if (o->cancelled)
 		fail(o, ERR_CLOSED);
-	else if (s->expiry_s > 0)
+	else if (s->expiry_s > 0 || o->brief)
 		claim_rows(o);
 	else if (o->op.unique)
 		succeed(o);
@@ -444,11 +462,11 @@ enum err session_open(const struct session_open *ask, struct session_open **out)
 		return ERR_NOMEM;
 	}
 	*o = (struct opening){.op = *ask, .s = s};
+	buf_init(&o->args, ARGS_BYTES_MAX);
 	buf_init(&o->row, ROW_BYTES_MAX);
 	buf_init(&o->cursor, ROW_BYTES_MAX);
-	buf_init(&o->will, ROW_BYTES_MAX);
-	buf_init(&o->fresh, ROW_BYTES_MAX);
 	memset(s, 0, sizeof *s);
+	list_init(&s->unleased);
 	s->ops = ask->ops;
 	s->owner = ask->owner;
 	s->all = ask->all;

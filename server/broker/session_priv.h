@@ -1,13 +1,31 @@
 /* Inside of the sessions: session.c (life in memory), session_open.c (claim and resumption),
- * session_durable.c (what is written while the client is here, and when it goes), session_absent.c
- * (those whose client is away), session_qos2.c (rows of QoS 2 that came in). */
+ * session_ask.c (what the table decides), session_durable.c (what is written while the client is
+ * here, and when it goes), session_absent.c (those whose client is away), session_gone.c (processes
+ * that are gone, and their sessions), session_net.c (fences and leases between nodes),
+ * session_qos2.c (rows of QoS 2 that came in). */
 #ifndef BROKER_SESSION_PRIV_H
 #define BROKER_SESSION_PRIV_H
 #include <stdatomic.h>
+#include "cluster/peer.h"
 #include "server/base/mem.h"
 #include "server/broker/keyspace.h"
 #include "server/broker/session.h"
+#include "server/broker/session_ask.h"
 #include "server/broker/will.h"
+
+enum { SESSION_NODES_MAX = 256 /* whose leases are kept */, SESSION_TABLES_MAX = 256 };
+
+struct session_net { /* the other nodes; the node's peers, but in tests */
+	bool (*alone)(void *arg);
+	void (*call)(void *arg, struct peer_call *c);
+	void (*answer)(struct peer_request *r, enum err e, struct slice body); /* takes both */
+};
+
+struct node_lease {            /* what is known of another node; written on the first loop */
+	_Atomic uint32_t node; /* 0: free */
+	_Atomic uint64_t boot;
+	_Atomic int64_t seen_ms; /* its last renewal, clock_ms */
+};
 
 struct absent;
 struct session_home { /* one per loop: claims and absences of the tables at home there */
@@ -20,13 +38,25 @@ struct session_home { /* one per loop: claims and absences of the tables at home
 	struct map absents; /* by client id: they have something to be done in time */
 	struct absent **heap;
 	uint32_t heap_count, heap_room;
-	struct loop_timer timer;
+	struct loop_timer timer, gone_timer, ack_timer;
+	struct list leftovers; /* rows to be seen off: session_gone.c */
+	uint32_t leftover_count;
+	struct list unleased; /* sessions whose acknowledgements wait */
 	bool stopped;
 };
 
 struct sessions {
 	struct broker *broker;
 	struct loops *loops;
+	struct session_owner self;
+	const struct session_net *net;
+	void *net_arg;
+	int64_t lease_ms;
+	struct loop_timer lease_timer; /* the first loop's */
+	int lease_calls;               /* under way */
+	struct node_lease leases[SESSION_NODES_MAX];
+	/* By table, until when our lease holds, clock_ms; the first loop writes. */
+	_Atomic int64_t leased[SESSION_TABLES_MAX];
 	_Atomic int64_t live;     /* sessions in memory, and things under way for absent ones */
 	_Atomic int64_t stopping; /* homes that have not stopped yet */
 	int count;
@@ -38,6 +68,9 @@ struct table_watch {
 	struct watcher watcher;
 	struct session_home *home;
 	struct partition *table;
+	struct list owners; /* seen in rows of connected clients */
+	int64_t led_ms;     /* since when it is led here, clock_ms */
+	struct declaring *declaring;
 };
 
 struct session_rows { /* what a session in rows has beside */
@@ -45,15 +78,17 @@ struct session_rows { /* what a session in rows has beside */
 	struct partition *table;
 	uint64_t epoch, born;    /* of this claim, and of the first one of this session */
 	struct proposal write;   /* one at a time */
-	struct buf row, cursor;  /* the bytes it writes */
+	struct buf args;         /* the bytes it writes */
 	uint64_t begun, written; /* writes */
 	uint64_t *groups;        /* partitions that QoS 2 came in to, ... */
 	uint64_t *tickets;       /* ... and the write that lists each */
 	uint32_t group_count;
 	uint8_t tries; /* of the last write */
 	bool writing, want_row, want_cursor;
-	bool last, keep_will;    /* the write at the end; with the will's row */
-	int64_t ends_ms, due_ms; /* told to the home after it */
+	bool last, keep_will; /* the write at the end; with the will's row */
+	bool untouched;       /* the end of one that never came to be */
+	bool brief;           /* says where the client is, and no more */
+	int table_at;         /* in sessions.leased */
 	struct loop_hook hook;
 	struct loop_timer timer;
 };
@@ -77,6 +112,7 @@ extern const struct claim_ops session_claim_ops;
 /* session_durable.c */
 struct session_rows *durable_new(
 	struct session *s, struct partition *table, uint64_t epoch, uint64_t born);
+void durable_abandon(struct session_rows *d); /* the session did not come to be */
 void durable_free(struct session_rows *d);
 void durable_close(struct session_rows *d, bool will);
 /* Lists a partition; what is new and not in the row yet (else saved) is written. Gives the write
@@ -87,10 +123,33 @@ uint64_t durable_list(struct session_rows *d, uint64_t group, bool saved);
 void absent_home_init(struct session_home *h);
 void absent_home_stop(struct session_home *h);
 void absent_home_fini(struct session_home *h);
-/* From any loop: the client is away; INT64_MAX: never. */
-void absent_tell(
-	struct session_home *h, struct bytes id, uint64_t epoch, int64_t ends_ms, int64_t due_ms);
 struct session_home *session_home_of(struct sessions *all, const struct partition *table);
+
+/* session_gone.c */
+void gone_home_init(struct session_home *h);
+void gone_home_stop(struct session_home *h);
+void gone_home_fini(struct session_home *h); /* loops stand */
+void gone_table_led(struct table_watch *t);
+void gone_table_end(struct table_watch *t);
+void gone_owner_seen(struct table_watch *t, struct session_owner owner);
+/* A row of ours that could not be written any more: declared absent as soon as that works. On the
+ * caller's loop. */
+void gone_leftover(struct sessions *all, struct session_home *here, struct partition *table,
+	uint64_t epoch, struct bytes id);
+
+/* session_net.c */
+void session_net_init(struct sessions *all, struct node *n); /* who we are, and our peers */
+void session_net_start(struct sessions *all);
+void session_net_stop(struct sessions *all); /* on the first loop */
+/* Tells the node that has it; c->done when it has let go or will not. ERR_NOMEM. */
+enum err session_fence(struct sessions *all, struct peer_call *c, struct partition *table,
+	struct session_owner owner, uint64_t epoch, struct bytes id) MUST_USE;
+void session_serve_fence(void *arg, struct peer_request *r); /* arg: struct sessions */
+void session_serve_lease(void *arg, struct peer_request *r);
+void session_net_home_init(struct session_home *h);
+int session_table_at(const struct shard *s, const struct partition *table); /* in `leased`, or -1 */
+/* NULL: never heard of. */
+const struct node_lease *session_node_lease(const struct sessions *all, uint32_t node);
 
 /* session_qos2.c */
 struct qos2_walk {              /* embed: rows of one client in several partitions */

@@ -4,7 +4,8 @@
 #include "server/base/mem.h"
 
 enum {
-	ROW_VERSION = 2,
+	ROW_VERSION = 3,
+	ROW_VERSION_ALONE = 2,
 	CURSOR_VERSION = 1,
 	FLAG_CONNECTED = 1,
 	SUB_BYTES_MIN = 2 + 1 + 4 + 2,
@@ -29,16 +30,31 @@ static uint8_t *hole_at(struct buf *out, size_t mark)
 	return out->err == OK ? out->chunk->data + out->start + mark : NULL;
 }
 
-void session_row_begin(struct buf *out, const struct session_row *row, const uint64_t *groups)
+static void add_head(struct buf *out, const struct session_row *row)
 {
 	must(row->group_count <= UINT16_MAX);
 	buf_add_u8(out, ROW_VERSION);
 	buf_add_u8(out, row->connected ? FLAG_CONNECTED : 0);
 	buf_add_u64be(out, row->epoch);
 	buf_add_u64be(out, row->born);
+	buf_add_u32be(out, row->owner.node);
+	buf_add_u64be(out, row->owner.boot);
 	buf_add_u32be(out, row->expiry_s);
 	buf_add_u64be(out, (uint64_t)row->since_ms);
 	buf_add_u16be(out, (uint16_t)row->group_count);
+}
+
+void session_row_again(struct buf *out, const struct session_row *row)
+{
+	add_head(out, row);
+	buf_add(out, row->groups);
+	buf_add_u32be(out, row->subscription_count);
+	buf_add(out, row->subscriptions);
+}
+
+void session_row_begin(struct buf *out, const struct session_row *row, const uint64_t *groups)
+{
+	add_head(out, row);
 	for (uint32_t i = 0; i < row->group_count; i++)
 		buf_add_u64be(out, groups[i]);
 }
@@ -97,17 +113,33 @@ static void rd_sub(struct rd *r, struct session_row_sub *out)
 	out->starts = rd_take(r, (size_t)out->start_count * PLACE_BYTES);
 }
 
+static void rd_head(struct rd *r, struct session_row *out)
+{
+	uint8_t version = rd_u8(r), flags = rd_u8(r);
+	if ((version != ROW_VERSION && version != ROW_VERSION_ALONE) || flags > FLAG_CONNECTED)
+		rd_fail(r, ERR_CORRUPT);
+	*out = (struct session_row){.connected = flags & FLAG_CONNECTED};
+	out->epoch = rd_u64be(r);
+	out->born = rd_u64be(r);
+	if (version != ROW_VERSION_ALONE) {
+		out->owner.node = rd_u32be(r);
+		out->owner.boot = rd_u64be(r);
+	}
+	out->expiry_s = rd_u32be(r);
+	out->since_ms = (int64_t)rd_u64be(r);
+}
+
+enum err session_row_head(struct bytes in, struct session_row *out)
+{
+	struct rd r = rd_over(in);
+	rd_head(&r, out);
+	return r.err == OK ? OK : ERR_CORRUPT;
+}
+
 enum err session_row_read(struct bytes in, struct session_row *out)
 {
 	struct rd r = rd_over(in);
-	uint8_t version = rd_u8(&r), flags = rd_u8(&r);
-	if (version != ROW_VERSION || flags > FLAG_CONNECTED)
-		return ERR_CORRUPT;
-	out->connected = flags & FLAG_CONNECTED;
-	out->epoch = rd_u64be(&r);
-	out->born = rd_u64be(&r);
-	out->expiry_s = rd_u32be(&r);
-	out->since_ms = (int64_t)rd_u64be(&r);
+	rd_head(&r, out);
 	out->group_count = rd_count(&r, rd_u16be(&r), 8);
 	out->groups = rd_take(&r, (size_t)out->group_count * 8);
 	out->subscription_count = rd_count(&r, rd_u32be(&r), SUB_BYTES_MIN);

@@ -17,14 +17,25 @@ struct session_place { /* an offset in the partition of a group */
 	int64_t offset;
 };
 
-/* KEYSPACE_SESSION. OFFSET/SIZE/MEANING: 0/1 version 2; 1/1 flags (1: connected); 2/8 epoch;
- * 10/8 epoch in which the session began; 18/4 expiry in s; 22/8 wall ms of the last connect or
- * disconnect; 30/2 n of partitions that QoS 2 was published to, n * 8 their groups; then 4 n of
- * subscriptions, each: 2 length and filter, 1 options (bits 0-1 QoS, 2 No Local, 3 Retain As
- * Published), 4 identifier, 2 n of starts, each 8 group and 8 offset. All big endian. */
+struct session_owner { /* the process a client is connected to */
+	uint32_t node; /* 0: a row of before there were several */
+	uint64_t boot;
+};
+static inline bool session_owner_equal(struct session_owner a, struct session_owner b)
+{
+	return a.node == b.node && a.boot == b.boot;
+}
+
+/* KEYSPACE_SESSION. OFFSET/SIZE/MEANING: 0/1 version 3; 1/1 flags (1: connected); 2/8 epoch;
+ * 10/8 epoch in which the session began; 18/4 node and 22/8 boot of the owner; 30/4 expiry in s;
+ * 34/8 wall ms of the last connect or disconnect; 42/2 n of partitions that QoS 2 was published
+ * to, n * 8 their groups; then 4 n of subscriptions, each: 2 length and filter, 1 options (bits 0-1
+ * QoS, 2 No Local, 3 Retain As Published), 4 identifier, 2 n of starts, each 8 group and 8 offset.
+ * All big endian. Version 2 is the same without the owner; it is read. */
 struct session_row {
 	bool connected;
 	uint64_t epoch, born;
+	struct session_owner owner; /* in whose hands it is or, when not connected, was */
 	uint32_t expiry_s;
 	int64_t since_ms;
 	uint32_t group_count;
@@ -49,8 +60,13 @@ size_t session_row_sub_begin(struct buf *out, const struct session_row_sub *sub)
 void session_row_sub_start(struct buf *out, struct session_place start);
 void session_row_sub_end(struct buf *out, size_t mark, uint16_t starts);
 
+/* The row just read with another head: groups and subscriptions are its own. */
+void session_row_again(struct buf *out, const struct session_row *row);
+
 /* Checks the whole row. ERR_CORRUPT. */
 enum err session_row_read(struct bytes in, struct session_row *out) MUST_USE;
+/* Only what is before the groups, at less cost. */
+enum err session_row_head(struct bytes in, struct session_row *out) MUST_USE;
 uint64_t session_row_group(const struct session_row *row, uint32_t index);
 /* *rest starts as row->subscriptions; false at the end. */
 bool session_row_next(struct bytes *rest, struct session_row_sub *out);

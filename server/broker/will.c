@@ -4,7 +4,7 @@
 #include "server/base/log.h"
 #include "server/base/mem.h"
 
-enum { VERSION = 1, HEADER_BYTES = 18, DUE_AT = 10 };
+enum { VERSION = 1 };
 
 enum err will_encode(const struct will *w, size_t bytes_max, struct buf *out)
 {
@@ -42,7 +42,7 @@ enum err will_read(struct bytes in, struct will *out)
 
 void will_set_due(uint8_t *at, int64_t due_ms)
 {
-	put_u64be(at + DUE_AT, (uint64_t)due_ms);
+	put_u64be(at + WILL_DUE_AT, (uint64_t)due_ms);
 }
 
 struct leaving { /* a will on its way */
@@ -51,8 +51,10 @@ struct leaving { /* a will on its way */
 	struct shard *shard;
 	void (*done)(void *arg, enum err e);
 	void *arg;
-	size_t len;
-	uint8_t bytes[];
+	bool claimed;
+	uint64_t epoch;
+	size_t id_len, len;
+	uint8_t bytes[]; /* the will, then the client id */
 };
 
 static void finish(struct publish *p)
@@ -90,7 +92,12 @@ static enum err publish_record(struct leaving *l, const struct will *w, const st
 	m.has_key = m.has_key && !bytes_equal(m.key, m.topic);
 	m.timestamp_ms = loop_now_wall_ms(shard_loop(l->shard));
 	m.expires_at_ms = w->has_expiry ? m.timestamp_ms + (int64_t)w->expiry_s * 1000 : 0;
-	enum err e = shard_publish(l->shard, &m, &l->publish);
+	struct qos2_claim claim = {.client_id = bytes_of(l->bytes + l->len, l->id_len),
+		.epoch = l->epoch,
+		.born = l->epoch,
+		.will = true};
+	enum err e = l->claimed ? shard_publish_claimed(l->shard, &m, &claim, &l->publish)
+				: shard_publish(l->shard, &m, &l->publish);
 	mem_free(headers);
 	return e;
 }
@@ -127,13 +134,20 @@ static void on_room(struct room_wait *w)
 	go(list_entry(w, struct leaving, room));
 }
 
-enum err will_publish(
-	struct shard *s, struct bytes in, void (*done)(void *arg, enum err e), void *arg)
+enum err will_publish(struct shard *s, struct bytes in, const struct will_of *whose,
+	void (*done)(void *arg, enum err e), void *arg)
 {
-	struct leaving *l = mem_try(sizeof *l + in.len);
+	size_t id_len = whose != NULL ? whose->client_id.len : 0;
+	struct leaving *l = mem_try(sizeof *l + in.len + id_len);
 	if (l == NULL)
 		return ERR_NOMEM;
-	*l = (struct leaving){.shard = s, .done = done, .arg = arg, .len = in.len};
+	*l = (struct leaving){
+		.shard = s, .done = done, .arg = arg, .len = in.len, .id_len = id_len};
+	if (whose != NULL) {
+		l->claimed = true;
+		l->epoch = whose->epoch;
+		memcpy(l->bytes + in.len, whose->client_id.at, id_len);
+	}
 	list_init(&l->room.node);
 	list_init(&l->publish.node);
 	l->room.room = on_room;

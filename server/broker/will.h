@@ -1,10 +1,13 @@
 /* A will: the message a client leaves to be published when it is gone, and how it waits. Its form,
  * in memory and in the row KEYSPACE_WILL (key: client id): 0/1 version 1; 1/4 delay in s; 5/1 has a
- * message expiry, 6/4 that in s; 10/8 wall ms when it is due, 0: its client is connected; then a
- * record batch that holds the one message. Pure, but for will_publish. */
+ * message expiry, 6/4 that in s; 10/8 wall ms when it is due, 0: its client is connected, 1: it has
+ * been taken to be published; then a record batch that holds the one message. Pure, but for
+ * will_publish. */
 #ifndef BROKER_WILL_H
 #define BROKER_WILL_H
 #include "server/broker/publish.h"
+
+enum { WILL_DUE_AT = 10, WILL_LEAVING = 1 };
 
 struct will {
 	uint32_t delay_s;
@@ -20,9 +23,15 @@ enum err will_encode(const struct will *w, size_t bytes_max, struct buf *out) MU
 enum err will_read(struct bytes in, struct will *out) MUST_USE;
 void will_set_due(uint8_t *at, int64_t due_ms); /* in place */
 
-/* Publishes it; waits while the loop has no room. done (NULL is fine) runs once, with what became
- * of it, never inside the call. Copies in. ERR_NOMEM: done will not run. */
-enum err will_publish(
-	struct shard *s, struct bytes in, void (*done)(void *arg, enum err e), void *arg) MUST_USE;
+/* Publishes it; waits while the loop has no room. whose: of a session with a row, the client id and
+ * epoch the will came with: then it is published once, by however many, and done comes when it
+ * certainly has been. NULL: of no row. done (NULL is fine) runs once, with what became of it, never
+ * inside the call. Copies all. ERR_NOMEM: done will not run. */
+struct will_of {
+	struct bytes client_id;
+	uint64_t epoch;
+};
+enum err will_publish(struct shard *s, struct bytes in, const struct will_of *whose,
+	void (*done)(void *arg, enum err e), void *arg) MUST_USE;
 
 #endif

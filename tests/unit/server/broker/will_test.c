@@ -82,7 +82,7 @@ static void leave(void *arg)
 {
 	(void)arg;
 	struct bytes in = bytes_of(buf_bytes(&t.will).at, t.len);
-	ck_assert_int_eq(will_publish(world_shard(&t.w, 0), in, on_left, NULL), OK);
+	ck_assert_int_eq(will_publish(world_shard(&t.w, 0), in, NULL, on_left, NULL), OK);
 }
 
 START_TEST(is_published)

@@ -1,0 +1,321 @@
+/* Between nodes: telling one that a client has come elsewhere, and leases. Both are calls of two
+ * lines each; what is at stake is decided by rows. A fence acquires the name as a client that comes
+ * to this node would: whoever has it lets go, writes its cursor, and then the answer leaves.
+ *
+ * A node's lease in a table holds for `session.lease` from when it last asked the table's leader
+ * and that said yes. Leaders keep one time per node, not per table: a node they have heard of
+ * lives. The first loop asks and is asked. Bodies: a fence: boot 8, epoch 8, client id; a lease:
+ * boot 8, groups 8 each, and in the answer those that are led there. */
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/broker/session_priv.h"
+
+enum { FENCE_MS = 1000, RENEWALS_PER_LEASE = 5, LEASE_CALLS_MAX = 64, ACK_TICK_MS = 100 };
+
+/* This build has no peers yet: a node is alone, and its boot is told by the time of it. */
+static bool none_alone(void *arg)
+{
+	(void)arg;
+	return true;
+}
+static void none_call(void *arg, struct peer_call *c)
+{
+	(void)arg;
+	must(c == NULL);
+}
+static void none_answer(struct peer_request *r, enum err e, struct slice body)
+{
+	(void)e;
+	(void)body;
+	must(r == NULL);
+}
+static const struct session_net net_of_none = {none_alone, none_call, none_answer};
+
+void session_net_init(struct sessions *all, struct node *n)
+{
+	all->net = &net_of_none;
+	all->net_arg = n;
+	all->self = (struct session_owner){(uint32_t)node_conf(n)->id, (uint64_t)clock_wall_ms()};
+}
+
+/* Fences */
+
+enum err session_fence(struct sessions *all, struct peer_call *c, struct partition *table,
+	struct session_owner owner, uint64_t epoch, struct bytes id)
+{
+	uint8_t head[16];
+	struct buf body;
+	put_u64be(head, owner.boot);
+	put_u64be(head + 8, epoch);
+	buf_init(&body, sizeof head + UINT16_MAX);
+	buf_add(&body, bytes_of(head, sizeof head));
+	buf_add(&body, id);
+	enum err e = body.err;
+	struct slice part = buf_share(&body);
+	buf_fini(&body);
+	if (e != OK) {
+		slice_unref(&part);
+		return e;
+	}
+	void (*done)(struct peer_call *) = c->done;
+	*c = (struct peer_call){.to = owner.node,
+		.op = PEER_OP_FENCE,
+		.group = partition_group(table),
+		.parts = &part,
+		.part_count = 1,
+		.lane = LANE_HIGH,
+		.timeout_ms = FENCE_MS,
+		.done = done};
+	all->net->call(all->net_arg, c);
+	return OK;
+}
+
+struct fencing { /* a fence that has come in */
+	struct claim claim;
+	struct sessions *all;
+	struct peer_request *request;
+	uint8_t id[];
+};
+
+static void fence_granted(struct claim *c)
+{
+	struct fencing *f = list_entry(c, struct fencing, claim);
+	f->all->net->answer(f->request, OK, (struct slice){NULL, {NULL, 0}});
+	claim_release(c);
+}
+static void fence_fenced(struct claim *c)
+{
+	(void)c; /* it is on its way out */
+}
+static void fence_released(struct claim *c)
+{
+	struct fencing *f = list_entry(c, struct fencing, claim);
+	atomic_fetch_sub(&f->all->live, 1);
+	mem_free(f);
+}
+static const struct claim_ops fence_ops = {fence_granted, fence_fenced, fence_released};
+
+void session_serve_fence(void *arg, struct peer_request *r)
+{
+	struct sessions *all = arg;
+	struct rd in = rd_over(r->body.bytes);
+	uint64_t boot = rd_u64be(&in);
+	rd_skip(&in, 8);
+	struct bytes id = rd_take(&in, rd_left(&in));
+	bool mine = in.err == OK && id.len <= UINT16_MAX && boot == all->self.boot;
+	struct fencing *f = mine ? mem_try(sizeof *f + id.len) : NULL;
+	if (f == NULL) { /* of an earlier boot: nobody is here any more */
+		enum err e = in.err != OK ? ERR_MALFORMED : mine ? ERR_NOMEM : OK;
+		all->net->answer(r, e, (struct slice){NULL, {NULL, 0}});
+		return;
+	}
+	*f = (struct fencing){.all = all, .request = r};
+	memcpy(f->id, id.at, id.len);
+	struct session_home *h = &all->homes[loop_index(loop_here())];
+	struct bytes name = bytes_of(f->id, id.len);
+	const struct catalog *c = node_catalog(shard_node(h->shard), h->loop);
+	struct session_home *home = session_home_of(all, catalog_table(c, name));
+	atomic_fetch_add(&all->live, 1);
+	claim_acquire(&f->claim, &home->claims, h->loop, &fence_ops, name);
+}
+
+/* Leases: the leader's side */
+
+const struct node_lease *session_node_lease(const struct sessions *all, uint32_t node)
+{
+	for (int i = 0; i < SESSION_NODES_MAX; i++) {
+		uint32_t at = atomic_load(&all->leases[i].node);
+		if (at == node)
+			return &all->leases[i];
+		if (at == 0)
+			return NULL;
+	}
+	return NULL;
+}
+
+static struct node_lease *lease_slot(struct sessions *all, uint32_t node)
+{
+	for (int i = 0; i < SESSION_NODES_MAX; i++) {
+		uint32_t at = atomic_load(&all->leases[i].node);
+		if (at == 0)
+			atomic_store(&all->leases[i].node, node);
+		if (at == 0 || at == node)
+			return &all->leases[i];
+	}
+	return NULL;
+}
+
+/* Gives -1 for a group that is no table. */
+static int table_at(const struct catalog *c, uint64_t group)
+{
+	for (int i = 0; i < catalog_table_count(c) && i < SESSION_TABLES_MAX; i++)
+		if (partition_group(catalog_table_at(c, i)) == group)
+			return i;
+	return -1;
+}
+
+void session_serve_lease(void *arg, struct peer_request *r)
+{
+	struct sessions *all = arg;
+	const struct catalog *c = shard_catalog(all->homes[0].shard);
+	struct rd in = rd_over(r->body.bytes);
+	uint64_t boot = rd_u64be(&in);
+	struct buf out;
+	loop_must_own(all->homes[0].loop);
+	struct node_lease *l = in.err == OK && r->from != 0 ? lease_slot(all, r->from) : NULL;
+	buf_init(&out, SESSION_TABLES_MAX * 8);
+	if (l == NULL || boot < atomic_load(&l->boot)) {
+		all->net->answer(
+			r, l == NULL ? ERR_MALFORMED : ERR_FENCED, (struct slice){NULL, {NULL, 0}});
+		return;
+	}
+	atomic_store(&l->seen_ms, clock_ms());
+	atomic_store(&l->boot, boot);
+	while (rd_left(&in) >= 8 && out.err == OK) {
+		uint64_t group = rd_u64be(&in);
+		int at = c != NULL ? table_at(c, group) : -1;
+		if (at >= 0 && partition_leads(catalog_table_at(c, at)))
+			buf_add_u64be(&out, group);
+	}
+	all->net->answer(r, out.err, buf_share(&out));
+	buf_fini(&out);
+}
+
+/* Leases: the owner's side */
+
+struct renewal {
+	struct peer_call call;
+	struct sessions *all;
+	int64_t asked_ms;
+	struct buf groups;
+};
+
+static void on_renewed(struct peer_call *call)
+{
+	struct renewal *n = list_entry(call, struct renewal, call);
+	struct sessions *all = n->all;
+	const struct catalog *c = shard_catalog(all->homes[0].shard);
+	struct rd in = rd_over(call->answer.bytes);
+	while (call->err == OK && c != NULL && rd_left(&in) >= 8) {
+		int at = table_at(c, rd_u64be(&in));
+		if (at >= 0)
+			atomic_store(&all->leased[at], n->asked_ms + all->lease_ms);
+	}
+	slice_unref(&call->answer);
+	all->lease_calls--;
+	mem_free(n);
+}
+
+static struct renewal *renewal_of(
+	struct sessions *all, struct list *head, uint32_t node, int64_t now_ms)
+{
+	for (struct list *l = head->next; l != head; l = l->next) {
+		struct renewal *n = list_entry(l, struct renewal, call.node);
+		if (n->call.to == node)
+			return n;
+	}
+	if (all->lease_calls >= LEASE_CALLS_MAX)
+		return NULL;
+	struct renewal *n = mem_new(sizeof *n);
+	*n = (struct renewal){.all = all, .asked_ms = now_ms, .call = {.to = node}};
+	list_init(&n->call.node);
+	buf_init(&n->groups, (1 + SESSION_TABLES_MAX) * 8);
+	buf_add_u64be(&n->groups, all->self.boot);
+	list_push_back(head, &n->call.node);
+	all->lease_calls++;
+	return n;
+}
+
+static void renew(struct renewal *n)
+{
+	struct slice part = buf_share(&n->groups);
+	struct sessions *all = n->all;
+	uint32_t to = n->call.to;
+	buf_fini(&n->groups);
+	n->call = (struct peer_call){.to = to,
+		.op = PEER_OP_LEASE,
+		.parts = &part,
+		.part_count = 1,
+		.lane = LANE_HIGH,
+		.timeout_ms = all->lease_ms,
+		.done = on_renewed};
+	all->net->call(all->net_arg, &n->call);
+}
+
+static void on_lease(struct loop_timer *t)
+{
+	struct sessions *all = list_entry(t, struct sessions, lease_timer);
+	const struct catalog *c = shard_catalog(all->homes[0].shard);
+	int64_t now = clock_ms();
+	struct list calls, *l;
+	loop_timer_set(t, all->lease_ms / RENEWALS_PER_LEASE + 1);
+	list_init(&calls);
+	for (int i = 0; c != NULL && i < catalog_table_count(c) && i < SESSION_TABLES_MAX; i++) {
+		struct partition *p = catalog_table_at(c, i);
+		uint32_t leader = 0;
+		if (partition_leads(p) || all->net->alone(all->net_arg)) {
+			atomic_store(&all->leased[i], now + all->lease_ms);
+			continue;
+		}
+		struct renewal *n = leader != 0 && leader != all->self.node
+			? renewal_of(all, &calls, leader, now)
+			: NULL;
+		if (n != NULL)
+			buf_add_u64be(&n->groups, partition_group(p));
+	}
+	while ((l = list_pop(&calls)) != NULL)
+		renew(list_entry(l, struct renewal, call.node));
+}
+
+void session_net_start(struct sessions *all)
+{
+	loop_timer_init(&all->lease_timer, all->homes[0].loop, on_lease);
+	loop_timer_set(&all->lease_timer, 1);
+}
+
+void session_net_stop(struct sessions *all)
+{
+	loop_timer_cancel(&all->lease_timer);
+}
+
+/* Acknowledging */
+
+static void on_ack_tick(struct loop_timer *t)
+{
+	struct session_home *h = list_entry(t, struct session_home, ack_timer);
+	struct list now, *l;
+	list_init(&now);
+	while ((l = list_pop(&h->unleased)) != NULL)
+		list_push_back(&now, l);
+	while ((l = list_pop(&now)) != NULL) {
+		struct session *s = list_entry(l, struct session, unleased);
+		if (!s->closing)
+			s->ops->written(s);
+	}
+}
+
+void session_net_home_init(struct session_home *h)
+{
+	list_init(&h->unleased);
+	loop_timer_init(&h->ack_timer, h->loop, on_ack_tick);
+}
+
+bool session_may_acknowledge(struct session *s)
+{
+	const struct session_rows *d = s->durable;
+	struct sessions *all = s->all;
+	if (d == NULL || d->brief || d->table_at < 0 || all->net->alone(all->net_arg) ||
+		clock_ms() < atomic_load(&all->leased[d->table_at]))
+		return true;
+	struct session_home *h = &all->homes[loop_index(shard_loop(session_shard(s)))];
+	if (list_empty(&s->unleased))
+		list_push_back(&h->unleased, &s->unleased);
+	if (!loop_timer_is_set(&h->ack_timer))
+		loop_timer_set(&h->ack_timer, ACK_TICK_MS);
+	return false;
+}
+
+int session_table_at(const struct shard *s, const struct partition *table)
+{
+	return table_at(shard_catalog(s), partition_group(table));
+}
