@@ -55,5 +55,12 @@ SEEDS ?= 1..20
 sim:
 	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) sim-bin
 	@SIM_JOBS=$(JOBS) $(BUILD)/release/tests/sim/sim $(SEEDS)
-.PHONY: sim sim-bin
+# Each planted bug must be found.
+SIM_PLANTS := sync vote duplicate fence read
+sim-plants:
+	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) sim-bin
+	@set -e; for p in $(SIM_PLANTS); do printf '%s: ' $$p; \
+		SIM_PLANT=$$p SIM_JOBS=$(JOBS) $(BUILD)/release/tests/sim/sim 1..200 >$(O)/sim-plant.log || \
+		{ cat $(O)/sim-plant.log; exit 1; }; grep -m1 FAILED $(O)/sim-plant.log; done
+.PHONY: sim sim-bin sim-plants
 -include $(SIM_OBJ:.o=.d)

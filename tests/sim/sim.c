@@ -42,7 +42,7 @@ struct fiber {
 static struct {
 	uint64_t seed, dice, events, hash;
 	int64_t now_us;
-	bool tracing;
+	bool tracing, quiet;
 	struct event *heap; /* from 1 */
 	uint32_t count, room;
 	struct sim_machine *here;
@@ -377,11 +377,16 @@ void sim_trace(const char *format, ...)
 		printf("%s\n", line);
 }
 
+void sim_quiet(void)
+{
+	sim.quiet = true;
+}
+
 void sim_print_last(void)
 {
 	uint64_t first = sim.line_count > LAST_LINES ? sim.line_count - LAST_LINES : 0;
 
-	for (uint64_t i = first; !sim.tracing && i < sim.line_count; i++)
+	for (uint64_t i = first; !sim.tracing && !sim.quiet && i < sim.line_count; i++)
 		printf("%s\n", sim.lines[i % LAST_LINES]);
 	fflush(stdout);
 }

@@ -60,6 +60,7 @@ bool sim_tracing(void);
 uint64_t sim_trace_hash(void); /* of all that was recorded: the same seed gives the same */
 uint64_t sim_events(void);
 void sim_print_last(void);
+void sim_quiet(void); /* a failure is one line */
 /* A promise is broken: prints why and the last lines, ends the process with 1. */
 _Noreturn void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 #define sim_must(x) ((x) ? (void)0 : sim_fail("%s:%d: %s", __FILE__, __LINE__, #x))

@@ -4,6 +4,7 @@
  * down at once. */
 #include "tests/sim/sim_world.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "server/base/mem.h"
 #include "tests/sim/sim_disk.h"
@@ -15,7 +16,10 @@ enum {
 	STOP_US = 46 * SIM_S,
 	LOOK_US = 49 * SIM_S,
 	END_US = 60 * SIM_S,
-	POLL_US = 100 * SIM_MS
+	POLL_US = 100 * SIM_MS,
+	WIPE_GAP_US = 12 * SIM_S,
+	FOUNDERS = 3,
+	JOIN_US_MAX = 15 * SIM_S
 };
 
 static struct {
@@ -23,6 +27,7 @@ static struct {
 	struct sim_cluster_conf cluster;
 	uint64_t faults;
 	bool healing;
+	int64_t wiped_us;
 } world;
 
 static void node_began(struct sim_node *n)
@@ -168,6 +173,27 @@ static void break_disk(struct sim_node *n)
 	n->machine.doomed = true;
 }
 
+static void start_again(void *arg);
+
+/* All data of the node is gone; the others are all right, and have been for a while. */
+static void wipe(struct sim_node *n)
+{
+	char command[64];
+
+	if (world.cluster.nodes < 3 || sim_now_us() - world.wiped_us < WIPE_GAP_US)
+		return;
+	for (int i = 0; i < world.cluster.nodes; i++)
+		if (world.nodes[i].phase != SIM_RUNNING || world.nodes[i].machine.doomed ||
+			!broker_ready(world.nodes[i].broker))
+			return;
+	world.wiped_us = sim_now_us();
+	sim_trace("wipe n%d", n->machine.id);
+	sim_node_crash(n);
+	sim_disk_wipe(&n->machine);
+	snprintf(command, sizeof command, "rm -rf %d", n->machine.id);
+	sim_must(system(command) == 0);
+}
+
 static void jump_clock(struct sim_node *n)
 {
 	int64_t us = sim_chance(500) ? sim_pick(-3600 * (int64_t)SIM_S, 3600 * (int64_t)SIM_S)
@@ -214,7 +240,7 @@ static const struct {
 	int weight;
 } fault_kinds[] = {{crash, 5}, {stop, 2}, {pause_for_a_while, 3}, {cut_one, 3}, {isolate, 4},
 	{reset, 2}, {slow_disk, 2}, {hang_disk, 2}, {break_disk, 1}, {jump_clock, 2}, {mess_up, 3},
-	{fill_disk, 1}};
+	{fill_disk, 1}, {wipe, 2}};
 enum { FAULT_KINDS = sizeof fault_kinds / sizeof fault_kinds[0] };
 
 static void next_fault(void *arg)
@@ -312,7 +338,10 @@ void world_run(const struct world_conf *c, struct world_result *out)
 		n->closing = load_session_closing;
 		n->ended = node_ended;
 		sim_disk_of(&n->machine)->lies = c->plant == PLANT_SYNC;
-		sim_node_start(n);
+		if (i < FOUNDERS)
+			sim_node_start(n);
+		else /* joins a cluster that is at work */
+			sim_after(sim_pick(1, JOIN_US_MAX), NULL, start_again, n);
 	}
 	load_start(world.nodes, world.cluster.nodes, &load);
 	sim_at(BEGIN_US, NULL, next_fault, NULL);
