@@ -426,6 +426,8 @@ static void run_seed(uint64_t seed, const bool *guard_off)
 		run_until(W.now_ms + 8000);
 		R.quiet = true;
 		run_until(W.now_ms + 4000);
+		if (!world_leader()) /* leadership is just moving to the preferred one */
+			run_until(W.now_ms + 3000);
 	}
 	if (!W.broken[0]) {
 		world_check();

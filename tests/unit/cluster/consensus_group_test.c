@@ -443,6 +443,46 @@ START_TEST(pinned_entries_are_kept)
 }
 END_TEST
 
+/* --- one that is added later --- */
+
+static void rep_changed_done(struct consensus_change *q, enum err e)
+{
+	(void)q;
+	ck_assert_int_eq(e, OK);
+}
+
+START_TEST(a_replica_without_a_configuration_waits)
+{
+	random_seed(11);
+	net_init(4);
+	for (int i = 1; i <= 3; i++)
+		net_start(i, 3);
+	net_start(4, 0);
+	struct rep *lead = net_elect(), *late = &W.rep[4];
+	net_run(5000);
+	ck_assert_int_eq(consensus_role(late->c), ROLE_FOLLOWER);
+	ck_assert_uint_eq(consensus_term(late->c), 0);
+	ck_assert_int_eq(consensus_peers(late->c, NULL, 0), 0);
+	ck_assert_int_eq(rep_propose(late), ERR_NOTLEADER);
+	struct consensus_change q = {.kind = CHANGE_ADD_SPARE,
+		.replica = late->id,
+		.address = late->address,
+		.done = rep_changed_done};
+	ck_assert_int_eq(consensus_change(lead->c, &q), OK);
+	net_run(100);
+	q.kind = CHANGE_TO_STANDBY;
+	ck_assert_int_eq(consensus_change(lead->c, &q), OK);
+	net_run(1000);
+	ck_assert_uint_eq(late->applied, lead->applied); /* from index 1 on */
+	ck_assert_uint_eq(consensus_leader(late->c), lead->id);
+	rep_crash(late, 0);
+	net_start(4, 0);
+	net_run(1000);
+	ck_assert_uint_eq(late->applied, lead->applied);
+	ck_assert_uint_eq(consensus_term(lead->c), consensus_term(late->c));
+}
+END_TEST
+
 /* --- what is told of the group --- */
 
 START_TEST(peers_tell_who_is_in_sync)
@@ -495,6 +535,7 @@ int main(void)
 	tcase_add_test(tc, a_fetch_may_take_minutes_and_fail);
 	tcase_add_test(tc, who_fetches_still_votes);
 	tcase_add_test(tc, pinned_entries_are_kept);
+	tcase_add_test(tc, a_replica_without_a_configuration_waits);
 	tcase_add_test(tc, peers_tell_who_is_in_sync);
 	tcase_add_test(tc, addresses_are_replica_ids);
 	return net_main(tc, "group");
