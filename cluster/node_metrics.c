@@ -23,5 +23,13 @@ static const struct metric_row rows[M_NODE_COUNT] = {
 		"Raft groups this node leads."},
 	[M_CATALOG_CHANGES] = {"sluice_catalog_changes_total", 0, METRIC_COUNTER,
 		"Catalogues put in force, per loop."},
+	[M_PROPOSALS_OUT] = {"sluice_proposals_sent_total", 0, METRIC_COUNTER,
+		"Proposals sent to the node that leads."},
+	[M_PROPOSALS_IN] = {"sluice_proposals_taken_total", 0, METRIC_COUNTER,
+		"Proposals of other nodes taken here."},
+	[M_FED] = {"sluice_entries_fed_total", 0, METRIC_COUNTER,
+		"Entries sent to nodes that have no replica of the partition."},
+	[M_FOLLOWED] = {"sluice_entries_followed_total", 0, METRIC_COUNTER,
+		"Entries taken from the node that leads, without a replica here."},
 };
 struct metric_table node_metrics = {rows, M_NODE_COUNT, 0};

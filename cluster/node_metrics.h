@@ -18,6 +18,10 @@ enum node_metric {
 	M_PARTITIONS,
 	M_LEADING,
 	M_CATALOG_CHANGES,
+	M_PROPOSALS_OUT,
+	M_PROPOSALS_IN,
+	M_FED,
+	M_FOLLOWED,
 	M_NODE_COUNT
 };
 extern struct metric_table node_metrics;

@@ -75,11 +75,17 @@ struct proposal {            /* belongs to the partition from partition_propose 
 	/* The outcome: */
 	enum err err; /* ERR_NOTLEADER, ERR_UNAVAILABLE, ERR_UNKNOWN, ERR_NOSPACE, ERR_BUSY, or
 			 evaluate's */
-	int64_t base_offset;  /* of the first record */
-	uint64_t index;       /* of the entry */
-	struct slice reply;   /* what evaluate left; let go when done has returned */
-	uint64_t sent_term;   /* private: forwarded to the leader of this term; 0: not */
-	uint8_t trim_args[8]; /* private: partition_trim's */
+	int64_t base_offset; /* of the first record */
+	uint64_t index;      /* of the entry */
+	struct slice reply;  /* what evaluate left; let go when done has returned */
+	/* Private: */
+	uint64_t sent_term;   /* of the leader that another node sent this to; 0: proposed here */
+	struct slice kept;    /* the batch as it lies in an entry */
+	size_t sent_at;       /* where its batch belongs in the frame being made */
+	bool wrote;           /* it changes something: its entry decides */
+	bool unsure;          /* it may have been carried out before */
+	bool not_evaluated;   /* of another node: to be decided elsewhere */
+	uint8_t trim_args[8]; /* partition_trim's */
 };
 /* Any loop. Proposals of one loop to one partition keep their order. Takes p until done. */
 void partition_propose(struct proposal *p);
@@ -107,6 +113,7 @@ struct row {
 struct row_read { /* one key (prefix false), or keys with a prefix after `after`, in order */
 	struct loop_msg msg; /* private */
 	struct job job;      /* private */
+	bool guest;          /* private: of another node, not to be sent on */
 	struct partition *from;
 	struct loop *to; /* done runs here; set by the call */
 	uint8_t keyspace;
@@ -128,6 +135,7 @@ void row_read_fini(struct row_read *r);
 /* --- reading records: any loop --- */
 struct record_read {
 	struct loop_msg msg;   /* private */
+	bool guest;            /* private */
 	struct plog_read read; /* private */
 	struct partition *from;
 	struct loop *to; /* done runs here; set by the call */
@@ -160,6 +168,7 @@ void partition_wait_cancel(struct partition_wait *w); /* done still runs, soon *
 /* Seeks (any loop): times, leader epochs; see plog.h. */
 struct offset_seek {
 	struct loop_msg msg; /* private */
+	bool guest;          /* private */
 	union {
 		struct plog_seek time;
 		struct plog_epoch epoch;
@@ -182,10 +191,11 @@ struct partition_point {
 	struct loop_msg msg; /* private */
 	struct list node;    /* private */
 	struct partition *at;
-	struct loop *to; /* set by the call */
-	uint64_t index;  /* private */
-	enum err err;    /* ERR_UNAVAILABLE: no leader answered in 3 s; ERR_CLOSED */
-	int64_t offset;  /* high watermark here, then */
+	struct loop *to;  /* set by the call */
+	uint64_t index;   /* private */
+	int64_t until_ms; /* private */
+	enum err err;     /* ERR_UNAVAILABLE: no leader answered in 3 s; ERR_CLOSED */
+	int64_t offset;   /* high watermark here, then */
 	void (*done)(struct partition_point *q);
 };
 void partition_point(struct partition_point *q);

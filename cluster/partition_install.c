@@ -35,6 +35,7 @@ static void take_state(struct partition *p)
 	rows_reset(p->rows); /* reads that came meanwhile may have left something */
 	p->applied_index = p->marked_index = m->applied_index;
 	p->applied_term = m->applied_term;
+	p->applied_offset = next;
 	atomic_store_explicit(&p->bytes, plog_bytes(p->log), memory_order_relaxed);
 	atomic_store_explicit(&p->first_offset, m->first_offset, memory_order_release);
 	if (next > atomic_load_explicit(&p->high_watermark, memory_order_relaxed))

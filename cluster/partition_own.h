@@ -54,8 +54,8 @@ struct partition *partition_new(struct partition_home *h, const struct partition
 struct partition *partition_ref(struct partition *p);
 void partition_unref(struct partition *p); /* any thread */
 
-/* Whatever makes a group in the store writes its replica id as the info of plog_create (8 bytes, big
- * endian): at the next start the owner learns from it which replica's data it is. */
+/* Whatever makes a group in the store writes its replica id as the info of plog_create (8 bytes,
+ * big endian): at the next start the owner learns from it which replica's data it is. */
 /* Opens what is in the store; an empty log starts as founders say (without peers: of this replica
  * alone). Without a replica nothing is opened. Boot: may block. */
 enum err partition_open(struct partition *p) MUST_USE;

@@ -2,10 +2,13 @@
  * and goes back with the outcome; the partition is held meanwhile. Nothing that is not committed
  * is ever given: the high watermark ends every read, and it lies between entries.
  *
+ * What cannot be answered here goes to the node that leads (remote_read.c): rows as of now, and
+ * everything where there is no replica, or one that has not got as far yet.
+ *
  * Waits: the same message goes to the home loop and back, once. A cancellation sends a message of
  * its own, whose way back, behind the wait's, is what ends the wait: so neither side touches
  * memory the other may have freed. */
-#include "cluster/partition_priv.h"
+#include "cluster/remote.h"
 
 enum { READ_ENTRIES_MAX = 4096 };
 
@@ -26,7 +29,7 @@ static void row_read_home(struct loop_msg *m)
 	r->done(r);
 }
 
-static void row_read_end(struct row_read *r, enum err e)
+void reads_rows_end(struct row_read *r, enum err e)
 {
 	r->err = e;
 	r->msg.run = row_read_home;
@@ -35,7 +38,7 @@ static void row_read_end(struct row_read *r, enum err e)
 
 static void row_work_end(struct row_work *op, enum err e)
 {
-	row_read_end(op->read, e);
+	reads_rows_end(op->read, e);
 	partition_unref(op->p);
 	mem_free(op);
 }
@@ -120,41 +123,29 @@ static void row_work_run(struct row_work *op)
 	metric_add(loop_cells(p->loop), &node_metrics, M_ROW_FETCHES, 1);
 }
 
+/* Who leads has lost that meanwhile: whoever does now is asked. */
 static void row_barrier_done(struct consensus_barrier *b, enum err e)
 {
 	struct row_work *op = list_entry(b, struct row_work, barrier);
+	struct row_read *r = op->read;
+	struct partition *p = op->p;
 
-	if (e == OK && op->p->phase != PARTITION_OPEN)
-		e = ERR_CLOSED;
-	if (e != OK)
-		row_work_end(op, e);
-	else
+	if (e == OK && partition_local(p)) {
 		row_work_run(op);
-}
-
-static void row_read_arrive(struct loop_msg *m)
-{
-	struct row_read *r = list_entry(m, struct row_read, msg);
-	struct partition *p = r->from;
-	enum err e = r->linearizable ? partition_unserved(p) : OK;
-	struct row_work *op;
-
-	if (p->phase != PARTITION_OPEN)
-		e = ERR_CLOSED;
-	else if (e == OK && (r->key.len > UINT16_MAX || r->after.len > UINT16_MAX))
-		e = ERR_INVALID;
-	if (e == OK && !r->linearizable && !r->prefix) {
-		e = row_look(p, r);
-		if (e == OK || e == ERR_NOTFOUND) {
-			row_read_end(r, e);
-			return;
-		}
-	}
-	if (e != OK && e != ERR_MORE) {
-		row_read_end(r, e);
 		return;
 	}
-	op = mem_new(sizeof *op);
+	mem_free(op);
+	if (p->phase != PARTITION_OPEN)
+		reads_rows_end(r, ERR_CLOSED);
+	else
+		remote_rows(r);
+	partition_unref(p);
+}
+
+static void row_work_start(struct partition *p, struct row_read *r)
+{
+	struct row_work *op = mem_new(sizeof *op);
+
 	op->read = r;
 	op->p = partition_ref(p);
 	if (!r->linearizable) {
@@ -163,6 +154,38 @@ static void row_read_arrive(struct loop_msg *m)
 	}
 	op->barrier.done = row_barrier_done;
 	consensus_barrier(p->consensus, &op->barrier);
+}
+
+void reads_rows(struct row_read *r)
+{
+	struct partition *p = r->from;
+	enum err e;
+
+	if (p->phase != PARTITION_OPEN) {
+		reads_rows_end(r, ERR_CLOSED);
+		return;
+	}
+	if (r->key.len > UINT16_MAX || r->after.len > UINT16_MAX) {
+		reads_rows_end(r, ERR_INVALID);
+		return;
+	}
+	if (r->linearizable ? partition_unserved(p) != OK : !partition_local(p)) {
+		remote_rows(r);
+		return;
+	}
+	if (!r->linearizable && !r->prefix) {
+		e = row_look(p, r);
+		if (e != ERR_MORE) {
+			reads_rows_end(r, e);
+			return;
+		}
+	}
+	row_work_start(p, r);
+}
+
+static void row_read_arrive(struct loop_msg *m)
+{
+	reads_rows(list_entry(m, struct row_read, msg));
 }
 
 void partition_read_rows(struct row_read *r)
@@ -175,6 +198,7 @@ void partition_read_rows(struct row_read *r)
 	r->more = false;
 	r->held = NULL;
 	r->at_offset = 0;
+	r->guest = false;
 	r->msg.run = row_read_arrive;
 	loop_post(r->from->loop, &r->msg);
 }
@@ -197,13 +221,15 @@ static void record_read_home(struct loop_msg *m)
 	r->done(r);
 }
 
-static void record_read_end(struct record_read *r, enum err e)
+void reads_records_end(struct record_read *r, enum err e)
 {
 	struct partition *p = r->from;
 
 	r->err = e;
-	r->first_offset = partition_first_offset(p);
-	r->high_watermark = partition_high_watermark(p);
+	if (p->consensus != NULL) { /* else the leader has said */
+		r->first_offset = partition_first_offset(p);
+		r->high_watermark = partition_high_watermark(p);
+	}
 	r->msg.run = record_read_home;
 	loop_post(r->to, &r->msg);
 }
@@ -215,7 +241,10 @@ static void record_read_stored(struct plog_read *q)
 
 	r->entries = q->err == OK ? q->entries : NULL;
 	r->count = q->err == OK ? q->count : 0;
-	record_read_end(r, q->err);
+	if (q->err == ERR_CLOSED && p->phase == PARTITION_OPEN)
+		remote_records(r); /* only its replica has gone */
+	else
+		reads_records_end(r, q->err);
 	partition_unref(p);
 }
 
@@ -250,18 +279,19 @@ static bool read_tail(struct partition *p, struct record_read *r, int64_t end)
 	return r->count > 0;
 }
 
-static void record_read_arrive(struct loop_msg *m)
+void reads_records(struct record_read *r)
 {
-	struct record_read *r = list_entry(m, struct record_read, msg);
 	struct partition *p = r->from;
-	int64_t end = partition_high_watermark(p);
+	int64_t end = p->applied_offset; /* the high watermark may be ahead: others have told */
 
 	if (p->phase != PARTITION_OPEN) {
-		record_read_end(r, ERR_CLOSED);
+		reads_records_end(r, ERR_CLOSED);
+	} else if (!partition_local(p) || (r->offset > end && !partition_leads(p))) {
+		remote_records(r);
 	} else if (r->offset < partition_first_offset(p) || r->offset > end) {
-		record_read_end(r, ERR_RANGE);
+		reads_records_end(r, ERR_RANGE);
 	} else if (r->offset == end || read_tail(p, r, end)) {
-		record_read_end(r, OK);
+		reads_records_end(r, OK);
 	} else {
 		partition_ref(p);
 		r->read = (struct plog_read){.log = p->log,
@@ -273,11 +303,18 @@ static void record_read_arrive(struct loop_msg *m)
 	}
 }
 
+static void record_read_arrive(struct loop_msg *m)
+{
+	reads_records(list_entry(m, struct record_read, msg));
+}
+
 void partition_read_records(struct record_read *r)
 {
 	r->to = loop_here();
 	must(r->to != NULL);
 	r->err = OK;
+	r->guest = false;
+	r->first_offset = r->high_watermark = 0;
 	r->entries = NULL;
 	r->count = 0;
 	r->msg.run = record_read_arrive;
@@ -324,6 +361,8 @@ void reads_fire_waits(struct partition *p, bool all)
 		if (all || w->offset < end)
 			wait_fire(w);
 	}
+	if (list_empty(&p->waits) && p->following != NULL)
+		remote_follow_changed(p);
 }
 
 static void wait_arrive(struct loop_msg *m)
@@ -335,6 +374,8 @@ static void wait_arrive(struct loop_msg *m)
 		wait_fire(w);
 	else
 		list_push_back(&p->waits, &w->node);
+	if (p->consensus == NULL)
+		remote_follow_changed(p);
 }
 
 void partition_wait(struct partition_wait *w)
@@ -386,145 +427,4 @@ void partition_wait_cancel(struct partition_wait *w)
 	c->wait = w;
 	c->msg.run = cancel_arrive;
 	loop_post(w->at->loop, &c->msg);
-}
-
-/* --- seeks --- */
-
-static void seek_home(struct loop_msg *m)
-{
-	struct offset_seek *s = list_entry(m, struct offset_seek, msg);
-
-	s->done(s);
-}
-
-static void seek_end(struct offset_seek *s, enum err e)
-{
-	s->err = e;
-	s->msg.run = seek_home;
-	loop_post(s->to, &s->msg);
-}
-
-/* The first record of the batch that is not older; ERR_NOTFOUND: all are. */
-static enum err seek_batch(struct offset_seek *s, const struct batch *b, int64_t first)
-{
-	struct batch_walk w;
-	struct record r;
-	enum err e;
-
-	if (b->max_ms < s->time_ms)
-		return ERR_NOTFOUND;
-	e = batch_walk_init(&w, b, BATCH_INFLATED_MAX);
-	if (e != OK)
-		return e;
-	while ((e = batch_walk_next(&w, &r)) == OK) {
-		if (r.timestamp_ms < s->time_ms || b->base_offset + r.offset_delta < first)
-			continue;
-		s->offset = b->base_offset + r.offset_delta;
-		s->timestamp_ms = r.timestamp_ms;
-		s->found_epoch = b->leader_epoch;
-		break;
-	}
-	batch_walk_fini(&w);
-	return e;
-}
-
-/* A worker: batches may be compressed. */
-static void seek_work(struct job *j)
-{
-	struct offset_seek *s = list_entry(j, struct offset_seek, op.time.job);
-	struct change_batches w;
-	struct batch b;
-	const struct slice *holder;
-	enum err e;
-
-	change_batches_init(&w, s->op.time.entry);
-	while ((e = change_batches_next(&w, &b, &holder)) == OK) {
-		e = seek_batch(s, &b, partition_first_offset(s->from));
-		if (e != ERR_NOTFOUND)
-			break;
-	}
-	s->err = e;
-}
-
-static void seek_work_done(struct job *j)
-{
-	struct offset_seek *s = list_entry(j, struct offset_seek, op.time.job);
-	struct partition *p = s->from;
-	struct entry *e = s->op.time.entry;
-
-	if (s->err == ERR_NOTFOUND && entry_next_offset(&e->head) < partition_high_watermark(p)) {
-		/* Trimmed within the entry: what comes first now is the one behind it. */
-		s->offset = entry_next_offset(&e->head);
-		s->timestamp_ms = s->time_ms;
-		s->found_epoch = (int32_t)e->head.term;
-		s->err = OK;
-	}
-	entry_unref(e);
-	seek_end(s, s->err);
-	partition_unref(p);
-}
-
-static void seek_time_found(struct plog_seek *q)
-{
-	struct offset_seek *s = list_entry(q, struct offset_seek, op.time);
-	struct partition *p = s->from;
-
-	if (q->err != OK) {
-		seek_end(s, q->err);
-		partition_unref(p);
-		return;
-	}
-	q->job.home = p->loop;
-	q->job.work = seek_work;
-	q->job.done = seek_work_done;
-	worker_run(p->env->workers, &q->job);
-}
-
-static void seek_epoch_found(struct plog_epoch *q)
-{
-	struct offset_seek *s = list_entry(q, struct offset_seek, op.epoch);
-	struct partition *p = s->from;
-	int64_t high = partition_high_watermark(p);
-
-	s->found_epoch = (int32_t)q->found_term;
-	s->offset = q->end_offset < high ? q->end_offset : high;
-	s->timestamp_ms = -1;
-	seek_end(s, q->err);
-	partition_unref(p);
-}
-
-static void seek_arrive(struct loop_msg *m)
-{
-	struct offset_seek *s = list_entry(m, struct offset_seek, msg);
-	struct partition *p = s->from;
-
-	if (p->phase != PARTITION_OPEN) {
-		seek_end(s, ERR_CLOSED);
-		return;
-	}
-	if (s->by_epoch && s->epoch < 0) {
-		seek_end(s, ERR_NOTFOUND);
-		return;
-	}
-	partition_ref(p);
-	if (s->by_epoch) {
-		s->op.epoch = (struct plog_epoch){
-			.log = p->log, .term = (uint64_t)s->epoch, .done = seek_epoch_found};
-		plog_epoch(&s->op.epoch);
-		return;
-	}
-	s->op.time = (struct plog_seek){.log = p->log,
-		.time_ms = s->time_ms,
-		.end_offset = partition_high_watermark(p),
-		.done = seek_time_found};
-	plog_seek(&s->op.time);
-}
-
-void partition_seek(struct offset_seek *s)
-{
-	s->to = loop_here();
-	must(s->to != NULL);
-	s->err = OK;
-	s->msg.run = seek_arrive;
-	loop_post(s->from->loop, &s->msg);
 }

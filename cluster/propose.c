@@ -1,41 +1,35 @@
 /* Writing. Proposals gather until the turn's stage for it, and while the lane is busy with the set
- * before: what arrives meanwhile becomes one entry. Each is evaluated in order against rows as they
- * will be after everything before it, and adds its rows and its batch to the entry being made.
- *
- * An answer that changes nothing (a condition does not hold, a duplicate) is a read of pending
- * state and shares the fate of the entry it may have relied on: it is listed with that entry.
+ * before: what arrives meanwhile becomes one entry. Who decides them is whoever leads: this
+ * replica (propose_eval.c) or another node's (remote_propose.c); in order, either way.
  *
  * Pending rows must tell exactly what is in flight. Where that is no longer sure (leadership was
  * lost, an entry was refused) nothing is evaluated until nothing is in flight; then they are
- * dropped. */
-#include "cluster/partition_priv.h"
-#include "server/base/log.h"
-#include "storage/disk.h"
+ * dropped. The same moment is waited for when another leads from now on: what has no outcome then,
+ * and may be decided again, goes back to the front of the queue as one piece (again), so that
+ * nothing newer overtakes it.
+ *
+ * What another node has sent (a guest) is decided here in the term it was sent for or given back;
+ * it is never sent on. */
+#include "cluster/remote.h"
 
 enum {
-	ENTRY_BATCH_BYTES = 256 << 10,
-	ENTRY_ROW_BYTES = 256 << 10, /* an entry is closed beyond it */
-	ROW_BYTES_MAX = 256 << 20,
-	PROPOSAL_COST = 256,        /* beside its batch, in flight */
-	UNREADY_MS = 3000,          /* how long proposals wait for a leader */
-	REPLY_BYTES_MAX = 48 << 20, /* rows that are handed over; fits into a frame of a peer */
-};
-
-struct eval {
-	struct partition *p;
-	struct building *b;
-	struct proposal *proposal;
-	enum err err; /* of writing */
-	bool rows, duplicate, offset_set;
-	int64_t offset; /* with either of the last two */
-	struct buf reply;
+	PROPOSAL_COST = 256, /* beside its bytes, in flight */
+	UNREADY_MS = 3000,   /* how long proposals wait for a leader */
 };
 
 /* --- answers --- */
 
-static size_t cost(const struct proposal *q)
+size_t propose_cost(const struct proposal *q)
 {
-	return q->batch.bytes.len + PROPOSAL_COST;
+	return q->batch.bytes.len + q->args.len + PROPOSAL_COST;
+}
+
+void propose_move_all(struct list *from, struct list *to)
+{
+	struct list *n;
+
+	while ((n = list_pop(from)) != NULL)
+		list_push_back(to, n);
 }
 
 static void answers_arrive(struct loop_msg *m)
@@ -74,6 +68,7 @@ static void answer(struct partition *p, struct proposal *q)
 	struct answers *a = &h->answers[loop_index(q->from)];
 
 	slice_unref(&q->batch);
+	slice_unref(&q->kept);
 	q->node.next = NULL;
 	if (a->last != NULL)
 		a->last->node.next = &q->node;
@@ -83,24 +78,30 @@ static void answer(struct partition *p, struct proposal *q)
 	loop_hook_want(h->loop, STAGE_DELIVER, &h->answer_hook);
 }
 
-static void answer_held(struct partition *p, struct proposal *q)
+void propose_answer(struct partition *p, struct proposal *q)
 {
-	p->held_bytes -= cost(q);
+	p->held_bytes -= propose_cost(q);
 	answer(p, q);
 }
 
-static void answer_all(struct partition *p, struct list *l, enum err e)
+static void fail(struct partition *p, struct proposal *q, enum err e)
+{
+	q->err = e;
+	slice_unref(&q->reply);
+	propose_answer(p, q);
+}
+
+void propose_answer_all(struct partition *p, struct list *l, enum err e)
 {
 	struct list *n;
 
 	while ((n = list_pop(l)) != NULL) {
 		struct proposal *q = list_entry(n, struct proposal, node);
 
-		if (e != OK) {
-			q->err = e;
-			slice_unref(&q->reply);
-		}
-		answer_held(p, q);
+		if (e != OK)
+			fail(p, q, e);
+		else
+			propose_answer(p, q);
 	}
 }
 
@@ -111,427 +112,190 @@ static void refuse(struct partition *p, struct proposal *q, enum err e)
 	answer(p, q);
 }
 
-void propose_fail_all(struct partition *p, enum err e)
-{
-	if (p->fetching) {
-		rows_fetch_cancel(&p->fetch);
-		p->fetching = false;
-	}
-	p->fetch_err = OK;
-	p->unready_ms = 0;
-	answer_all(p, &p->gathered, e);
-}
-
-/* --- the entry being made --- */
-
-void building_init(struct building *b)
-{
-	*b = (struct building){.max_ms = -1};
-	buf_init(&b->rows, ROW_BYTES_MAX);
-	list_init(&b->proposals);
-}
-
-void building_fini(struct building *b)
-{
-	buf_fini(&b->rows);
-	mem_free(b->parts);
-}
-
-static bool building_begun(const struct building *b)
-{
-	return buf_len(&b->rows) > 0;
-}
-
-static bool building_empty(const struct building *b)
-{
-	return b->records == 0 && buf_len(&b->rows) <= CHANGE_HEADER_BYTES;
-}
-
-static void building_begin(struct building *b)
-{
-	change_begin(&b->rows);
-	b->part_count = 1;
-	b->batch_bytes = 0;
-	b->records = 0;
-	b->max_ms = -1;
-}
-
-static void building_add_batch(struct building *b, struct proposal *q)
-{
-	if (b->part_count + 1 >= b->part_room) {
-		b->part_room = b->part_room ? b->part_room * 2 : 64;
-		b->parts = mem_resize(b->parts, b->part_room * sizeof *b->parts);
-		must(b->parts != NULL);
-	}
-	b->parts[b->part_count++] = q->batch;
-	b->batch_bytes += q->batch.bytes.len;
-	b->records += q->batch_count;
-	if (q->batch_max_ms > b->max_ms)
-		b->max_ms = q->batch_max_ms;
-	q->batch = (struct slice){NULL, {NULL, 0}};
-}
-
-static int64_t hlc_now(struct partition_home *h)
-{
-	int64_t now = loop_now_wall_ms(h->loop) << 16;
-
-	h->hlc = now > h->hlc ? now : h->hlc + 1;
-	return h->hlc;
-}
-
-static void entry_finished(struct consensus_proposal *cp, enum err e)
-{
-	struct pending_entry *pe = list_entry(cp, struct pending_entry, proposal);
-	struct partition *p = pe->partition;
-
-	if (e != OK)
-		p->overlay_stale = true;
-	answer_all(p, &pe->proposals, e);
-	list_remove(&pe->node);
-	list_push_front(&p->home->spare, &pe->node);
-	if (!list_empty(&p->gathered))
-		loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook);
-}
-
-static struct pending_entry *pending_new(struct partition *p)
-{
-	struct list *n = list_pop(&p->home->spare);
-	struct pending_entry *pe = n ? list_entry(n, struct pending_entry, node)
-				     : mem_new(sizeof *pe);
-
-	list_init(&pe->node);
-	list_init(&pe->proposals);
-	pe->partition = p;
-	pe->proposal.done = entry_finished;
-	return pe;
-}
-
-static void move_all(struct list *from, struct list *to)
+/* Those that may have been carried out before say so. */
+static void fail_waiting(struct partition *p, struct list *l, enum err e)
 {
 	struct list *n;
 
-	while ((n = list_pop(from)) != NULL)
-		list_push_back(to, n);
-}
+	while ((n = list_pop(l)) != NULL) {
+		struct proposal *q = list_entry(n, struct proposal, node);
 
-static struct entry *building_entry(struct partition *p, struct building *b)
-{
-	bool rows = buf_len(&b->rows) > CHANGE_HEADER_BYTES;
-	struct entry *e;
-
-	if (b->parts == NULL)
-		b->parts = mem_new((b->part_room = 64) * sizeof *b->parts);
-	b->parts[0] = change_end(&b->rows);
-	if (b->parts[0].chunk == NULL)
-		return NULL;
-	e = entry_new(b->parts, b->part_count);
-	e->head.count = b->records;
-	e->head.flags = rows ? ENTRY_HAS_ROWS : 0;
-	e->head.hlc = hlc_now(p->home);
-	return e;
-}
-
-static void building_abandon(struct partition *p, struct building *b, enum err e)
-{
-	for (uint32_t i = 1; i < b->part_count; i++)
-		slice_unref(&b->parts[i]);
-	b->part_count = 0;
-	p->overlay_stale = true;
-	answer_all(p, &b->proposals, e);
-}
-
-static void count_entry(struct partition *p, const struct building *b, const struct entry *e)
-{
-	struct metric_cells *cells = loop_cells(p->loop);
-
-	metric_add(cells, &node_metrics, M_ENTRIES, 1);
-	metric_add(cells, &node_metrics, M_BATCH_BYTES, (int64_t)b->batch_bytes);
-	metric_add(cells, &node_metrics, M_RECORDS, e->head.count);
-}
-
-/* The entry being made leaves for the log. */
-static void building_seal(struct partition *p, struct building *b)
-{
-	struct pending_entry *pe;
-	struct entry *e;
-	enum err err;
-
-	if (building_empty(b)) { /* begun for a proposal that changed nothing */
-		buf_clear(&b->rows);
-		must(list_empty(&b->proposals));
-		return;
-	}
-	e = building_entry(p, b);
-	if (e == NULL) {
-		building_abandon(p, b, ERR_NOMEM);
-		return;
-	}
-	b->part_count = 0; /* the entry has the parts */
-	b->records = 0;
-	pe = pending_new(p);
-	pe->proposal.entry = e;
-	pe->proposal.batch_max_ms = b->max_ms;
-	move_all(&b->proposals, &pe->proposals);
-	err = consensus_propose(p->consensus, &pe->proposal);
-	if (err != OK) {
-		entry_unref(e);
-		p->overlay_stale = true;
-		answer_all(p, &pe->proposals, err);
-		list_push_front(&p->home->spare, &pe->node);
-		return;
-	}
-	pe->index = plog_last_index(p->log);
-	list_push_back(&p->inflight, &pe->node);
-	count_entry(p, b, e);
-}
-
-/* --- evaluation --- */
-
-int64_t eval_offset(const struct eval *v)
-{
-	return plog_next_offset(v->p->log) + v->b->records;
-}
-int64_t eval_now_ms(const struct eval *v)
-{
-	return loop_now_wall_ms(v->p->loop);
-}
-uint64_t eval_index(const struct eval *v)
-{
-	return plog_last_index(v->p->log) + 1;
-}
-struct partition *eval_partition(const struct eval *v)
-{
-	return v->p;
-}
-struct bytes eval_batch(const struct eval *v)
-{
-	return v->proposal->batch.bytes;
-}
-struct buf *eval_reply(struct eval *v)
-{
-	return &v->reply;
-}
-
-void eval_answer_offset(struct eval *v, int64_t offset)
-{
-	v->offset_set = true;
-	v->offset = offset;
-}
-
-void eval_duplicate(struct eval *v, int64_t offset)
-{
-	v->duplicate = true;
-	eval_answer_offset(v, offset);
-}
-
-static void fetched(struct rows_fetch *f, enum err e)
-{
-	struct partition *p = list_entry(f, struct partition, fetch);
-
-	p->fetching = false;
-	p->fetch_err = e;
-	loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook);
-}
-
-enum err eval_get(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes *out)
-{
-	struct partition *p = v->p;
-	enum err e = rows_get(p->rows, true, keyspace, key, out);
-
-	if (e != ERR_MORE || p->fetching)
-		return e;
-	p->fetching = true;
-	p->fetch.done = fetched;
-	rows_fetch(p->rows, keyspace, key, &p->fetch);
-	metric_add(loop_cells(p->loop), &node_metrics, M_ROW_FETCHES, 1);
-	return ERR_MORE;
-}
-
-static void eval_write(struct eval *v, const struct row_change *row)
-{
-	enum err e = row->keyspace == KEYSPACE_OWN ? OK : rows_stage(v->p->rows, row);
-
-	change_add_row(&v->b->rows, row);
-	v->rows = true;
-	if (v->err == OK)
-		v->err = e != OK ? e : v->b->rows.err;
-}
-
-void eval_put(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes value)
-{
-	must(keyspace != KEYSPACE_OWN);
-	eval_write(v, &(struct row_change){ROW_PUT, keyspace, key, value});
-}
-
-void eval_put_own(struct eval *v, struct bytes key, struct bytes value)
-{
-	eval_write(v, &(struct row_change){ROW_PUT, KEYSPACE_OWN, key, value});
-}
-
-void eval_delete(struct eval *v, uint8_t keyspace, struct bytes key)
-{
-	must(keyspace != KEYSPACE_OWN);
-	eval_write(v, &(struct row_change){ROW_DELETE, keyspace, key, bytes_of(NULL, 0)});
-}
-
-/* Nothing was changed: the answer goes with the entry it may have relied on. */
-static void answer_read(struct partition *p, struct building *b, struct proposal *q)
-{
-	if (!building_empty(b)) {
-		q->index = plog_last_index(p->log) + 1;
-		list_push_back(&b->proposals, &q->node);
-	} else if (!list_empty(&p->inflight)) {
-		struct pending_entry *last = list_entry(
-			p->inflight.prev, struct pending_entry, node);
-
-		q->index = last->index;
-		list_push_back(&last->proposals, &q->node);
-	} else {
-		q->index = p->applied_index;
-		answer_held(p, q);
+		q->not_evaluated = q->sent_term != 0;
+		fail(p, q, q->unsure && e != ERR_CLOSED ? ERR_UNKNOWN : e);
 	}
 }
 
-static enum err admit(struct partition *p, struct proposal *q)
+static void stop_fetching(struct partition *p)
 {
-	if (p->options.vital || p->env->disk == NULL || trim_asked(q))
-		return OK;
-	return disk_admit(p->env->disk, cost(q)) ? OK : ERR_NOSPACE;
-}
-
-static enum err run_evaluate(struct partition *p, struct eval *v, struct proposal *q)
-{
-	enum err e = p->fetch_err;
-
-	p->fetch_err = OK;
-	if (e == OK)
-		e = admit(p, q);
-	if (e == OK && q->kind != NULL)
-		e = q->kind->evaluate(v, q->args);
-	else if (e == OK && q->evaluate != NULL)
-		e = q->evaluate(q, v);
-	if (p->fetching && e != ERR_MORE) { /* it did without */
+	if (p->fetching)
 		rows_fetch_cancel(&p->fetch);
-		p->fetching = false;
-	}
-	if (e == ERR_MORE)
-		must(p->fetching);
-	if (e == OK)
-		e = v->err != OK ? v->err : v->reply.err;
-	return e;
+	p->fetching = false;
+	p->fetch_err = OK;
 }
 
-/* What evaluation has told becomes the proposal's. */
-static void take_outcome(struct eval *v, enum err e)
+void propose_fail_all(struct partition *p, enum err e)
 {
-	struct proposal *q = v->proposal;
-
-	q->err = e;
-	if (v->offset_set)
-		q->base_offset = v->offset;
-	if (e == OK && v->duplicate) {
-		slice_unref(&q->batch);
-		q->batch_count = 0;
-	}
-	slice_unref(&q->reply);
-	q->reply = buf_share(&v->reply);
-	buf_fini(&v->reply);
+	stop_fetching(p);
+	p->unready_ms = 0;
+	fail_waiting(p, &p->again, e);
+	fail_waiting(p, &p->gathered, e);
 }
 
-/* The first gathered proposal; false: it waits for rows. */
-static bool evaluate_one(struct partition *p, struct building *b, struct proposal *q)
-{
-	struct eval v = {.p = p, .b = b, .proposal = q};
-	size_t before = cost(q), mark;
-	uint8_t *at;
-	enum err e;
+/* --- what has no outcome yet --- */
 
-	if (!building_begun(b))
-		building_begin(b);
-	mark = b->rows.end - b->rows.start;
-	buf_init(&v.reply, REPLY_BYTES_MAX);
-	e = run_evaluate(p, &v, q);
-	if (e != OK) {
-		rows_stage_drop(p->rows);
-		b->rows.end = b->rows.start + mark;
-		b->rows.err = OK;
-	}
-	if (e == ERR_MORE) {
-		buf_fini(&v.reply);
+/* The batch comes back to the proposal. Where an entry has it the bytes are that entry's. */
+static bool take_back(struct partition *p, struct proposal *q, bool in_entry)
+{
+	if (q->kept.bytes.len == 0)
+		return true;
+	if (!in_entry) {
+		q->batch = q->kept;
+		q->kept = (struct slice){NULL, {NULL, 0}};
+	} else if (slice_copy(q->kept.bytes, &q->batch) != OK) {
 		return false;
 	}
-	take_outcome(&v, e);
-	list_remove(&q->node);
-	p->held_bytes -= before - cost(q);
-	if (e != OK || (!v.rows && (q->batch_count == 0 || q->batch.bytes.len == 0))) {
-		answer_read(p, b, q);
-		return true;
-	}
-	q->index = plog_last_index(p->log) + 1;
-	rows_stage_keep(p->rows, q->index);
-	if (q->batch_count > 0 && q->batch.bytes.len > 0) {
-		size_t paid = q->batch.bytes.len;
-
-		q->base_offset = eval_offset(&v);
-		at = q->batch.chunk->data + (q->batch.bytes.at - q->batch.chunk->data);
-		batch_set_offset(at, q->base_offset, (int32_t)p->term);
-		building_add_batch(b, q);
-		p->held_bytes -= paid; /* of the proposal; the entry's are Raft's to count */
-	}
-	list_push_back(&b->proposals, &q->node);
+	slice_unref(&q->kept);
+	p->held_bytes += q->batch.bytes.len;
 	return true;
 }
 
-static bool full(const struct building *b, const struct proposal *q)
+static void give_back(struct partition *p, struct proposal *q)
 {
-	if (!building_begun(b))
-		return false;
-	if (b->records > 0 && b->batch_bytes + q->batch.bytes.len > ENTRY_BATCH_BYTES)
-		return true;
-	return buf_len(&b->rows) > ENTRY_ROW_BYTES;
+	q->not_evaluated = true;
+	fail(p, q, ERR_NOTLEADER);
 }
 
-static void evaluate_gathered(struct partition *p)
+void propose_again(struct partition *p, struct proposal *q)
 {
-	struct building *b = &p->home->building;
-	size_t inflight_max = p->home->limits.inflight_bytes_max;
-
-	while (!list_empty(&p->gathered) && !p->overlay_stale) {
-		struct proposal *q = list_entry(p->gathered.next, struct proposal, node);
-
-		if (full(b, q))
-			building_seal(p, b);
-		if (p->overlay_stale || consensus_inflight(p->consensus) >= inflight_max)
-			break; /* entry_finished comes back */
-		if (!evaluate_one(p, b, q))
-			break; /* fetched comes back */
-	}
-	if (building_begun(b))
-		building_seal(p, b);
+	slice_unref(&q->reply);
+	list_push_back(&p->again, &q->node);
 }
 
-/* Whether proposals can be evaluated now; if not, someone will want the hook again. */
-static bool may_evaluate(struct partition *p)
+void propose_lost(struct partition *p, struct list *l, enum err e)
 {
-	enum err e = partition_unserved(p);
+	struct list *n;
 
-	if (e == ERR_UNAVAILABLE) {
-		if (p->unready_ms == 0)
-			p->unready_ms = loop_now_ms(p->loop);
-		return false;
+	while ((n = list_pop(l)) != NULL) {
+		struct proposal *q = list_entry(n, struct proposal, node);
+
+		if (q->sent_term != 0 && !q->wrote) {
+			give_back(p, q);
+		} else if (e == ERR_CLOSED || p->phase != PARTITION_OPEN || q->sent_term != 0 ||
+			(q->wrote && !q->repeatable)) {
+			fail(p, q, e);
+		} else if (take_back(p, q, q->wrote)) {
+			q->unsure = q->unsure || q->wrote;
+			propose_again(p, q);
+		} else {
+			fail(p, q, ERR_UNKNOWN);
+		}
 	}
-	p->unready_ms = 0;
-	if (e != OK) {
-		propose_fail_all(p, e);
-		return false;
+}
+
+void propose_unproposed(struct partition *p, struct list *l)
+{
+	struct list *n;
+
+	while ((n = list_pop(l)) != NULL) {
+		struct proposal *q = list_entry(n, struct proposal, node);
+
+		must(take_back(p, q, false));
+		if (q->sent_term != 0)
+			give_back(p, q);
+		else
+			propose_again(p, q);
 	}
+}
+
+static void again_to_front(struct partition *p)
+{
+	struct list rest;
+
+	if (list_empty(&p->again))
+		return;
+	stop_fetching(p); /* what is first now may need another row */
+	list_init(&rest);
+	propose_move_all(&p->gathered, &rest);
+	propose_move_all(&p->again, &p->gathered);
+	propose_move_all(&rest, &p->gathered);
+}
+
+/* --- who decides --- */
+
+static bool of_another_term(const struct partition *p, const struct proposal *q)
+{
+	return p->consensus == NULL || p->detaching || q->sent_term != p->term ||
+		consensus_role(p->consensus) != ROLE_LEADER;
+}
+
+void propose_changed(struct partition *p)
+{
+	for (struct list *n = p->gathered.next, *next; n != &p->gathered; n = next) {
+		struct proposal *q = list_entry(n, struct proposal, node);
+
+		next = n->next;
+		if (q->sent_term == 0 || !of_another_term(p, q))
+			continue;
+		stop_fetching(p);
+		list_remove(n);
+		give_back(p, q);
+	}
+	loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook);
+}
+
+static void refuse_leader_only(struct partition *p)
+{
+	for (struct list *n = p->gathered.next, *next; n != &p->gathered; n = next) {
+		struct proposal *q = list_entry(n, struct proposal, node);
+
+		next = n->next;
+		if (!q->leader_only)
+			continue;
+		stop_fetching(p);
+		list_remove(n);
+		fail(p, q, q->unsure ? ERR_UNKNOWN : ERR_NOTLEADER);
+	}
+}
+
+/* Whether all that was decided under an earlier leader has its outcome or is to be decided anew. */
+static bool settled(struct partition *p, bool here)
+{
 	if (p->overlay_stale) {
 		if (!list_empty(&p->inflight))
 			return false;
-		rows_drop_pending(p->rows);
+		if (p->rows != NULL)
+			rows_drop_pending(p->rows);
 		p->overlay_stale = false;
 	}
-	return !p->fetching;
+	if (!remote_propose_settled(p, here))
+		return false;
+	again_to_front(p);
+	return true;
+}
+
+static void dispatch(struct partition *p)
+{
+	enum err e = partition_unserved(p);
+
+	if (e == ERR_CLOSED) {
+		propose_fail_all(p, e);
+		return;
+	}
+	if (e != OK && p->unready_ms == 0)
+		p->unready_ms = loop_now_ms(p->loop);
+	if (!settled(p, e == OK))
+		return;
+	if (e == OK) {
+		p->unready_ms = 0;
+		if (!p->fetching)
+			evaluate_gathered(p);
+		return;
+	}
+	stop_fetching(p);
+	if (e == ERR_NOTLEADER) {
+		refuse_leader_only(p);
+		remote_propose(p);
+	}
 }
 
 void propose_turn(struct loop_hook *h)
@@ -540,29 +304,34 @@ void propose_turn(struct loop_hook *h)
 
 	if (p->phase != PARTITION_OPEN)
 		return;
-	if (!list_empty(&p->gathered)) {
-		if (lane_busy(p->env->lane))
+	if (!list_empty(&p->gathered) || !list_empty(&p->again)) {
+		if (partition_unserved(p) == OK && lane_busy(p->env->lane))
 			lane_when_idle(p->env->lane, &p->hook);
-		else if (may_evaluate(p))
-			evaluate_gathered(p);
+		else
+			dispatch(p);
 	}
-	if (partition_write_back_due(p))
+	if (partition_local(p) && partition_write_back_due(p))
 		partition_write_back(p);
 }
 
 /* Proposals do not wait for ever for a leader. */
 void propose_tick(struct partition *p, int64_t now_ms)
 {
-	if (p->unready_ms != 0 && now_ms - p->unready_ms >= UNREADY_MS &&
-		partition_unserved(p) != OK)
+	if (list_empty(&p->gathered) && list_empty(&p->again))
+		return;
+	if (partition_unserved(p) == OK)
+		return;
+	if (p->unready_ms != 0 && now_ms - p->unready_ms >= UNREADY_MS)
 		propose_fail_all(p, ERR_UNAVAILABLE);
+	else
+		loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook); /* tries again */
 }
 
 /* --- arrival --- */
 
 static void arrive(struct partition *p, struct proposal *q)
 {
-	size_t held = p->held_bytes + cost(q);
+	size_t held = p->held_bytes + propose_cost(q);
 
 	metric_add(loop_cells(p->loop), &node_metrics, M_PROPOSALS, 1);
 	if (p->phase != PARTITION_OPEN) {
@@ -574,6 +343,14 @@ static void arrive(struct partition *p, struct proposal *q)
 		return;
 	}
 	p->held_bytes = held;
+	list_push_back(&p->gathered, &q->node);
+	loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook);
+}
+
+void propose_guest(struct partition *p, struct proposal *q)
+{
+	metric_add(loop_cells(p->loop), &node_metrics, M_PROPOSALS_IN, 1);
+	p->held_bytes += propose_cost(q);
 	list_push_back(&p->gathered, &q->node);
 	loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook);
 }
@@ -594,7 +371,8 @@ void partition_propose(struct proposal *q)
 	q->err = OK;
 	q->index = 0;
 	q->sent_term = 0;
-	q->reply = (struct slice){NULL, {NULL, 0}};
+	q->wrote = q->unsure = q->not_evaluated = false;
+	q->kept = q->reply = (struct slice){NULL, {NULL, 0}};
 	if (here == q->to->loop) {
 		arrive(q->to, q);
 		return;
@@ -607,6 +385,7 @@ void propose_init(struct partition *p)
 {
 	loop_hook_init(&p->hook, propose_turn);
 	list_init(&p->gathered);
+	list_init(&p->again);
 	list_init(&p->inflight);
 	list_init(&p->fetch.node);
 }

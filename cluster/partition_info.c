@@ -1,0 +1,64 @@
+/* A group as its leader sees it. */
+#include "cluster/remote.h"
+
+static void info_home(struct loop_msg *m)
+{
+	struct partition_info *i = list_entry(m, struct partition_info, msg);
+
+	i->done(i);
+}
+
+void reads_info_end(struct partition_info *i, enum err e)
+{
+	i->err = e;
+	i->msg.run = info_home;
+	loop_post(i->to, &i->msg);
+}
+
+void reads_info_fill(const struct partition *p, struct partition_info *i)
+{
+	struct consensus_peer peers[PARTITION_MEMBERS_MAX];
+	int count = consensus_peers(p->consensus, peers, PARTITION_MEMBERS_MAX);
+
+	if (count > PARTITION_MEMBERS_MAX)
+		count = PARTITION_MEMBERS_MAX;
+	i->err = OK;
+	i->term = p->term;
+	i->last_index = plog_last_index(p->log);
+	i->commit_index = consensus_commit(p->consensus);
+	i->first_offset = partition_first_offset(p);
+	i->high_watermark = partition_high_watermark(p);
+	i->bytes = plog_bytes(p->log);
+	i->leader = remote_leader(p);
+	i->member_count = count;
+	for (int n = 0; n < count; n++)
+		i->members[n] = (struct partition_member){
+			peers[n].replica, peers[n].role, peers[n].match_index, peers[n].in_sync};
+}
+
+void reads_info(struct partition_info *i)
+{
+	struct partition *p = i->at;
+
+	if (p->phase != PARTITION_OPEN) {
+		reads_info_end(i, ERR_CLOSED);
+	} else if (partition_unserved(p) != OK) {
+		remote_info(i);
+	} else {
+		reads_info_fill(p, i);
+		reads_info_end(i, OK);
+	}
+}
+
+static void info_arrive(struct loop_msg *m)
+{
+	reads_info(list_entry(m, struct partition_info, msg));
+}
+
+void partition_ask_info(struct partition_info *i)
+{
+	i->to = loop_here();
+	must(i->to != NULL);
+	i->msg.run = info_arrive;
+	loop_post(i->at->loop, &i->msg);
+}
