@@ -340,8 +340,8 @@ void consensus_deliver(struct consensus *c, uint64_t upto)
 		c->applied_term = re->term;
 		c->applied_next_offset = entry_next_offset(&e->head);
 		c->fsm.apply(c->fsm_arg, e);
-		plog_applied(c->log, index);
 		c->unsnapped_bytes += e->head.payload_bytes;
+		plog_applied(c->log, index); /* e may be gone after it */
 		entry_unref(made);
 	}
 	if (c->unsnapped_bytes >= SNAPSHOT_BYTES && c->pins == 0)
