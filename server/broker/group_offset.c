@@ -76,6 +76,7 @@ static void read_page(struct offsets_read *r)
 		.from = r->rows.from,
 		.keyspace = KEYSPACE_GROUP_OFFSET,
 		.prefix = true,
+		.linearizable = true,
 		.key = buf_bytes(&r->prefix),
 		.after = buf_bytes(&r->after),
 		.rows_max = PAGE_ROWS,
@@ -112,7 +113,6 @@ void offsets_read(struct offsets_read *r, const struct catalog *catalog, struct 
 	buf_init(&r->after, 1 << 17);
 	add_prefix(&r->prefix, group_id);
 	r->rows.from = catalog_table(catalog, group_id);
-	r->rows.linearizable = true;
 	read_page(r);
 }
 
