@@ -77,7 +77,7 @@ extern const struct conn_kind
 	peer_kind_in; /* the adapter of the door "peer"; door arg: struct peers */
 
 struct peers *peers_new(const struct peers_conf *c, struct loops *loops, struct workers *workers);
-/* May dial from now on, and takes connections: call it before the door listens. */
+/* May dial from now on. The door may listen before or after. */
 void peers_start(struct peers *p, struct net *net);
 void peers_stop(struct peers *p); /* not from a loop; calls end with ERR_CLOSED */
 void peers_free(struct peers *p);

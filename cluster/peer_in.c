@@ -149,7 +149,6 @@ static enum err greet(struct peer_in *in)
 	peer_hello_of(in->home, PEER_FOR_FRAMES, &ours);
 	enum err e = peer_hello_write(conn_out(in->conn), &ours);
 	conn_wrote(in->conn);
-	in->greeted = true;
 	return e;
 }
 
@@ -369,12 +368,14 @@ static enum err in_opened(struct conn *c)
 {
 	struct peer_in *in = conn_state(c);
 	struct peers *p = conn_door_arg(c);
-	struct peer_home *h = &p->homes[loop_index(conn_loop(c))];
 	in->conn = c;
+	if (p == NULL)
+		return ERR_UNAVAILABLE; /* the door is open before there is a node behind it */
 	atomic_fetch_add(&p->conns, 1);
+	struct peer_home *h = &p->homes[loop_index(conn_loop(c))];
 	enter(h, in);
 	h->nameless++;
-	if (h->stopped || !h->started)
+	if (h->stopped)
 		return ERR_UNAVAILABLE;
 	if (h->nameless > PEER_NAMELESS_MAX || h->in_count > PEER_INS_MAX) {
 		peer_count(h, M_REFUSED, 1);
@@ -407,6 +408,8 @@ static void in_closed(struct conn *c, enum err why)
 	struct peer_in *in = conn_state(c);
 	struct peer_home *h = in->home;
 	(void)why;
+	if (h == NULL)
+		return;
 	if (in->from == 0)
 		h->nameless--;
 	if (!list_empty(&in->node)) {

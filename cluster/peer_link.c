@@ -87,6 +87,7 @@ void peer_link_pump(struct peer_link *k)
 	while (k->conn != NULL && !conn_over_high(k->conn) && (n = list_pop(&k->bulk)) != NULL) {
 		struct bulk_frame *b = list_entry(n, struct bulk_frame, node);
 		k->bulk_bytes -= b->len;
+		k->bulk_given += b->len;
 		put_parts(k->conn, bytes_of(b->head, b->head_len), b->parts, b->count);
 		mem_free(b);
 	}
@@ -100,8 +101,11 @@ bool peer_link_room(const struct peer_link *k)
 static bool send_now(struct peer_home *h, struct peer_link *k, enum peer_lane lane, size_t len,
 	const struct peer_message *m)
 {
-	size_t max = (size_t)h->peers->conf.queue_bytes_max;
-	size_t waits = lane == LANE_HIGH ? conn_queued(k->conn) : k->bulk_bytes;
+	size_t max = (size_t)h->peers->conf.queue_bytes_max, queued = conn_queued(k->conn);
+	if (k->bulk_given > queued)
+		k->bulk_given = queued;
+	/* A large frame of bulk is no reason to drop what consensus says. */
+	size_t waits = lane == LANE_HIGH ? queued - k->bulk_given : k->bulk_bytes;
 	uint8_t head[PEER_HEAD_BYTES + PEER_CALL_BYTES];
 	if (waits > 0 && waits + len > max) {
 		peer_drop_parts(m->parts, m->count);
@@ -114,6 +118,8 @@ static bool send_now(struct peer_home *h, struct peer_link *k, enum peer_lane la
 	struct bytes all = bytes_of(head, PEER_HEAD_BYTES + m->head.len);
 	if (lane == LANE_BULK && !peer_link_room(k))
 		return put_off(k, all, m->parts, m->count);
+	if (lane == LANE_BULK)
+		k->bulk_given += len;
 	put_parts(k->conn, all, m->parts, m->count);
 	return true;
 }

@@ -53,6 +53,7 @@ struct peer_link {         /* the sending half of a connection, either way */
 	struct conn *conn; /* NULL: not open */
 	struct list bulk;  /* struct bulk_frame that wait for the socket */
 	size_t bulk_bytes;
+	size_t bulk_given;              /* at most so much of what the socket waits for is bulk */
 	int64_t heard_ms;               /* when there was a sign of life */
 	size_t seen_input, seen_queued; /* as of the last look */
 };
@@ -95,7 +96,6 @@ struct peer_in { /* the adapter's state of an accepted connection */
 	uint16_t loop;         /* of the sender */
 	bool guest;            /* not of our cluster (yet): may only join, or ask */
 	bool probe;
-	bool greeted; /* our hello is said */
 	bool paused;
 	int requests;
 	size_t request_bytes;

@@ -67,6 +67,28 @@ START_TEST(queues_are_bounded)
 }
 END_TEST
 
+/* A large frame of bulk before them does not make consensus messages drop. */
+START_TEST(bulk_does_not_drop_the_high_lane)
+{
+	world_init();
+	world[0].queue = 1 << 20;
+	two_up(1, 1);
+	struct burst b = {.from = &world[0],
+		.to = 2,
+		.lane = LANE_BULK,
+		.group = 1,
+		.bytes = (size_t)30 << 20,
+		.count = 1};
+	struct burst high = {.from = &world[0], .to = 2, .group = 1, .bytes = 1000, .count = 500};
+	do_on(loops_at(world[0].loops, 0), send_burst, &b);
+	do_on(loops_at(world[0].loops, 0), send_burst, &high);
+	ck_assert_int_eq(b.sent, 1);
+	ck_assert_int_eq(high.sent, 500);
+	ck_assert(reaches(&world[1].frames, 501));
+	two_down();
+}
+END_TEST
+
 struct bulk { /* sends bulk whenever there is room, until it has sent so much */
 	struct world_node *from;
 	struct peer_room room;
@@ -472,6 +494,74 @@ START_TEST(silence_is_not_waited_for)
 }
 END_TEST
 
+/* One who answers our hello and then says nothing, as a machine that has lost its power. */
+START_TEST(silent_peers_are_given_up)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof sa;
+	static struct asked a;
+	char address[64];
+	struct buf hello;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(bind(fd, (const struct sockaddr *)&sa, sizeof sa), 0);
+	ck_assert_int_eq(listen(fd, 8), 0);
+	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
+	snprintf(address, sizeof address, "127.0.0.1:%d", ntohs(sa.sin_port));
+	world_init();
+	world[0].loop_count = 1;
+	node_up(&world[0]);
+	peers_set_cluster(world[0].peers, world_cluster);
+	peers_set_nodes(world[0].peers, &(struct peer_node){2, address, NULL}, 1);
+	int at = accept(fd, NULL, NULL);
+	ck_assert_int_ge(at, 0);
+	hello_bytes(&hello, 1, 2);
+	ck_assert_int_gt(send(at, buf_bytes(&hello).at, buf_len(&hello), 0), 0);
+	ck_assert(reaches(&world[0].ups, 1));
+	int64_t began = clock_ms();
+	start_asking(&a, PEER_OP_INFO, 2, 60000);
+	ck_assert(reaches(&world[0].downs, 1));
+	ck_assert_int_ge(clock_ms() - began, 4500);
+	ck_assert_int_le(clock_ms() - began, 7900);
+	ck_assert(reaches(&a.done, 1));
+	ck_assert_int_eq(a.call.err, ERR_UNKNOWN);
+	/* And dialled again. */
+	int again = accept(fd, NULL, NULL);
+	ck_assert_int_ge(again, 0);
+	close(again);
+	close(at);
+	close(fd);
+	buf_fini(&hello);
+	node_down(&world[0]);
+}
+END_TEST
+
+/* Frames for another loop that stands still: what crosses over is bounded, nothing is lost. */
+static void stand_still(void *arg)
+{
+	(void)arg;
+	nap(300);
+}
+
+START_TEST(crossing_waits_for_a_slow_loop)
+{
+	world_init();
+	two_up(1, 2);
+	struct burst b = {.from = &world[0], .to = 2, .group = 1, .bytes = 1 << 20, .count = 15};
+	loop_call(loops_at(world[1].loops, 1), stand_still, NULL);
+	int total = 0;
+	for (int i = 0; i < 10; i++) {
+		do_on(loops_at(world[0].loops, 0), send_burst, &b);
+		nap(50);
+	}
+	total = b.sent;
+	ck_assert_int_gt(total, 20);
+	ck_assert(reaches(&world[1].frames, total));
+	ck_assert_int_eq(world[1].wrong_loop, 0);
+	ck_assert_int_eq(world[0].downs, 0);
+	two_down();
+}
+END_TEST
+
 /* --- probes --- */
 
 struct probe {
@@ -607,6 +697,7 @@ int main(void)
 	tcase_add_loop_test(tc, frames_reach_the_home_loop_of_their_group, 0, 4);
 	tcase_add_test(tc, large_frames_pass);
 	tcase_add_loop_test(tc, queues_are_bounded, 0, 2);
+	tcase_add_test(tc, bulk_does_not_drop_the_high_lane);
 	tcase_add_test(tc, bulk_waits_for_room);
 	tcase_add_loop_test(tc, calls_are_answered, 0, 3);
 	tcase_add_test(tc, calls_that_fail);
@@ -618,6 +709,8 @@ int main(void)
 	tcase_add_test(tc, comes_back_after_a_restart);
 	tcase_add_test(tc, strangers_are_shown_the_door);
 	tcase_add_test(tc, silence_is_not_waited_for);
+	tcase_add_test(tc, silent_peers_are_given_up);
+	tcase_add_test(tc, crossing_waits_for_a_slow_loop);
 	tcase_add_test(tc, probes_tell_who_is_there);
 	tcase_add_test(tc, speaks_tls);
 	tcase_add_loop_test(tc, certificates_must_fit, 0, 2);

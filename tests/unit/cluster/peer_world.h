@@ -168,7 +168,7 @@ static void node_up(struct world_node *n)
 		peers_watch(n->peers, &n->watchers[i]);
 	}
 	loops_run(n->loops);
-	peers_start(n->peers, n->net); /* first, or who comes before is sent away */
+	peers_start(n->peers, n->net);
 	net_listen(n->net);
 }
 
