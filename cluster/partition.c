@@ -225,7 +225,7 @@ enum err partition_walk_rows(struct partition *p, uint8_t keyspace,
 	void (*each)(void *arg, struct bytes key, struct bytes value), void *arg)
 {
 	loop_must_own(p->loop);
-	if (p->rows == NULL)
+	if (p->rows == NULL || partition_stateless(p))
 		return p->phase == PARTITION_OPEN ? ERR_UNAVAILABLE : ERR_CLOSED;
 	return rows_walk(p->rows, keyspace, each, arg);
 }

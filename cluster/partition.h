@@ -242,6 +242,10 @@ struct watcher { /* embed; sees every committed entry after it is applied, in or
 	struct list node;
 	void (*committed)(struct watcher *w, struct entry *e); /* borrows e */
 	void (*led)(struct watcher *w, bool leads);            /* leadership won (ready) or lost */
+	/* Entries were left out: log and rows are another state, fetched from another node. Who
+	 * keeps anything made from them makes it anew (partition_walk_rows). NULL: does not care.
+	 */
+	void (*replaced)(struct watcher *w);
 };
 /* Gives the next offset: entries from there on will be seen. */
 int64_t partition_watch(struct partition *p, struct watcher *w);

@@ -8,6 +8,7 @@
  * As a leader: what others fetch from is the log and the rows here, as long as it leads. */
 #include "cluster/catchup.h"
 #include "cluster/partition_priv.h"
+#include "cluster/remote.h"
 
 /* --- fetching --- */
 
@@ -30,17 +31,25 @@ static void on_emptied(void *arg)
 static void take_state(struct partition *p)
 {
 	const struct plog_marks *m = plog_marks(p->log);
-	int64_t next = plog_next_offset(p->log);
+	struct list *n, *then;
 
 	rows_reset(p->rows); /* reads that came meanwhile may have left something */
 	p->applied_index = p->marked_index = m->applied_index;
 	p->applied_term = m->applied_term;
-	p->applied_offset = next;
 	atomic_store_explicit(&p->bytes, plog_bytes(p->log), memory_order_relaxed);
 	atomic_store_explicit(&p->first_offset, m->first_offset, memory_order_release);
-	if (next > atomic_load_explicit(&p->high_watermark, memory_order_relaxed))
-		atomic_store_explicit(&p->high_watermark, next, memory_order_release);
+	p->applied_offset = plog_next_offset(p->log);
+	partition_moved(p, p->applied_offset);
+	for (n = p->watchers.next; n != &p->watchers; n = then) {
+		struct watcher *w = list_entry(n, struct watcher, node);
+
+		then = n->next;
+		if (w->replaced != NULL)
+			w->replaced(w);
+	}
 	reads_fire_waits(p, false);
+	if (!list_empty(&p->point_waits))
+		remote_point_grown(p);
 }
 
 static void on_fetched(void *arg, enum err e)
