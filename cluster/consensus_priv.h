@@ -91,6 +91,7 @@ struct peer_out {
 	uint64_t mark, mark_bytes, more_bytes;
 	bool due;      /* a message is to leave, entries or not */
 	bool rejected; /* since entries were put on the way */
+	bool absent;   /* it fetches a snapshot: takes no entries */
 	bool reading;  /* payloads: what follows waits */
 };
 
@@ -248,7 +249,8 @@ void out_append(struct consensus *c, const struct raft_message *m);
 void out_turn(struct loop_hook *h);
 void out_want(struct consensus *c);
 /* A result of a peer is about to be given to the core. */
-void out_heard(struct consensus *c, uint64_t replica, bool rejected);
+void out_heard(
+	struct consensus *c, uint64_t replica, const struct raft_append_entries_result *result);
 struct peer_out *out_of(const struct consensus *c, uint64_t replica); /* NULL: nothing known */
 
 /* consensus_change.c */

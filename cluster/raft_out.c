@@ -116,7 +116,8 @@ static void acknowledged(struct peer_out *p, uint64_t match)
 		p->mark_bytes = p->more_bytes = 0;
 }
 
-void out_heard(struct consensus *c, uint64_t replica, bool rejected)
+void out_heard(
+	struct consensus *c, uint64_t replica, const struct raft_append_entries_result *result)
 {
 	struct peer_out *p = out_of(c, replica);
 	unsigned i = p ? server_at(c->raft, replica) : 0;
@@ -124,7 +125,8 @@ void out_heard(struct consensus *c, uint64_t replica, bool rejected)
 		return;
 	const struct raft_progress *progress = &c->raft->leader_state.progress[i];
 	p->heard_ms = loop_now_ms(c->env->loop);
-	if (rejected && progress->state == GUARD_PEER_PROBE)
+	p->absent = result->rejected == 0 && result->last_log_index == 0;
+	if (result->rejected > 0 && progress->state == GUARD_PEER_PROBE)
 		p->rejected = true;
 	acknowledged(p, progress->match_index);
 	if (p->next <= p->last)
@@ -365,13 +367,15 @@ static void out_send(struct consensus *c, struct peer_out *p)
 		return;
 	const struct raft_server *s = &c->raft->configuration.servers[i];
 	const struct raft_progress *progress = &c->raft->leader_state.progress[i];
-	while (p->next <= p->last && !p->reading && !p->rejected &&
+	/* The first entries of all leave in any case: a log that is empty says the same. */
+	bool takes = !p->absent || p->next == 1;
+	while (p->next <= p->last && takes && !p->reading && !p->rejected &&
 		p->mark_bytes + p->more_bytes < WINDOW_BYTES && send_run(c, p, s->address))
 		;
 	if (p->due)
 		send_empty(c, p, s->address);
-	if (p->commit_told < c->raft->commit_index && s->role != RAFT_SPARE && p->heard_ms != 0 &&
-		loop_now_ms(c->env->loop) - p->heard_ms < c->o.election_ms &&
+	if (p->commit_told < c->raft->commit_index && !p->absent && s->role != RAFT_SPARE &&
+		p->heard_ms != 0 && loop_now_ms(c->env->loop) - p->heard_ms < c->o.election_ms &&
 		progress->state != GUARD_PEER_INSTALLING)
 		send_mark(c, p, s->address);
 }

@@ -231,7 +231,7 @@ static bool deliver(struct consensus *c, struct raft_wire *m)
 			c->recv(&c->io, &copy);
 			guard_take_vote(&c->guard, role);
 			if (m->message.type == RAFT_IO_APPEND_ENTRIES_RESULT)
-				out_heard(c, m->from, copy.append_entries_result.rejected > 0);
+				out_heard(c, m->from, &copy.append_entries_result);
 		}
 		break;
 	}

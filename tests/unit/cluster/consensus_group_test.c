@@ -411,6 +411,45 @@ START_TEST(who_fetches_still_votes)
 }
 END_TEST
 
+/* A leader that comes while it is fetched does not know why that one takes nothing, but sees that
+ * it does not. */
+START_TEST(who_fetches_is_sent_no_entries)
+{
+	random_seed(11);
+	net_init(3);
+	snapshots();
+	for (int i = 1; i <= 3; i++)
+		net_start(i, 3);
+	struct rep *lead = net_elect();
+	int far = at_of(lead) % 3 + 1, third = far % 3 + 1;
+	W.rep[far].c->fsm.install = only_note;
+	net_isolate(far, true);
+	for (int i = 0; i < 400; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		net_run(3);
+	}
+	net_isolate(far, false);
+	net_run(2000);
+	ck_assert(consensus_installing(W.rep[far].c));
+	ck_assert_int_eq(consensus_transfer(lead->c, W.rep[third].id), OK);
+	net_run(1000);
+	lead = net_leader();
+	ck_assert_ptr_eq(lead, &W.rep[third]);
+	uint64_t before = N.bytes_to[far];
+	for (int i = 0; i < 50; i++) {
+		propose_large(lead, 200000);
+		net_run(100);
+	}
+	ck_assert_int_eq(lead->acked, 50);
+	ck_assert_uint_lt(N.bytes_to[far] - before, 1000000);
+	W.rep[far].c->fsm.install = rep_install; /* it is too far behind already */
+	W.rep[far].loop.now_ms = W.now_ms;
+	rep_fetched(&W.rep[far], &asked);
+	net_run(2500);
+	ck_assert_uint_eq(W.rep[far].applied, lead->applied);
+}
+END_TEST
+
 START_TEST(pinned_entries_are_kept)
 {
 	random_seed(11);
@@ -534,6 +573,7 @@ int main(void)
 	tcase_add_test(tc, a_muted_leader_lets_go_of_its_callers);
 	tcase_add_test(tc, a_fetch_may_take_minutes_and_fail);
 	tcase_add_test(tc, who_fetches_still_votes);
+	tcase_add_test(tc, who_fetches_is_sent_no_entries);
 	tcase_add_test(tc, pinned_entries_are_kept);
 	tcase_add_test(tc, a_replica_without_a_configuration_waits);
 	tcase_add_test(tc, peers_tell_who_is_in_sync);

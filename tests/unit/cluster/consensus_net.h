@@ -10,6 +10,7 @@ static struct {
 	int phase[REPLICAS_MAX + 1];
 	int sync_ms, latency_ms;
 	uint64_t frames, bytes; /* sent */
+	uint64_t bytes_to[REPLICAS_MAX + 1];
 	bool (*lose)(const struct frame *f);
 } N;
 
@@ -17,6 +18,7 @@ static void net_route(struct frame *f)
 {
 	N.frames++;
 	N.bytes += f->bytes.bytes.len;
+	N.bytes_to[f->to] += f->bytes.bytes.len;
 	list_init(&f->node);
 	if (W.cut[f->from][f->to] || (N.lose && N.lose(f))) {
 		frame_free(f);
