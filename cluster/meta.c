@@ -1,329 +1,85 @@
 /* Changes of the catalogue are proposals like any other: decided by the leader of the meta group
  * against the rows as they will be, written as whole rows. The stream's row lists the groups of its
  * partitions; groups are numbered by a counter in the cluster's row and never used twice, so a
- * stream that is deleted and created again has nothing of the old one.
+ * stream that is deleted and created again has nothing of the old one. Replicas are numbered the
+ * same way: whenever a group is given to a node the replica there has an incarnation that was never
+ * used, so what an older one promised to Raft can't be mistaken for its word.
  *
- *	c        version 1, id 16, tables 4, next group 8, founded 8
- *	s/NAME   version 1, uuid 16, created 8, replicas 2, log family 1,
- *	         settings 2 {key length 1, key, value length 2, value}, partitions 4 {group 8} */
+ * Which nodes a new group gets is chosen by loads as applied (they may be some changes old: that
+ * makes it a bit less even, not wrong); whether a node may have it is read from the rows. */
 #include "cluster/meta.h"
 #include <stdarg.h>
 #include <stdio.h>
+#include "cluster/partition_priv.h"
 #include "server/base/clock.h"
-#include "server/base/mem.h"
 
-enum {
-	VERSION = 1,
-	NAME_MAX = 249,
-	KEY_MAX = 255,
-	VALUE_MAX = 32768,
-	ROW_MAX = 1 << 20,
-	DAY_MS = 86400000,
+enum { NAME_MAX = 249, KEY_MAX = 255, VALUE_MAX = 32768, ROW_MAX = 1 << 20 };
+
+static const char cluster_key[] = "c", balance_key[] = "b";
+
+struct change {
+	struct eval *v;
+	const struct meta_view *view;
+	const struct meta_request *q;
 };
 
-static const char cluster_key[] = "c";
-
-/* --- rows --- */
-
-void meta_cluster_encode(const struct meta_cluster *c, struct buf *out)
-{
-	buf_add_u8(out, VERSION);
-	buf_add(out, bytes_of(c->id, sizeof c->id));
-	buf_add_u32be(out, c->tables);
-	buf_add_u64be(out, c->next_group);
-	buf_add_u64be(out, (uint64_t)c->founded_ms);
-}
-
-enum err meta_cluster_decode(struct bytes in, struct meta_cluster *out)
-{
-	struct rd r = rd_over(in);
-	struct bytes id;
-
-	if (rd_u8(&r) != VERSION)
-		rd_fail(&r, ERR_MALFORMED);
-	id = rd_take(&r, sizeof out->id);
-	out->tables = rd_u32be(&r);
-	out->next_group = rd_u64be(&r);
-	out->founded_ms = (int64_t)rd_u64be(&r);
-	if (r.err == OK &&
-		(out->tables == 0 || out->tables > META_TABLES_MAX ||
-			out->next_group < META_STREAM_FIRST))
-		rd_fail(&r, ERR_MALFORMED);
-	if (r.err == OK)
-		memcpy(out->id, id.at, sizeof out->id);
-	return rd_done(&r);
-}
-
-void meta_stream_encode(const struct meta_stream *s, struct buf *out)
-{
-	buf_add_u8(out, VERSION);
-	buf_add(out, bytes_of(s->uuid, sizeof s->uuid));
-	buf_add_u64be(out, (uint64_t)s->created_ms);
-	buf_add_u16be(out, s->replicas);
-	buf_add_u8(out, (uint8_t)s->log_family);
-	buf_add_u16be(out, (uint16_t)s->setting_count);
-	for (int i = 0; i < s->setting_count; i++) {
-		struct bytes key = bytes_text(s->settings[i].key);
-		struct bytes value = bytes_text(s->settings[i].value);
-
-		buf_add_u8(out, (uint8_t)key.len);
-		buf_add(out, key);
-		buf_add_u16be(out, (uint16_t)value.len);
-		buf_add(out, value);
-	}
-	buf_add_u32be(out, (uint32_t)s->group_count);
-	for (int i = 0; i < s->group_count; i++)
-		buf_add_u64be(out, s->groups[i]);
-}
-
-static void read_settings(struct rd *r, struct meta_stream *s)
-{
-	uint32_t count = rd_count(r, rd_u16be(r), 3);
-
-	s->settings = mem_new((count + 1) * sizeof *s->settings);
-	for (uint32_t i = 0; i < count && r->err == OK; i++) {
-		struct bytes key = rd_take(r, rd_u8(r)), value = rd_take(r, rd_u16be(r));
-
-		if (r->err != OK)
-			return;
-		s->settings[i].key = mem_text(key.at, key.len);
-		s->settings[i].value = mem_text(value.at, value.len);
-		s->setting_count++;
-	}
-}
-
-enum err meta_stream_decode(struct bytes in, struct meta_stream **out)
-{
-	struct meta_stream *s = mem_new(sizeof *s);
-	struct rd r = rd_over(in);
-	struct bytes uuid;
-	uint32_t count;
-
-	if (rd_u8(&r) != VERSION)
-		rd_fail(&r, ERR_MALFORMED);
-	uuid = rd_take(&r, sizeof s->uuid);
-	s->created_ms = (int64_t)rd_u64be(&r);
-	s->replicas = rd_u16be(&r);
-	s->log_family = (enum store_family)rd_u8(&r);
-	if (!store_family_is_log(s->log_family))
-		rd_fail(&r, ERR_MALFORMED);
-	read_settings(&r, s);
-	count = rd_count(&r, rd_u32be(&r), 8);
-	s->groups = mem_new((count + 1) * sizeof *s->groups);
-	for (uint32_t i = 0; i < count; i++)
-		s->groups[i] = rd_u64be(&r);
-	s->group_count = (int)count;
-	if (r.err == OK && count == 0)
-		rd_fail(&r, ERR_MALFORMED);
-	if (rd_done(&r) != OK) {
-		meta_stream_free(s);
-		return ERR_MALFORMED;
-	}
-	memcpy(s->uuid, uuid.at, sizeof s->uuid);
-	*out = s;
-	return OK;
-}
-
-static void setting_fini(struct stream_setting *s)
-{
-	mem_free((void *)(uintptr_t)s->key);
-	mem_free((void *)(uintptr_t)s->value);
-}
-
-void meta_stream_free(struct meta_stream *s)
-{
-	if (s == NULL)
-		return;
-	for (int i = 0; i < s->setting_count; i++)
-		setting_fini(&s->settings[i]);
-	mem_free(s->settings);
-	mem_free(s->groups);
-	mem_free(s->name);
-	mem_free(s);
-}
-
-const char *meta_stream_setting(const struct meta_stream *s, const char *key)
-{
-	for (int i = 0; i < s->setting_count; i++) {
-		if (strcmp(s->settings[i].key, key) == 0)
-			return s->settings[i].value;
-	}
-	return NULL;
-}
-
-int64_t meta_stream_number(const struct meta_stream *s, const char *key, int64_t otherwise)
-{
-	const char *value = meta_stream_setting(s, key);
-	int64_t n;
-
-	return value != NULL && conf_parse_int(value, &n) == OK ? n : otherwise;
-}
-
-enum store_family meta_family(int64_t retention_ms)
-{
-	if (retention_ms >= 0 && retention_ms <= DAY_MS)
-		return FAMILY_LOG_HOURS;
-	if (retention_ms >= 0 && retention_ms <= 31 * (int64_t)DAY_MS)
-		return FAMILY_LOG_DAYS;
-	return FAMILY_LOG_LONG;
-}
-
-/* --- checks --- */
-
-bool meta_name_valid(struct bytes name)
-{
-	if (name.len == 0 || name.len > NAME_MAX)
-		return false;
-	for (size_t i = 0; i < name.len; i++) {
-		uint8_t c = name.at[i];
-
-		if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') &&
-			c != '.' && c != '_' && c != '-')
-			return false;
-	}
-	return !bytes_equal(name, bytes_text(".")) && !bytes_equal(name, bytes_text(".."));
-}
-
-enum setting_kind { SETTING_INT, SETTING_BOOL, SETTING_WORD, SETTING_RATIO };
-
-struct setting_row {
-	const char *key;
-	enum setting_kind kind;
-	int64_t min, max;
-	const char *words; /* those that are served, between commas */
-	const char *known; /* those that exist elsewhere */
-};
-
-/* Those of Kafka's topic settings that say something here, or that tools set as a matter of
- * course and that change nothing a client can see. */
-static const struct setting_row setting_rows[] = {
-	{"retention.ms", SETTING_INT, -1, INT64_MAX, NULL, NULL},
-	{"retention.bytes", SETTING_INT, -1, INT64_MAX, NULL, NULL},
-	{"max.message.bytes", SETTING_INT, 0, INT32_MAX, NULL, NULL},
-	{"cleanup.policy", SETTING_WORD, 0, 0, ",delete,",
-		",compact,compact,delete,delete,compact,"},
-	{"min.insync.replicas", SETTING_INT, 1, 7, NULL, NULL},
-	{"message.timestamp.type", SETTING_WORD, 0, 0, ",CreateTime,LogAppendTime,", NULL},
-	{"message.timestamp.difference.max.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
-	{"compression.type", SETTING_WORD, 0, 0, ",producer,",
-		",uncompressed,gzip,snappy,lz4,zstd,"},
-	{"unclean.leader.election.enable", SETTING_WORD, 0, 0, ",false,", ",true,"},
-	{"segment.bytes", SETTING_INT, 14, INT32_MAX, NULL, NULL},
-	{"segment.ms", SETTING_INT, 1, INT64_MAX, NULL, NULL},
-	{"segment.jitter.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
-	{"segment.index.bytes", SETTING_INT, 4, INT32_MAX, NULL, NULL},
-	{"index.interval.bytes", SETTING_INT, 0, INT32_MAX, NULL, NULL},
-	{"flush.messages", SETTING_INT, 1, INT64_MAX, NULL, NULL},
-	{"flush.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
-	{"delete.retention.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
-	{"file.delete.delay.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
-	{"min.compaction.lag.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
-	{"max.compaction.lag.ms", SETTING_INT, 1, INT64_MAX, NULL, NULL},
-	{"min.cleanable.dirty.ratio", SETTING_RATIO, 0, 1, NULL, NULL},
-	{"message.downconversion.enable", SETTING_BOOL, 0, 0, NULL, NULL},
-	{"preallocate", SETTING_BOOL, 0, 0, NULL, NULL},
-};
-
-static bool word_in(const char *words, const char *value)
-{
-	size_t len = strlen(value);
-
-	for (const char *at = words; at != NULL && (at = strstr(at, value)) != NULL; at += len) {
-		if (at > words && at[-1] == ',' && at[len] == ',' && len > 0)
-			return true;
-		if (len == 0)
-			return false;
-	}
-	return false;
-}
-
-static bool ratio_valid(const char *value)
-{
-	size_t whole = strspn(value, "01"), dot = value[whole] == '.';
-	size_t rest = strspn(value + whole + dot, "0123456789");
-
-	if (whole > 1 || whole + rest == 0 || value[whole + dot + rest] != 0)
-		return false;
-	return value[0] != '1' || strspn(value + whole + dot, "0") == rest;
-}
-
-static enum err value_check(const struct setting_row *row, const char *value)
-{
-	int64_t n;
-	bool b;
-
-	switch (row->kind) {
-	case SETTING_INT:
-		if (conf_parse_int(value, &n) != OK || n < row->min || n > row->max)
-			return ERR_INVALID;
-		return OK;
-	case SETTING_BOOL: return conf_parse_bool(value, &b) == OK ? OK : ERR_INVALID;
-	case SETTING_RATIO: return ratio_valid(value) ? OK : ERR_INVALID;
-	case SETTING_WORD: break;
-	}
-	if (word_in(row->words, value))
-		return OK;
-	return word_in(row->known, value) ? ERR_UNSUPPORTED : ERR_INVALID;
-}
-
-enum err meta_setting_check(const char *key, const char *value, char *why, size_t why_size)
-{
-	for (size_t i = 0; i < sizeof setting_rows / sizeof setting_rows[0]; i++) {
-		enum err e;
-
-		if (strcmp(setting_rows[i].key, key) != 0)
-			continue;
-		if (value == NULL)
-			return OK;
-		e = strlen(value) > VALUE_MAX ? ERR_INVALID : value_check(&setting_rows[i], value);
-		if (e != OK)
-			snprintf(why, why_size, "%s: %s value \"%.40s\"", key,
-				e == ERR_INVALID ? "invalid" : "unsupported", value);
-		return e;
-	}
-	snprintf(why, why_size, "unknown setting \"%.60s\"", key);
-	return ERR_INVALID;
-}
-
-/* --- evaluation --- */
-
-static struct meta_op *op_of(struct proposal *p)
-{
-	return list_entry(p, struct meta_op, proposal);
-}
-
+/* The reply of a refusal, or of a check, is one line for the user. */
 __attribute__((format(printf, 3, 4))) static enum err say(
-	struct meta_op *op, enum err e, const char *format, ...)
+	const struct change *c, enum err e, const char *format, ...)
 {
+	struct buf *reply = eval_reply(c->v);
+	char line[160];
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(op->why, sizeof op->why, format, args);
+	vsnprintf(line, sizeof line, format, args);
 	va_end(args);
+	buf_clear(reply);
+	buf_add_text(reply, line);
 	return e;
 }
 
-static struct bytes row_key(char kind, const char *name, char *out, size_t size)
-{
-	int len = snprintf(out, size, "%c/%s", kind, name);
+/* --- rows as they will be --- */
 
-	must(len > 0 && (size_t)len < size);
-	return bytes_of(out, (size_t)len);
+struct key { /* of a row */
+	char at[NAME_MAX + 16];
+	size_t len;
+};
+
+static struct bytes key_text(char kind, const char *name, struct key *out)
+{
+	int len = snprintf(out->at, sizeof out->at, "%c/%s", kind, name);
+
+	must(len > 0 && (size_t)len < sizeof out->at);
+	return bytes_of(out->at, (size_t)len);
 }
 
-/* The stream's row as it will be. */
+static struct bytes key_node(uint32_t id, struct key *out)
+{
+	memcpy(out->at, "n/", 2);
+	put_u32be((uint8_t *)out->at + 2, id);
+	return bytes_of(out->at, 6);
+}
+
+static struct bytes key_group(uint64_t id, struct key *out)
+{
+	memcpy(out->at, "g/", 2);
+	put_u64be((uint8_t *)out->at + 2, id);
+	return bytes_of(out->at, 10);
+}
+
 static enum err stream_get(struct eval *v, const char *name, struct meta_stream **out)
 {
-	char key[NAME_MAX + 3];
 	struct bytes value;
-	enum err e = eval_get(v, META_KEYSPACE, row_key('s', name, key, sizeof key), &value);
+	struct key key;
+	enum err e = eval_get(v, META_KEYSPACE, key_text('s', name, &key), &value);
 
 	return e == OK ? meta_stream_decode(value, out) : e;
 }
 
 static enum err stream_put(struct eval *v, const char *name, const struct meta_stream *s)
 {
-	char key[NAME_MAX + 3];
+	struct key key;
 	struct buf row;
 	enum err e;
 
@@ -331,37 +87,126 @@ static enum err stream_put(struct eval *v, const char *name, const struct meta_s
 	meta_stream_encode(s, &row);
 	e = row.err;
 	if (e == OK)
-		eval_put(v, META_KEYSPACE, row_key('s', name, key, sizeof key), buf_bytes(&row));
+		eval_put(v, META_KEYSPACE, key_text('s', name, &key), buf_bytes(&row));
 	buf_fini(&row);
 	return e;
 }
 
-/* Gives the stream count more groups. */
-static enum err groups_add(struct eval *v, struct meta_op *op, struct meta_stream *s, int64_t count)
+/* ERR_UNAVAILABLE: there is no cluster yet, or it has no places yet. */
+static enum err cluster_get(struct eval *v, struct meta_cluster *out)
 {
-	struct bytes key = bytes_text(cluster_key), value;
-	struct meta_cluster c;
-	struct buf row;
-	enum err e = eval_get(v, META_KEYSPACE, key, &value);
+	struct bytes value;
+	enum err e = eval_get(v, META_KEYSPACE, bytes_text(cluster_key), &value);
 
 	if (e == ERR_NOTFOUND)
-		return ERR_UNAVAILABLE; /* not founded yet */
+		return ERR_UNAVAILABLE;
 	if (e == OK)
-		e = meta_cluster_decode(value, &c);
+		e = meta_cluster_decode(value, out);
+	return e == OK && out->next_incarnation == 0 ? ERR_UNAVAILABLE : e;
+}
+
+static void cluster_put(struct eval *v, const struct meta_cluster *c)
+{
+	struct buf row;
+
+	buf_init(&row, ROW_MAX);
+	meta_cluster_encode(c, &row);
+	eval_put(v, META_KEYSPACE, bytes_text(cluster_key), buf_bytes(&row));
+	buf_fini(&row);
+}
+
+static enum err node_get(struct eval *v, uint32_t id, struct meta_node **out)
+{
+	struct bytes value;
+	struct key key;
+	enum err e = eval_get(v, META_KEYSPACE, key_node(id, &key), &value);
+
+	*out = NULL;
+	if (e == OK)
+		e = meta_node_decode(value, out);
+	if (e == OK)
+		(*out)->id = id;
+	return e;
+}
+
+static enum err node_put(struct eval *v, const struct meta_node *n)
+{
+	struct key key;
+	struct buf row;
+	enum err e;
+
+	buf_init(&row, ROW_MAX);
+	meta_node_encode(n, &row);
+	e = row.err;
+	if (e == OK)
+		eval_put(v, META_KEYSPACE, key_node(n->id, &key), buf_bytes(&row));
+	buf_fini(&row);
+	return e;
+}
+
+static enum err place_get(struct eval *v, uint64_t group, struct meta_place *out)
+{
+	struct bytes value;
+	struct key key;
+	enum err e = eval_get(v, META_KEYSPACE, key_group(group, &key), &value);
+
+	out->group = group;
+	return e == OK ? meta_place_decode(value, out) : e;
+}
+
+static void place_put(struct eval *v, const struct meta_place *p)
+{
+	struct key key;
+	struct buf row;
+
+	buf_init(&row, ROW_MAX);
+	meta_place_encode(p, &row);
+	eval_put(v, META_KEYSPACE, key_group(p->group, &key), buf_bytes(&row));
+	buf_fini(&row);
+}
+
+static uint64_t replica_of(uint32_t node, uint32_t incarnation)
+{
+	return (uint64_t)node << 32 | incarnation;
+}
+
+/* --- streams --- */
+
+/* Gives the stream count more groups, and these their nodes. */
+static enum err groups_add(const struct change *c, struct meta_stream *s, int64_t count)
+{
+	struct meta_cluster cluster;
+	struct placement nodes;
+	enum err e = cluster_get(c->v, &cluster);
+
 	if (e != OK)
 		return e;
-	if (node_meta_view(op->node)->group_count + count > META_GROUPS_MAX)
-		return say(op, ERR_TOOBIG, "at most %d partitions on a node", META_GROUPS_MAX);
+	c->view->placement(c->view->arg, &nodes);
 	s->groups = mem_resize(s->groups, (size_t)(s->group_count + count) * sizeof *s->groups);
 	must(s->groups != NULL);
-	for (int64_t i = 0; i < count; i++)
-		s->groups[s->group_count++] = c.next_group++;
-	if (op->check_only)
-		return OK;
-	buf_init(&row, ROW_MAX);
-	meta_cluster_encode(&c, &row);
-	eval_put(v, META_KEYSPACE, key, buf_bytes(&row));
-	buf_fini(&row);
+	for (int64_t i = 0; i < count; i++) {
+		uint32_t members[PLACEMENT_REPLICAS_MAX];
+		struct meta_place p = {.group = cluster.next_group++};
+
+		p.member_count = placement_new(&nodes, s->replicas, members);
+		if (p.member_count == 0)
+			return say(c, ERR_UNAVAILABLE, "no node takes partitions now");
+		p.voter_count = p.founder_count = p.member_count;
+		for (int k = 0; k < p.member_count; k++)
+			p.founders[k] = p.members[k] = replica_of(
+				members[k], cluster.next_incarnation);
+		s->groups[s->group_count++] = p.group;
+		if (!c->q->check_only)
+			place_put(c->v, &p);
+	}
+	for (int i = 0; i < nodes.count; i++) {
+		if (nodes.nodes[i].replicas > META_GROUPS_MAX)
+			return say(
+				c, ERR_TOOBIG, "at most %d partitions on a node", META_GROUPS_MAX);
+	}
+	cluster.next_incarnation++;
+	if (!c->q->check_only)
+		cluster_put(c->v, &cluster);
 	return OK;
 }
 
@@ -370,20 +215,21 @@ static void setting_remove(struct meta_stream *s, const char *key)
 	for (int i = 0; i < s->setting_count; i++) {
 		if (strcmp(s->settings[i].key, key) != 0)
 			continue;
-		setting_fini(&s->settings[i]);
+		meta_setting_fini(&s->settings[i]);
 		s->settings[i] = s->settings[--s->setting_count];
 		return;
 	}
 }
 
-static enum err settings_merge(struct meta_op *op, struct meta_stream *s)
+static enum err settings_merge(const struct change *c, struct meta_stream *s)
 {
-	for (int i = 0; i < op->setting_count; i++) {
-		const struct meta_setting *set = &op->settings[i];
-		enum err e = meta_setting_check(set->key, set->value, op->why, sizeof op->why);
+	for (int i = 0; i < c->q->setting_count; i++) {
+		const struct stream_setting *set = &c->q->settings[i];
+		char why[160];
+		enum err e = meta_setting_check(set->key, set->value, why, sizeof why);
 
 		if (e != OK)
-			return e;
+			return say(c, e, "%s", why);
 		setting_remove(s, set->key);
 		if (set->value == NULL)
 			continue;
@@ -396,133 +242,579 @@ static enum err settings_merge(struct meta_op *op, struct meta_stream *s)
 	return OK;
 }
 
-static enum err create_check(struct meta_op *op)
+static enum err create_check(const struct change *c)
 {
-	if (!meta_name_valid(bytes_text(op->name)))
-		return say(op, ERR_INVALID, "invalid stream name");
-	if (op->partitions < 1 || op->partitions > META_STREAM_PARTITIONS_MAX)
+	if (!meta_name_valid(bytes_text(c->q->name)))
+		return say(c, ERR_INVALID, "invalid stream name");
+	if (c->q->partitions < 1 || c->q->partitions > META_STREAM_PARTITIONS_MAX)
 		return say(
-			op, ERR_INVALID, "partitions must be 1 to %d", META_STREAM_PARTITIONS_MAX);
-	if (op->replicas < 1 || op->replicas > 7)
-		return say(op, ERR_INVALID, "replicas must be 1 to 7");
+			c, ERR_INVALID, "partitions must be 1 to %d", META_STREAM_PARTITIONS_MAX);
+	if (c->q->replicas < 1 || c->q->replicas > PLACEMENT_REPLICAS_MAX)
+		return say(c, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
 	return OK;
 }
 
-static enum err create(struct meta_op *op, struct eval *v, const struct meta_stream *old)
+static enum err create(const struct change *c, const struct meta_stream *old)
 {
 	struct meta_stream *s;
-	enum err e = create_check(op);
+	enum err e = create_check(c);
 
 	if (e != OK)
 		return e;
 	if (old != NULL)
-		return say(op, ERR_EXISTS, "stream \"%s\" exists already", op->name);
+		return say(c, ERR_EXISTS, "stream \"%.100s\" exists already", c->q->name);
 	s = mem_new(sizeof *s);
 	random_fill(s->uuid, sizeof s->uuid);
-	s->created_ms = eval_now_ms(v);
-	s->replicas = (uint16_t)op->replicas;
-	e = settings_merge(op, s);
-	s->log_family = meta_family(meta_stream_number(
-		s, "retention.ms", node_meta_view(op->node)->conf->retention_ms));
+	s->created_ms = eval_now_ms(c->v);
+	s->replicas = (uint16_t)c->q->replicas;
+	e = settings_merge(c, s);
+	s->log_family = meta_family(
+		meta_stream_number(s, "retention.ms", c->view->conf->retention_ms));
 	if (e == OK)
-		e = groups_add(v, op, s, op->partitions);
-	if (e == OK && !op->check_only)
-		e = stream_put(v, op->name, s);
+		e = groups_add(c, s, c->q->partitions);
+	if (e == OK && !c->q->check_only)
+		e = stream_put(c->v, c->q->name, s);
 	meta_stream_free(s);
 	return e;
 }
 
-static enum err add_partitions(struct meta_op *op, struct eval *v, struct meta_stream *s)
+static enum err add_partitions(const struct change *c, struct meta_stream *s)
 {
 	enum err e;
 
-	if (op->partitions <= s->group_count || op->partitions > META_STREAM_PARTITIONS_MAX)
-		return say(op, ERR_INVALID,
+	if (c->q->partitions <= s->group_count || c->q->partitions > META_STREAM_PARTITIONS_MAX)
+		return say(c, ERR_INVALID,
 			"stream has %d partitions; the new number must be greater, at most %d",
 			s->group_count, META_STREAM_PARTITIONS_MAX);
-	e = groups_add(v, op, s, op->partitions - s->group_count);
-	return e == OK && !op->check_only ? stream_put(v, op->name, s) : e;
+	e = groups_add(c, s, c->q->partitions - s->group_count);
+	return e == OK && !c->q->check_only ? stream_put(c->v, c->q->name, s) : e;
 }
 
-static enum err alter(struct meta_op *op, struct eval *v, struct meta_stream *s)
+static enum err alter(const struct change *c, struct meta_stream *s)
 {
-	enum err e = settings_merge(op, s);
+	enum err e = settings_merge(c, s);
 
-	return e == OK && !op->check_only ? stream_put(v, op->name, s) : e;
+	return e == OK && !c->q->check_only ? stream_put(c->v, c->q->name, s) : e;
 }
 
-static enum err change_stream(struct meta_op *op, struct eval *v)
+/* The controller moves replicas until there are that many. */
+static enum err set_replicas(const struct change *c, struct meta_stream *s)
+{
+	if (c->q->replicas < 1 || c->q->replicas > PLACEMENT_REPLICAS_MAX)
+		return say(c, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
+	s->replicas = (uint16_t)c->q->replicas;
+	return c->q->check_only ? OK : stream_put(c->v, c->q->name, s);
+}
+
+static enum err delete_stream(const struct change *c, const struct meta_stream *s)
+{
+	struct key key;
+
+	if (c->q->check_only)
+		return OK;
+	for (int i = 0; i < s->group_count; i++)
+		eval_delete(c->v, META_KEYSPACE, key_group(s->groups[i], &key));
+	eval_delete(c->v, META_KEYSPACE, key_text('s', c->q->name, &key));
+	return OK;
+}
+
+static enum err change_stream(const struct change *c)
 {
 	struct meta_stream *s = NULL;
-	char key[NAME_MAX + 3];
 	enum err e = ERR_NOTFOUND;
 
-	if (op->name != NULL && meta_name_valid(bytes_text(op->name)))
-		e = stream_get(v, op->name, &s);
+	if (meta_name_valid(bytes_text(c->q->name)))
+		e = stream_get(c->v, c->q->name, &s);
 	if (e != OK && e != ERR_NOTFOUND)
 		return e;
-	if (op->kind == META_CREATE_STREAM) {
-		e = op->name != NULL ? create(op, v, s) : ERR_INVALID;
-	} else if (e == ERR_NOTFOUND) {
-		say(op, e, "no stream \"%.100s\"", op->name != NULL ? op->name : "");
-	} else if (op->kind == META_ADD_PARTITIONS) {
-		e = add_partitions(op, v, s);
-	} else if (op->kind == META_ALTER_STREAM) {
-		e = alter(op, v, s);
-	} else if (!op->check_only) {
-		eval_delete(v, META_KEYSPACE, row_key('s', op->name, key, sizeof key));
-	}
+	if (c->q->kind == META_CREATE_STREAM)
+		e = create(c, s);
+	else if (e == ERR_NOTFOUND)
+		say(c, e, "no stream \"%.100s\"", c->q->name);
+	else if (c->q->kind == META_ADD_PARTITIONS)
+		e = add_partitions(c, s);
+	else if (c->q->kind == META_ALTER_STREAM)
+		e = alter(c, s);
+	else if (c->q->kind == META_REPLICAS)
+		e = set_replicas(c, s);
+	else
+		e = delete_stream(c, s);
 	meta_stream_free(s);
 	return e;
 }
 
-static enum err change_settings(struct meta_op *op, struct eval *v)
+static enum err change_settings(const struct change *c)
 {
-	char key[KEY_MAX + 3];
+	struct key key;
 
-	for (int i = 0; i < op->setting_count; i++) {
-		const struct meta_setting *set = &op->settings[i];
+	for (int i = 0; i < c->q->setting_count; i++) {
+		const struct stream_setting *set = &c->q->settings[i];
 		size_t len = strlen(set->key);
 
 		if (len == 0 || len > KEY_MAX)
-			return say(op, ERR_INVALID, "a key has 1 to %d characters", KEY_MAX);
+			return say(c, ERR_INVALID, "a key has 1 to %d characters", KEY_MAX);
 		if (set->value != NULL && strlen(set->value) > VALUE_MAX)
-			return say(op, ERR_INVALID, "%.60s: value too long", set->key);
+			return say(c, ERR_INVALID, "%.60s: value too long", set->key);
 	}
-	for (int i = 0; i < op->setting_count && !op->check_only; i++) {
-		struct bytes at = row_key('k', op->settings[i].key, key, sizeof key);
+	for (int i = 0; i < c->q->setting_count && !c->q->check_only; i++) {
+		struct bytes at = key_text('k', c->q->settings[i].key, &key);
 
-		if (op->settings[i].value != NULL)
-			eval_put(v, META_KEYSPACE, at, bytes_text(op->settings[i].value));
+		if (c->q->settings[i].value != NULL)
+			eval_put(c->v, META_KEYSPACE, at, bytes_text(c->q->settings[i].value));
 		else
-			eval_delete(v, META_KEYSPACE, at);
+			eval_delete(c->v, META_KEYSPACE, at);
 	}
 	return OK;
 }
 
-enum err meta_evaluate(struct proposal *p, struct eval *v)
-{
-	struct meta_op *op = op_of(p);
+/* --- places --- */
 
-	op->why[0] = 0;
-	if (op->setting_count < 0 || op->setting_count > META_SETTINGS_MAX)
-		return say(op, ERR_INVALID, "at most %d settings at once", META_SETTINGS_MAX);
-	return op->kind == META_SET ? change_settings(op, v) : change_stream(op, v);
+/* The replica of that node in the new place: the one it has, unless it went with its data. */
+static uint64_t replica_kept(const struct meta_place *old, const struct meta_node *n)
+{
+	uint64_t replica = meta_place_on(old, n->id);
+
+	return (uint32_t)replica >= n->incarnation_min ? replica : 0;
 }
 
-enum err meta_evaluate_founding(struct proposal *p, struct eval *v)
+static bool asked_twice(const struct meta_asked_place *a, int at)
 {
-	struct meta_founding *f = list_entry(p, struct meta_founding, proposal);
-	struct bytes value;
-	struct buf row;
-	enum err e = eval_get(v, META_KEYSPACE, bytes_text(cluster_key), &value);
+	for (int i = 0; i < at; i++) {
+		if (a->nodes[i] == a->nodes[at])
+			return true;
+	}
+	return false;
+}
 
-	if (e != ERR_NOTFOUND)
+/* One member of the new place. */
+static enum err member_of(const struct change *c, const struct meta_asked_place *a, int at,
+	const struct meta_place *old, uint64_t *replica)
+{
+	struct meta_node *n;
+	enum err e = node_get(c->v, a->nodes[at], &n);
+
+	*replica = 0;
+	if (e == ERR_NOTFOUND || (e == OK && n->state == NODE_REMOVED)) {
+		say(c, ERR_NOTFOUND, "no node %u", a->nodes[at]);
+		e = ERR_NOTFOUND;
+	} else if (e == OK) {
+		*replica = replica_kept(old, n);
+		if (*replica == 0 && n->state == NODE_DRAINING && !c->q->force &&
+			old->group != META_GROUP_ID)
+			e = say(c, ERR_CONFLICT, "node %u is being drained", a->nodes[at]);
+	}
+	if (e == OK && asked_twice(a, at))
+		e = say(c, ERR_INVALID, "node %u is named twice", a->nodes[at]);
+	meta_node_free(n);
+	return e;
+}
+
+static enum err place(const struct change *c, const struct meta_asked_place *a,
+	struct meta_cluster *cluster, bool *changed)
+{
+	struct meta_place old, p;
+	enum err e = place_get(c->v, a->group, &old);
+
+	if (e == ERR_NOTFOUND)
+		return say(c, e, "no group %llu", (unsigned long long)a->group);
+	if (e == OK && a->group != META_GROUP_ID && a->count > PLACEMENT_REPLICAS_MAX)
+		return say(c, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
+	if (e != OK)
 		return e;
-	f->cluster.founded_ms = eval_now_ms(v);
-	buf_init(&row, ROW_MAX);
-	meta_cluster_encode(&f->cluster, &row);
-	eval_put(v, META_KEYSPACE, bytes_text(cluster_key), buf_bytes(&row));
-	buf_fini(&row);
+	p = old;
+	p.member_count = a->count;
+	p.voter_count = a->group == META_GROUP_ID && a->voters > 0 ? a->voters : a->count;
+	if (p.voter_count > PLACEMENT_REPLICAS_MAX)
+		p.voter_count = CATALOG_VOTERS_MAX;
+	for (int i = 0; i < a->count; i++) {
+		e = member_of(c, a, i, &old, &p.members[i]);
+		if (e != OK)
+			return e;
+		if (p.members[i] == 0)
+			p.members[i] = replica_of(a->nodes[i], cluster->next_incarnation);
+	}
+	*changed = p.member_count != old.member_count || p.voter_count != old.voter_count ||
+		memcmp(p.members, old.members, (size_t)p.member_count * sizeof p.members[0]) != 0;
+	if (*changed && !c->q->check_only)
+		place_put(c->v, &p);
 	return OK;
 }
+
+static enum err change_places(const struct change *c)
+{
+	struct meta_cluster cluster;
+	enum err e = cluster_get(c->v, &cluster);
+	bool several = c->q->kind == META_PLACES, any = false;
+
+	if (e == OK && c->q->place_count == 0)
+		return say(c, ERR_INVALID, "no group");
+	for (int i = 0; e == OK && i < c->q->place_count; i++) {
+		bool changed = false;
+
+		e = place(c, &c->q->places[i], &cluster, &changed);
+		any |= changed;
+		if (several && (e == ERR_NOTFOUND || e == ERR_CONFLICT))
+			e = OK; /* it went, or drains, since this was planned */
+	}
+	if (e != OK || !any || c->q->check_only)
+		return e;
+	cluster.next_incarnation++;
+	cluster_put(c->v, &cluster);
+	return OK;
+}
+
+/* --- nodes --- */
+
+static void copy_text(char **to, const char *from)
+{
+	mem_free(*to);
+	*to = mem_text(from, strlen(from));
+}
+
+static bool same_doors(const struct meta_node *a, const struct meta_node *b)
+{
+	if (a->door_count != b->door_count)
+		return false;
+	for (int i = 0; i < a->door_count; i++) {
+		if (strcmp(a->doors[i].key, b->doors[i].key) != 0 ||
+			strcmp(a->doors[i].value, b->doors[i].value) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* What the node says of itself. Gives whether something is new. */
+static bool take_words(struct meta_node *n, const struct meta_node *said)
+{
+	bool same = strcmp(n->name, said->name) == 0 && strcmp(n->rack, said->rack) == 0 &&
+		strcmp(n->address, said->address) == 0 && same_doors(n, said);
+
+	if (same)
+		return false;
+	copy_text(&n->name, said->name);
+	copy_text(&n->rack, said->rack);
+	copy_text(&n->address, said->address);
+	for (int i = 0; i < n->door_count; i++)
+		meta_setting_fini(&n->doors[i]);
+	mem_free(n->doors);
+	n->doors = mem_new(((size_t)said->door_count + 1) * sizeof *n->doors);
+	n->door_count = said->door_count;
+	for (int i = 0; i < n->door_count; i++) {
+		n->doors[i].key = mem_text(said->doors[i].key, strlen(said->doors[i].key));
+		n->doors[i].value = mem_text(said->doors[i].value, strlen(said->doors[i].value));
+	}
+	return true;
+}
+
+/* The node follows the catalogue from now on, by a replica that is new. */
+static enum err follow_catalog(
+	const struct change *c, struct meta_cluster *cluster, uint32_t id, uint64_t *replica)
+{
+	struct meta_place p;
+	enum err e = place_get(c->v, META_GROUP_ID, &p);
+	int at = 0;
+
+	if (e != OK)
+		return e;
+	*replica = replica_of(id, cluster->next_incarnation);
+	while (at < p.member_count && p.members[at] >> 32 != id)
+		at++;
+	if (at == META_MEMBERS_MAX)
+		return say(c, ERR_TOOBIG, "at most %d nodes", META_NODES_MAX);
+	if (at == p.member_count) {
+		p.member_count++;
+		if (p.voter_count < CATALOG_VOTERS_MAX) {
+			memmove(p.members + p.voter_count + 1, p.members + p.voter_count,
+				(size_t)(at - p.voter_count) * sizeof p.members[0]);
+			at = p.voter_count++;
+		}
+	}
+	p.members[at] = *replica;
+	place_put(c->v, &p);
+	cluster->next_incarnation++;
+	cluster_put(c->v, cluster);
+	return OK;
+}
+
+/* Another instance under an id that is known: the old one must be silent. */
+static enum err old_is_silent(const struct change *c, const struct meta_node *old)
+{
+	switch (c->view->alive(c->view->arg, old->id)) {
+	case META_ALIVE:
+		return say(c, ERR_EXISTS, "node.id %u is in use by a live node (%.40s at %.60s)",
+			old->id, old->name, old->address);
+	case META_ALIVE_UNKNOWN:
+		return say(c, ERR_BUSY, "node.id %u belongs to %.40s at %.60s: seeing if it lives",
+			old->id, old->name, old->address);
+	case META_SILENT: break;
+	}
+	return OK;
+}
+
+static enum err join_known(const struct change *c, struct meta_cluster *cluster,
+	struct meta_node *n, uint64_t *replica)
+{
+	const struct meta_node *said = c->q->node;
+	bool same = memcmp(n->instance, said->instance, sizeof n->instance) == 0, news;
+	struct meta_place p;
+	enum err e;
+
+	if (same && n->state == NODE_REMOVED)
+		return say(c, ERR_DENIED,
+			"node %u was removed from the cluster; it may come anew with empty data",
+			n->id);
+	e = same || n->state == NODE_REMOVED ? OK : old_is_silent(c, n);
+	if (e != OK)
+		return e;
+	news = take_words(n, said);
+	if (same) {
+		e = place_get(c->v, META_GROUP_ID, &p);
+		*replica = e == OK ? meta_place_on(&p, n->id) : 0;
+		if (e == OK && *replica == 0)
+			e = follow_catalog(c, cluster, n->id, replica);
+		return e == OK && news ? node_put(c->v, n) : e;
+	}
+	memcpy(n->instance, said->instance, sizeof n->instance);
+	n->incarnation_min = cluster->next_incarnation;
+	if (n->state == NODE_REMOVED) {
+		n->state = NODE_ACTIVE;
+		n->joined_ms = eval_now_ms(c->v);
+	}
+	e = node_put(c->v, n);
+	return e == OK ? follow_catalog(c, cluster, n->id, replica) : e;
+}
+
+static enum err join_new(const struct change *c, struct meta_cluster *cluster, uint64_t *replica)
+{
+	struct meta_node n = *c->q->node;
+	enum err e;
+
+	n.state = NODE_ACTIVE;
+	n.incarnation_min = cluster->next_incarnation;
+	n.joined_ms = eval_now_ms(c->v);
+	e = follow_catalog(c, cluster, n.id, replica);
+	return e == OK ? node_put(c->v, &n) : e;
+}
+
+static enum err join(const struct change *c)
+{
+	struct meta_joined joined;
+	struct meta_cluster cluster;
+	struct meta_node *n = NULL;
+	enum err e;
+
+	if (c->q->node == NULL || c->q->node_id == 0 || c->q->node_id > INT32_MAX)
+		return ERR_MALFORMED;
+	e = cluster_get(c->v, &cluster);
+	if (e == OK)
+		e = node_get(c->v, c->q->node_id, &n);
+	if (e == ERR_NOTFOUND)
+		e = join_new(c, &cluster, &joined.replica);
+	else if (e == OK)
+		e = join_known(c, &cluster, n, &joined.replica);
+	meta_node_free(n);
+	if (e != OK)
+		return e;
+	memcpy(joined.cluster, cluster.id, sizeof joined.cluster);
+	buf_clear(eval_reply(c->v));
+	meta_joined_encode(&joined, eval_reply(c->v));
+	return OK;
+}
+
+static int others_active(const struct placement *p, uint32_t but, bool alive)
+{
+	int count = 0;
+
+	for (int i = 0; i < p->count; i++) {
+		const struct place_node *n = &p->nodes[i];
+
+		count += n->id != but && n->active && (!alive || n->alive);
+	}
+	return count;
+}
+
+static enum err may_drain(const struct change *c, uint32_t id, const struct placement *nodes)
+{
+	int others = others_active(nodes, id, false), alive = others_active(nodes, id, true);
+
+	if (others == 0)
+		return say(c, ERR_CONFLICT, "node %u is the last: nothing could take over", id);
+	if (!c->q->force && alive < others)
+		return say(c, ERR_CONFLICT,
+			"%d of the %d other nodes do not answer: draining node %u could leave "
+			"partitions without a majority",
+			others - alive, others, id);
+	return OK;
+}
+
+static enum err may_remove(const struct change *c, uint32_t id, const struct placement *nodes)
+{
+	int replicas = 0;
+
+	for (int i = 0; i < nodes->count; i++)
+		replicas += nodes->nodes[i].id == id ? nodes->nodes[i].replicas : 0;
+	if (others_active(nodes, id, false) == 0)
+		return say(c, ERR_CONFLICT, "node %u is the last", id);
+	if (replicas > 0 && !c->q->force)
+		return say(c, ERR_CONFLICT, "node %u has %d replicas: drain it first, or force it",
+			id, replicas);
+	return OK;
+}
+
+/* It follows the catalogue no more. */
+static enum err leave_catalog(const struct change *c, uint32_t id)
+{
+	struct meta_place p;
+	enum err e = place_get(c->v, META_GROUP_ID, &p);
+
+	for (int i = 0; e == OK && i < p.member_count; i++) {
+		if (p.members[i] >> 32 != id)
+			continue;
+		if (p.member_count == 1 || (i < p.voter_count && p.voter_count == 1))
+			return say(c, ERR_CONFLICT, "node %u alone votes on the catalogue", id);
+		memmove(p.members + i, p.members + i + 1,
+			(size_t)(p.member_count - i - 1) * sizeof p.members[0]);
+		p.member_count--;
+		p.voter_count -= i < p.voter_count;
+		place_put(c->v, &p);
+		break;
+	}
+	return e;
+}
+
+static enum err change_node(const struct change *c)
+{
+	struct placement nodes;
+	struct meta_node *n;
+	enum err e = node_get(c->v, c->q->node_id, &n);
+
+	if (e == ERR_NOTFOUND || (e == OK && n->state == NODE_REMOVED)) {
+		meta_node_free(n);
+		return say(c, ERR_NOTFOUND, "no node %u", c->q->node_id);
+	}
+	if (e == OK)
+		c->view->placement(c->view->arg, &nodes);
+	if (e == OK && c->q->node_state == NODE_DRAINING)
+		e = may_drain(c, n->id, &nodes);
+	else if (e == OK && c->q->node_state == NODE_REMOVED)
+		e = may_remove(c, n->id, &nodes);
+	if (e == OK && !c->q->check_only) {
+		n->state = c->q->node_state;
+		if (n->state == NODE_REMOVED)
+			e = leave_catalog(c, n->id);
+		if (e == OK)
+			e = node_put(c->v, n);
+	}
+	meta_node_free(n);
+	return e;
+}
+
+static enum err balance(const struct change *c)
+{
+	uint8_t since[8];
+
+	if (c->q->kind == META_BALANCED) {
+		eval_delete(c->v, META_KEYSPACE, bytes_text(balance_key));
+		return OK;
+	}
+	if (c->q->check_only) {
+		int count = c->view->balance_count(c->view->arg);
+
+		return say(c, OK, "%d partition%s would change", count, count == 1 ? "" : "s");
+	}
+	put_u64be(since, (uint64_t)eval_now_ms(c->v));
+	eval_put(c->v, META_KEYSPACE, bytes_text(balance_key), bytes_of(since, sizeof since));
+	return OK;
+}
+
+static enum err run(const struct change *c)
+{
+	switch (c->q->kind) {
+	case META_CREATE_STREAM:
+	case META_DELETE_STREAM:
+	case META_ADD_PARTITIONS:
+	case META_ALTER_STREAM:
+	case META_REPLICAS: return change_stream(c);
+	case META_SET: return change_settings(c);
+	case META_PLACE:
+	case META_PLACES: return change_places(c);
+	case META_NODE_STATE: return change_node(c);
+	case META_BALANCE:
+	case META_BALANCED: return balance(c);
+	case META_JOIN: return join(c);
+	default: return say(c, ERR_UNSUPPORTED, "this node knows no such change");
+	}
+}
+
+static enum err evaluate(struct eval *v, struct bytes args)
+{
+	struct change c = {.v = v, .view = eval_partition(v)->options.owner};
+	struct meta_request *q;
+	enum err e = meta_request_decode(args, &q);
+
+	if (e != OK)
+		return e;
+	c.q = q;
+	e = run(&c);
+	meta_request_free(q);
+	return e;
+}
+const struct proposal_kind meta_kind = {PROPOSAL_META, evaluate};
+
+/* --- founding --- */
+
+static void place_alone(struct eval *v, uint64_t group, uint64_t replica)
+{
+	struct meta_place p = {.group = group,
+		.founder_count = 1,
+		.member_count = 1,
+		.voter_count = 1,
+		.founders = {replica},
+		.members = {replica}};
+
+	place_put(v, &p);
+}
+
+/* Made once; by data from before there were places: places for all its groups. */
+static enum err found(struct eval *v, struct meta_founding *f)
+{
+	struct meta_cluster *c = &f->cluster, known;
+	struct bytes value;
+	enum err e = eval_get(v, META_KEYSPACE, bytes_text(cluster_key), &value);
+	uint64_t self = replica_of(f->node->id, 1);
+
+	if (e == OK) {
+		e = meta_cluster_decode(value, &known);
+		if (e != OK || known.next_incarnation > 0)
+			return e;
+		*c = known;
+	} else if (e == ERR_NOTFOUND) {
+		c->founded_ms = eval_now_ms(v);
+	} else {
+		return e;
+	}
+	c->next_incarnation = 2;
+	cluster_put(v, c);
+	place_alone(v, META_GROUP_ID, self);
+	for (uint32_t i = 0; i < c->tables; i++)
+		place_alone(v, META_TABLE_FIRST + i, self);
+	for (int i = 0; i < f->group_count; i++)
+		place_alone(v, f->groups[i], self);
+	f->node->state = NODE_ACTIVE;
+	f->node->incarnation_min = 1;
+	f->node->joined_ms = eval_now_ms(v);
+	return node_put(v, f->node);
+}
+
+static enum err evaluate_found(struct eval *v, struct bytes args)
+{
+	struct meta_founding f;
+	enum err e = meta_founding_decode(args, &f);
+
+	if (e != OK)
+		return e;
+	e = found(v, &f);
+	meta_founding_fini(&f);
+	return e;
+}
+const struct proposal_kind meta_found_kind = {PROPOSAL_FOUND, evaluate_found};

@@ -1,11 +1,13 @@
 /* A node is its groups and the catalogue that names them. Group 1 holds the catalogue's rows; all
- * else follows from these: at boot the groups they name are opened before any loop runs, and those
- * in the store that they do not name (a stream half created or half deleted when the process ended)
- * are deleted. A group lives on the loop its number falls to.
+ * else follows from these: at boot the groups they name are opened before any loop runs. Those in
+ * the store that they do not name (a stream half created or half deleted when the process ended)
+ * are deleted once the catalogue is known to be as new as its leader's: what is here may be older.
+ * A group lives on the loop its number falls to.
  *
  * Boot is the caller's thread alone, which owns all loops until they run. Afterwards the meta
  * group's home loop directs, and each loop keeps the catalogue in force on it. */
 #include "cluster/node.h"
+#include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,7 +17,7 @@
 #include "server/base/log.h"
 #include "storage/storage.h"
 
-enum { WATCH_MS = 20, GRAVE_MS = 60000 };
+enum { WATCH_MS = 20, CLUSTER_WATCH_MS = 100, GRAVE_MS = 60000 };
 
 #define AT(field) offsetof(struct node_conf, field)
 
@@ -30,6 +32,8 @@ const struct conf_row node_rows[] = {
 		"Name of the cluster for people."},
 	{"cluster.seeds", CONF_TEXT, AT(seeds), "", 0, 0, NULL, CONF_AT_START, NULL,
 		"Peer addresses to find the cluster by; empty: a cluster of one."},
+	{"cluster.moves", CONF_INT, AT(moves), "4", 1, 1000, NULL, CONF_AT_START, NULL,
+		"Partitions of a node whose replicas may be moved at a time."},
 	{"stream.partitions", CONF_INT, AT(stream_partitions), "8", 1, META_STREAM_PARTITIONS_MAX,
 		NULL, CONF_AT_START, NULL, "Partitions of a stream that is made without a number."},
 	{"stream.replicas", CONF_INT, AT(stream_replicas), "3", 1, 7, NULL, CONF_AT_START, NULL,
@@ -70,9 +74,78 @@ const char *node_cluster_id(const struct node *n)
 	return n->cluster_id;
 }
 
-const struct meta_view *node_meta_view(const struct node *n)
+struct peers *node_peers(const struct node *n)
 {
-	return &n->view;
+	return n->peers;
+}
+
+uint32_t node_id(const struct node *n)
+{
+	return (uint32_t)n->conf.id;
+}
+
+uint64_t node_boot(const struct node *n)
+{
+	return n->identity.boot;
+}
+
+bool node_alone(const struct node *n)
+{
+	return atomic_load(&n->alone);
+}
+
+void node_advertise(struct node *n, const char *door, const char *addresses)
+{
+	if (addresses == NULL || addresses[0] == 0 || n->door_count == META_DOORS_MAX)
+		return;
+	n->doors[n->door_count++] = (struct stream_setting){
+		mem_text(door, strlen(door)), mem_text(addresses, strlen(addresses))};
+}
+
+/* Lines are never changed, only followed by others: who reads an older one reads a whole one,
+ * unless seven came meanwhile. */
+static void say_line(struct node *n, const char *format, va_list args)
+{
+	uint32_t next = (atomic_load(&n->why_at) + 1) % WHY_LINES;
+
+	vsnprintf(n->why[next], sizeof n->why[next], format, args);
+	atomic_store(&n->why_at, next);
+}
+
+void node_say_why(struct node *n, const char *format, ...)
+{
+	va_list args;
+
+	if (atomic_load(&n->failed))
+		return;
+	va_start(args, format);
+	say_line(n, format, args);
+	va_end(args);
+}
+
+void node_fail(struct node *n, const char *format, ...)
+{
+	va_list args;
+
+	if (atomic_load(&n->failed))
+		return;
+	va_start(args, format);
+	say_line(n, format, args);
+	va_end(args);
+	atomic_store(&n->failed, true);
+}
+
+void node_unready_why(const struct node *n, char *out, size_t size)
+{
+	snprintf(out, size, "%s", n->why[atomic_load(&n->why_at)]);
+}
+
+bool node_failed(const struct node *n, char *why, size_t why_size)
+{
+	if (!atomic_load(&n->failed))
+		return false;
+	node_unready_why(n, why, why_size);
+	return true;
 }
 
 const struct catalog *node_catalog(const struct node *n, const struct loop *l)
@@ -151,71 +224,25 @@ void node_watch_catalog(struct node *n, struct catalog_watcher *w)
 	loop_post(w->loop, &f->msg);
 }
 
-/* --- changes --- */
-
-static void op_home(struct loop_msg *m)
-{
-	struct meta_op *op = list_entry(m, struct meta_op, msg);
-
-	op->done(op);
-}
-
-static void op_await(struct loop_msg *m)
-{
-	struct meta_op *op = list_entry(m, struct meta_op, msg);
-	struct node *n = op->node;
-
-	if (n->force_index < op->proposal.index && !n->closing) {
-		list_push_back(&n->waiting, &op->proposal.node);
-		return;
-	}
-	op->msg.run = op_home;
-	loop_post(op->from, &op->msg);
-}
-
-static void op_proposed(struct proposal *p)
-{
-	struct meta_op *op = list_entry(p, struct meta_op, proposal);
-
-	bool nothing = op->check_only || (op->kind == META_SET && op->setting_count == 0);
-
-	op->err = p->err;
-	if (op->err != OK || nothing) {
-		if (op->err != OK && op->why[0] == 0)
-			snprintf(op->why, sizeof op->why, "%s", err_text(op->err));
-		op->done(op);
-		return;
-	}
-	op->msg.run = op_await;
-	loop_post(op->node->home, &op->msg);
-}
-
-void node_change(struct node *n, struct meta_op *op)
-{
-	op->node = n;
-	op->from = loop_here();
-	op->err = OK;
-	op->why[0] = 0;
-	if (op->kind == META_CREATE_STREAM && op->partitions == -1)
-		op->partitions = n->conf.stream_partitions;
-	if (op->kind == META_CREATE_STREAM && op->replicas == -1)
-		op->replicas = n->conf.stream_replicas;
-	op->proposal = (struct proposal){
-		.to = n->meta, .batch_max_ms = -1, .evaluate = meta_evaluate, .done = op_proposed};
-	partition_propose(&op->proposal);
-}
-
 /* --- watching: readiness, graves --- */
 
-static bool all_lead(struct node *n)
+static bool all_led(struct node *n)
 {
-	struct group *g;
+	const struct group *g;
+	int without = 0;
 
 	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
-		if (!g->ready || !partition_leads(g->partition))
-			return false;
+		if (!g->wanted)
+			continue;
+		if (!g->ready || (g->replica != 0 && partition_leader(g->partition) == 0))
+			without++;
+		else if (partition_leader(g->partition) == (uint32_t)n->conf.id &&
+			!partition_leads(g->partition))
+			without++;
 	}
-	return partition_leads(n->meta);
+	if (without > 0)
+		node_say_why(n, "%d of %u groups have no leader yet", without, n->groups.count);
+	return without == 0;
 }
 
 void node_bury(struct node *n, struct partition *p)
@@ -240,17 +267,59 @@ static void graves_clear(struct node *n, int64_t now_ms)
 	}
 }
 
+static void pointed(struct partition_point *q)
+{
+	struct node *n = list_entry(q, struct node, point);
+
+	n->pointing = false;
+	if (q->err == OK && !n->closing) {
+		n->current = true;
+		node_delete_unnamed(n);
+	}
+	node_end_if_idle(n);
+}
+
+static void look_if_current(struct node *n)
+{
+	if (n->current || n->pointing || !n->founded || n->version == 0)
+		return;
+	if (partition_leader(n->meta) == 0) {
+		node_say_why(n, "the catalogue has no leader yet");
+		return;
+	}
+	n->pointing = true;
+	n->point = (struct partition_point){.at = n->meta, .done = pointed};
+	partition_point(&n->point);
+}
+
+static void look_if_ready(struct node *n)
+{
+	if (!n->current || n->dirty || n->running || n->catalog_tables == 0 || !all_led(n))
+		return;
+	LOG(LOG_INFO, AREA_CLUSTER, "node_ready", "node=%lld cluster=%s groups=%u",
+		(long long)n->conf.id, n->cluster_id, n->groups.count);
+	node_say_why(n, "ready");
+	atomic_store(&n->ready, true);
+}
+
 static void watch_fire(struct loop_timer *t)
 {
 	struct node *n = list_entry(t, struct node, timer);
+	int64_t now_ms = loop_now_ms(n->home);
+	bool ready = atomic_load(&n->ready), busy;
 
-	graves_clear(n, loop_now_ms(n->home));
-	if (!n->closing && !atomic_load(&n->ready) && n->founded && n->version > 0 && all_lead(n)) {
-		LOG(LOG_INFO, AREA_CLUSTER, "node_ready", "node=%lld cluster=%s groups=%u",
-			(long long)n->conf.id, n->cluster_id, n->groups.count + 1);
-		atomic_store(&n->ready, true);
+	graves_clear(n, now_ms);
+	if (!n->closing) {
+		look_if_current(n);
+		if (!ready)
+			look_if_ready(n);
+		found_tick(n->found, now_ms);
+		controller_tick(n->controller, now_ms);
+		node_tick_groups(n, now_ms);
+		node_aside_tick(n);
 	}
-	loop_timer_set(&n->timer, atomic_load(&n->ready) ? 1000 : WATCH_MS);
+	busy = !atomic_load(&n->ready) || atomic_load(&n->aside) == 1;
+	loop_timer_set(&n->timer, busy ? WATCH_MS : node_alone(n) ? 1000 : CLUSTER_WATCH_MS);
 }
 
 /* --- boot --- */
@@ -258,7 +327,7 @@ static void watch_fire(struct loop_timer *t)
 struct found_groups {
 	struct node *n;
 	struct stored_group {
-		uint64_t id;
+		uint64_t id, replica;
 		int disk;
 		enum store_family family;
 	} * at;
@@ -274,17 +343,10 @@ static bool found_group(int disk, const struct plog_group_row *row, void *arg)
 		f->at = mem_resize(f->at, (size_t)f->room * sizeof *f->at);
 		must(f->at != NULL);
 	}
-	f->at[f->count++] = (struct stored_group){row->group, disk, row->log_family};
+	f->at[f->count++] = (struct stored_group){row->group,
+		row->info.len == 8 ? get_u64be(row->info.at) : (uint64_t)f->n->conf.id << 32 | 1,
+		disk, row->log_family};
 	return true;
-}
-
-static int disk_of(const struct node *n, const struct found_groups *f, uint64_t id)
-{
-	for (int i = 0; i < f->count; i++) {
-		if (f->at[i].id == id)
-			return f->at[i].disk;
-	}
-	return storage_disk_for_new(n->storage);
 }
 
 static struct node *node_new(const struct node_conf *conf, struct loops *loops,
@@ -306,7 +368,14 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 	n->loops = loops;
 	n->workers = workers;
 	n->storage = storage;
-	n->view.conf = &n->conf;
+	n->view = (struct meta_view){.conf = &n->conf,
+		.arg = n,
+		.placement = model_placement,
+		.alive = model_alive,
+		.balance_count = controller_balance_count};
+	n->started_ms = clock_ms();
+	atomic_store(&n->alone, conf->seeds == NULL || conf->seeds[0] == 0);
+	snprintf(n->why[0], sizeof n->why[0], "starting");
 	n->home = loops_at(loops, META_GROUP_ID % count);
 	n->each = mem_new((size_t)count * sizeof *n->each);
 	list_init(&n->waiting);
@@ -326,78 +395,94 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 	return n;
 }
 
+/* Replicas of what the store has: the catalogue's names may be older. */
+static void take_stored(struct node *n, const struct found_groups *f)
+{
+	for (int i = 0; i < f->count; i++) {
+		struct group *g;
+
+		if (map_get_u64(&n->groups, f->at[i].id) != NULL)
+			continue; /* on two disks: the first one's is as good */
+		g = node_group_new(n, f->at[i].id, f->at[i].disk, f->at[i].family);
+		g->stored = true;
+		g->replica = f->at[i].replica;
+	}
+}
+
+static enum err open_group(struct node *n, struct group *g)
+{
+	struct node_loop *l = &n->each[g->id % (uint64_t)loops_count(n->loops)];
+	struct partition_options o;
+	const struct model_place *p = map_get_u64(&n->places, g->id);
+
+	if (g->id != META_GROUP_ID) {
+		node_want_replica(n, g);
+		if (g->replica != 0 && g->asked != g->replica)
+			g->founder_count = 0;
+	}
+	o = node_partition_options(n, g);
+	g->partition = partition_new(l->home, &o);
+	map_put_u64(&l->partitions, g->id, g->partition);
+	if (partition_open(g->partition) != OK)
+		return g->err = ERR_CORRUPT;
+	g->ready = true;
+	g->stored = false;
+	g->replica = o.replica;
+	if (p != NULL) {
+		g->told = true;
+		node_tell_members(g->partition, &p->row);
+	}
+	return OK;
+}
+
+/* A cluster of one is founded at once; with seeds it is found out first what there is. */
+static bool founds_at_once(const struct node *n)
+{
+	return n->conf.seeds == NULL || n->conf.seeds[0] == 0;
+}
+
 static void read_meta_row(void *arg, struct bytes key, struct bytes value)
 {
 	model_row(arg, ROW_PUT, key, value);
 }
 
-static enum err open_meta(struct node *n, const struct found_groups *f)
+static enum err open_meta(struct node *n)
 {
-	struct partition_options o = {
-		.env = storage_env(n->storage, loop_index(n->home), disk_of(n, f, META_GROUP_ID)),
-		.group = META_GROUP_ID,
-		.replica = (uint64_t)n->conf.id << 32 | 1,
-		.log_family = FAMILY_LOG_HOURS,
-		.vital = true,
-	};
+	struct group *g = map_get_u64(&n->groups, META_GROUP_ID);
+	bool stored = g != NULL;
 	enum err e;
 
-	n->meta = partition_new(n->each[loop_index(n->home)].home, &o);
-	e = partition_open(n->meta);
+	if (g == NULL)
+		g = node_group_new(
+			n, META_GROUP_ID, storage_disk_for_new(n->storage), FAMILY_LOG_HOURS);
+	if (!stored && founds_at_once(n) && !identity_has_cluster(&n->identity))
+		g->asked = (uint64_t)n->conf.id << 32 | 1;
+	/* Who joins writes down the cluster first. */
+	g->founder_count = !identity_has_cluster(&n->identity) && (stored || g->asked != 0);
+	g->founders[0] = stored ? g->replica : g->asked;
+	g->wanted = true;
+	e = open_group(n, g);
+	n->meta = g->partition;
+	n->meta_replica = g->replica;
 	if (e != OK)
 		return e;
 	n->watcher.committed = node_on_committed;
 	n->watcher.led = node_on_led;
 	partition_watch(n->meta, &n->watcher);
-	return partition_walk_rows(n->meta, META_KEYSPACE, read_meta_row, n);
+	return g->replica != 0 ? partition_walk_rows(n->meta, META_KEYSPACE, read_meta_row, n) : OK;
 }
 
-static enum err open_groups(struct node *n, const struct found_groups *f, uint64_t *failed)
+static enum err open_groups(struct node *n, uint64_t *failed)
 {
 	struct group *g;
 
-	for (int i = 0; i < f->count; i++) {
-		if (f->at[i].id != META_GROUP_ID)
-			node_group_new(n, f->at[i].id, f->at[i].disk, f->at[i].family);
-	}
 	node_want_groups(n);
 	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
-		enum err e;
-
-		if (!g->wanted)
+		if (!g->wanted || g->ready)
 			continue;
-		e = partition_open(g->partition);
-		if (e != OK) {
-			*failed = g->id;
-			return e;
-		}
-		g->ready = true;
-	}
-	return OK;
-}
-
-/* What the catalogue does not name. Before it exists there is nothing to compare with. */
-static enum err delete_unwanted(struct node *n, const struct found_groups *f)
-{
-	for (int i = 0; i < f->count; i++) {
-		struct group *g = map_get_u64(&n->groups, f->at[i].id);
-		const struct plog_env *env;
-		struct plog *log;
-		enum err e;
-
-		if (g == NULL || g->wanted)
-			continue;
-		env = storage_env(
-			n->storage, loop_index(partition_home(g->partition)), f->at[i].disk);
-		e = plog_open(env, g->id, f->at[i].family, &log);
-		if (e != OK)
-			return e;
-		plog_destroy(log);
-		LOG(LOG_INFO, AREA_CLUSTER, "group_deleted", "group=%llu why=unnamed",
-			(unsigned long long)g->id);
-		map_remove_u64(&n->groups, g->id);
-		partition_unref(g->partition);
-		mem_free(g);
+		*failed = g->id;
+		if (open_group(n, g) != OK)
+			return g->err;
 	}
 	return OK;
 }
@@ -407,30 +492,75 @@ static enum err boot(struct node *n, struct found_groups *f, char *why, size_t w
 	enum err e = storage_groups(n->storage, found_group, f);
 	uint64_t failed = META_GROUP_ID;
 
-	if (e == OK)
-		e = open_meta(n, f);
-	if (e == OK && !n->founded && f->count > 1) {
+	if (e == OK) {
+		take_stored(n, f);
+		e = open_meta(n);
+	}
+	if (e == OK && !n->founded && f->count > 1 && founds_at_once(n) &&
+		!identity_has_cluster(&n->identity)) {
 		snprintf(why, why_size, "the data has partitions but no catalogue");
 		return ERR_CORRUPT;
 	}
 	if (e == OK)
-		e = open_groups(n, f, &failed);
-	if (e == OK)
-		e = delete_unwanted(n, f);
+		e = open_groups(n, &failed);
 	if (e != OK) {
 		snprintf(why, why_size, "group %llu: %s", (unsigned long long)failed, err_text(e));
 		return e;
 	}
-	n->view.group_count = (int)n->groups.count;
 	if (n->founded) {
 		const struct catalog *c = node_build_catalog(n);
 
 		for (int i = 0; i < loops_count(n->loops); i++)
 			node_install(&n->each[i], catalog_hold(c));
 		catalog_release(c);
-		n->force_index = n->model_index;
+		n->force_index = n->seen_index;
 	}
 	return OK;
+}
+
+static struct partition *find_partition(void *arg, uint64_t group)
+{
+	struct node *n = arg;
+
+	return map_get_u64(&n->each[group % (uint64_t)loops_count(n->loops)].partitions, group);
+}
+
+static void peer_changed(struct peer_watcher *w, uint32_t id, bool up)
+{
+	controller_peer_changed(list_entry(w, struct node, peer_watcher), id, up);
+}
+
+static void make_peers(struct node *n)
+{
+	struct peers_conf c = {
+		.node = (uint32_t)n->conf.id,
+		.boot = n->identity.boot,
+		.cluster_name = n->conf.cluster_name,
+		.name = n->conf.name,
+		.rack = n->conf.rack != NULL ? n->conf.rack : "",
+		.address = n->conf.peer_address,
+	};
+
+	if (n->conf.peers == NULL || n->conf.peer_address == NULL || n->conf.peer_address[0] == 0)
+		return;
+	memcpy(c.instance, n->identity.instance, sizeof c.instance);
+	c.tls = n->conf.peers->tls != 0;
+	c.queue_bytes_max = n->conf.peers->queue_bytes_max;
+	n->peers = peers_new(&c, n->loops, n->workers);
+	if (identity_has_cluster(&n->identity))
+		peers_set_cluster(n->peers, n->identity.cluster);
+	n->finder = (struct partition_finder){find_partition, n};
+	partitions_serve(n->peers, &n->finder);
+	if (n->conf.catchup != NULL) {
+		n->catchups = catchups_new(n->conf.catchup, n->peers, n->loops);
+		partitions_serve_catchup(n->catchups, &n->finder);
+	}
+	n->peer_watcher = (struct peer_watcher){.loop = n->home, .changed = peer_changed};
+	peers_watch(n->peers, &n->peer_watcher);
+	for (int i = 0; i < loops_count(n->loops); i++)
+		partition_home_connect(n->each[i].home, n->peers);
+	found_serve(n);
+	node_status_serve(n);
 }
 
 /* After a failed boot: the process will end; what is open is let go of, nothing is written. */
@@ -448,7 +578,15 @@ enum err node_open(const struct node_conf *conf, struct loops *loops, struct wor
 	enum err e;
 
 	consensus_process_init();
-	e = boot(n, &f, why, why_size);
+	proposal_kind_add(&meta_kind);
+	proposal_kind_add(&meta_found_kind);
+	e = identity_open(storage, (uint32_t)conf->id, &n->identity, why, why_size);
+	if (e == OK) {
+		make_peers(n);
+		n->found = found_new(n);
+		n->controller = controller_new(n);
+		e = boot(n, &f, why, why_size);
+	}
 	mem_free(f.at);
 	if (e != OK) {
 		node_drop(n);
@@ -461,6 +599,51 @@ enum err node_open(const struct node_conf *conf, struct loops *loops, struct wor
 		node_on_led(&n->watcher, true);
 	*out = n;
 	return OK;
+}
+
+static void start_here(void *arg)
+{
+	struct node *n = arg;
+
+	model_set_peers(n);
+	found_start(n->found);
+}
+
+void node_start(struct node *n, struct net *net)
+{
+	must(loop_here() == NULL);
+	if (n->peers != NULL)
+		peers_start(n->peers, net);
+	loop_call(n->home, start_here, n);
+}
+
+/* --- the identity's file --- */
+
+static void identity_work(struct job *j)
+{
+	struct node *n = list_entry(j, struct node, identity_job);
+
+	n->identity_err = identity_write(n->storage, &n->identity);
+}
+
+static void identity_done(struct job *j)
+{
+	struct node *n = list_entry(j, struct node, identity_job);
+
+	n->identity_busy = false;
+	n->identity_written(n, n->identity_err);
+	node_end_if_idle(n);
+}
+
+void node_write_identity(struct node *n, void (*done)(struct node *n, enum err e))
+{
+	must(!n->identity_busy);
+	n->identity_busy = true;
+	n->identity_written = done;
+	n->identity_job.home = n->home;
+	n->identity_job.work = identity_work;
+	n->identity_job.done = identity_done;
+	worker_run(n->workers, &n->identity_job);
 }
 
 /* --- the end --- */
@@ -496,7 +679,6 @@ static void end_loops(struct node *n)
 		partition_unref(g->partition);
 		mem_free(g);
 	}
-	partition_unref(n->meta);
 	loop_timer_cancel(&n->timer);
 	graves_clear(n, INT64_MAX);
 	n->pending = loops_count(n->loops);
@@ -525,16 +707,19 @@ static void group_closed(void *arg)
 static void group_close(struct loop_msg *m)
 {
 	struct group *g = list_entry(m, struct group, msg);
+	struct node *n = g->node;
 
+	map_remove_u64(&n->each[loop_index(partition_home(g->partition))].partitions, g->id);
+	if (g->id == META_GROUP_ID)
+		partition_unwatch(n->meta, &n->watcher);
 	partition_close(g->partition, false, group_closed, g);
 }
 
-static void meta_closed(void *arg)
+static bool idle(const struct node *n)
 {
-	struct node *n = arg;
-
-	if (--n->pending == 0)
-		end_loops(n);
+	return !n->running && n->busy_count == 0 && !n->pointing && !n->identity_busy &&
+		!n->founding_busy && !n->telling_busy && found_idle(n->found) &&
+		controller_idle(n->controller);
 }
 
 void node_end_if_idle(struct node *n)
@@ -542,24 +727,26 @@ void node_end_if_idle(struct node *n)
 	struct list *w;
 	struct group *g;
 
-	if (!n->closing || n->running)
+	if (!n->closing || n->ending || !idle(n))
 		return;
+	n->ending = true;
 	while ((w = list_pop(&n->waiting)) != NULL) {
 		struct meta_op *op = list_entry(
 			list_entry(w, struct proposal, node), struct meta_op, proposal);
 
 		op->err = ERR_CLOSED;
-		op->msg.run = op_home;
-		loop_post(op->from, &op->msg);
+		op_tell(op);
 	}
 	n->pending = 1;
 	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
+		if (!g->ready)
+			continue;
 		n->pending++;
 		g->msg.run = group_close;
 		loop_post(partition_home(g->partition), &g->msg);
 	}
-	partition_unwatch(n->meta, &n->watcher);
-	partition_close(n->meta, false, meta_closed, n);
+	if (--n->pending == 0)
+		end_loops(n);
 }
 
 static void close_begin(void *arg)
@@ -567,6 +754,7 @@ static void close_begin(void *arg)
 	struct node *n = arg;
 
 	n->closing = true;
+	found_stop(n->found);
 	node_end_if_idle(n);
 }
 
@@ -577,10 +765,26 @@ void node_close(struct node *n)
 	must(loop_here() == NULL);
 	atomic_store(&n->ready, false);
 	loop_call(n->home, close_begin, n);
+	if (n->peers != NULL)
+		peers_stop(n->peers);
 	while (!atomic_load(&n->closed))
 		nanosleep(&nap, NULL);
+}
+
+void node_free(struct node *n)
+{
+	if (n == NULL)
+		return;
+	catchups_free(n->catchups);
+	peers_free(n->peers);
+	found_free(n->found);
+	controller_free(n->controller);
 	model_free(n);
 	map_fini(&n->groups);
+	for (int i = 0; i < n->door_count; i++)
+		meta_setting_fini(&n->doors[i]);
+	for (int i = 0; i < loops_count(n->loops); i++)
+		map_fini(&n->each[i].partitions);
 	mem_free(n->each);
 	mem_free(n);
 }

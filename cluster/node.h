@@ -7,6 +7,8 @@
 #include "server/base/conf.h"
 #include "server/base/map.h"
 
+struct catchup_settings;
+struct peer_settings;
 struct storage;
 struct node;
 
@@ -19,6 +21,12 @@ struct node_conf { /* filled by node_rows: node.*, cluster.*, stream.*, retentio
 	int64_t inflight_bytes_max; /* partition.inflight: per partition, proposed and not answered
 				     */
 	int64_t rows_bytes_max;     /* partition.rows: over all loops, rows kept in memory */
+	int64_t moves;              /* cluster.moves: groups of a node that move at a time */
+	/* Set by who boots, not by rows: */
+	const char *version;               /* of this server; NULL: "" */
+	const char *peer_address;          /* where other nodes reach this one; NULL: nowhere */
+	const struct peer_settings *peers; /* NULL: never any peers (tests) */
+	const struct catchup_settings *catchup; /* NULL: replicas too far behind stay so (tests) */
 };
 extern const struct conf_row node_rows[];
 extern struct metric_table node_metrics;
@@ -27,7 +35,16 @@ enum err node_open(const struct node_conf *conf, struct loops *loops, struct wor
 	struct storage *storage, struct node **out, char *why, size_t why_size) MUST_USE;
 /* Every group has a leader that serves, the catalogue is in force on every loop. Any thread. */
 bool node_ready(const struct node *n);
-void node_close(struct node *n); /* writes back rows, waits for it; not from a loop */
+/* The loops run and the door "peer" is open: dials, finds its cluster. Without it a node that has
+ * peers or seeds does not come to be ready. Main thread. */
+struct net;
+void node_start(struct node *n, struct net *net);
+/* It can't become part of its cluster, and waiting does not help: one line. Any thread. */
+bool node_failed(const struct node *n, char *why, size_t why_size);
+/* Ends calls to peers, writes back rows, waits for it. Not from a loop. Then loops_stop, node_free.
+ */
+void node_close(struct node *n);
+void node_free(struct node *n); /* NULL is fine */
 const struct node_conf *node_conf(const struct node *n);
 const char *node_cluster_id(
 	const struct node *n); /* 22 characters of base64url, made at founding */
@@ -119,6 +136,7 @@ struct meta_op {                  /* belongs to the node until done runs on the 
 	struct proposal proposal; /* private */
 	struct loop_msg msg;      /* private */
 	struct node *node;        /* private */
+	struct slice args;        /* private */
 	struct loop *from;
 	enum meta_kind kind;
 	const char *name;   /* stream; borrowed until done, like all pointers here */
@@ -137,7 +155,7 @@ struct meta_op {                  /* belongs to the node until done runs on the 
 	 * retention.bytes, max.message.bytes, cleanup.policy (delete), min.insync.replicas, ...;
 	 * unknown ones: ERR_INVALID. ERR_EXISTS, ERR_NOTFOUND, ERR_UNSUPPORTED. */
 	enum err err;
-	char why[160];                    /* one line for the user when err is not OK */
+	char why[160]; /* one line for the user when err is not OK; or what a check found */
 	void (*done)(struct meta_op *op); /* after the change is in force on every loop */
 };
 void node_change(struct node *n, struct meta_op *op);
@@ -166,6 +184,9 @@ struct node_status { /* of one node; asked of it when it is another one */
 	void (*done)(struct node_status *s);
 };
 void node_ask_status(struct node_status *s); /* any loop */
+enum err node_status_decode(struct bytes in, struct node_status *out) MUST_USE;
+/* How status learns of connections; any loop may call it. Before loops_run. */
+void node_count_connections(struct node *n, int64_t (*count)(void *arg), void *arg);
 /* Leadership of all groups goes to other nodes, as far as there are any that can take it; at most
  * timeout_ms. Before the doors close. Not from a loop. */
 void node_step_aside(struct node *n, int64_t timeout_ms);

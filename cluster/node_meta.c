@@ -1,116 +1,61 @@
-/* From rows to catalogues in force. The model is the catalogue's rows as applied. Whenever it has
- * changed a round brings everything in line, one step after the other, each step over all loops:
+/* From the model to groups and catalogues in force. Whenever the model has changed a round brings
+ * everything in line, one step after the other, each step over all loops:
  *
- *	create   groups that the model names and that are not there, on their home loops
+ *	create   groups that the model names and that are not there, on their home loops, with
+ *	         their replica if one is to be on this node
  *	install  a new catalogue is put in force on every loop, which lets go of the one before
- *	tell     those who wait for a change that is in it
+ *	tell     those who wait for a change that is in it; each group's loop who its members are
  *	close    groups that are not named any more; nobody can find them now
  *
  * What changes meanwhile is for the next round. All of it is repeated safely after a crash: boot
- * opens what is named and deletes what is not. */
+ * opens what is named and deletes what is not.
+ *
+ * Replicas of groups that are there come and go beside the rounds. One that is to come is attached.
+ * One that is named no more is still needed until the group's leader has taken it out of its
+ * configuration, so the leader is asked, once a second, and when it says so the replica goes with
+ * its data. */
 #include "cluster/node_priv.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "storage/storage.h"
 
-/* --- the model --- */
-
-static void model_stream_free(struct model_stream *s)
-{
-	if (s == NULL)
-		return;
-	catalog_stream_unref(s->shared);
-	meta_stream_free(s->row);
-	mem_free(s);
-}
-
-static void model_setting_free(struct stream_setting *s)
-{
-	if (s == NULL)
-		return;
-	mem_free((void *)(uintptr_t)s->key);
-	mem_free((void *)(uintptr_t)s->value);
-	mem_free(s);
-}
-
-static void set_cluster_id(struct node *n)
-{
-	static const char digits[] =
-		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-	const uint8_t *id = n->cluster.id;
-
-	for (int i = 0; i < 22; i++) {
-		int bit = i * 6, byte = bit / 8;
-		unsigned two = (unsigned)id[byte] << 8 | (byte < 15 ? id[byte + 1] : 0);
-
-		n->cluster_id[i] = digits[two >> (10 - bit % 8) & 63];
-	}
-	n->cluster_id[22] = 0;
-}
-
-static void model_stream_row(struct node *n, enum row_op op, struct bytes name, struct bytes value)
-{
-	struct model_stream *s;
-	struct meta_stream *row;
-
-	model_stream_free(map_remove(&n->streams, name));
-	if (op == ROW_DELETE)
-		return;
-	if (meta_stream_decode(value, &row) != OK) {
-		LOG(LOG_ERROR, AREA_CLUSTER, "catalog_row_unreadable", "stream=%s",
-			log_text(name).text);
-		return;
-	}
-	row->name = mem_text(name.at, name.len);
-	s = mem_new(sizeof *s);
-	s->row = row;
-	map_put(&n->streams, bytes_text(row->name), s);
-}
-
-static void model_setting_row(struct node *n, enum row_op op, struct bytes key, struct bytes value)
-{
-	struct stream_setting *s;
-
-	model_setting_free(map_remove(&n->settings, key));
-	if (op == ROW_DELETE)
-		return;
-	s = mem_new(sizeof *s);
-	s->key = mem_text(key.at, key.len);
-	s->value = mem_text(value.at, value.len);
-	map_put(&n->settings, bytes_text(s->key), s);
-}
-
-void model_row(struct node *n, enum row_op op, struct bytes key, struct bytes value)
-{
-	struct bytes rest = bytes_of(key.at + 2, key.len >= 2 ? key.len - 2 : 0);
-
-	if (bytes_equal(key, bytes_text("c")) && op == ROW_PUT) {
-		if (meta_cluster_decode(value, &n->cluster) == OK) {
-			n->founded = true;
-			set_cluster_id(n);
-		}
-	} else if (key.len > 2 && key.at[1] == '/') {
-		if (key.at[0] == 's')
-			model_stream_row(n, op, rest, value);
-		else if (key.at[0] == 'k')
-			model_setting_row(n, op, rest, value);
-	}
-}
-
-void model_free(struct node *n)
-{
-	struct model_stream *s;
-	struct stream_setting *k;
-
-	for (uint32_t at = 0; (s = map_next(&n->streams, &at)) != NULL;)
-		model_stream_free(s);
-	for (uint32_t at = 0; (k = map_next(&n->settings, &at)) != NULL;)
-		model_setting_free(k);
-	map_fini(&n->streams);
-	map_fini(&n->settings);
-}
+enum { RETRY_MS = 1000, ASKED_MAX = 16 };
 
 /* --- following the meta group --- */
+
+static void tell_waiting(struct node *n, uint64_t index)
+{
+	struct list *w, *next;
+
+	for (w = n->waiting.next; w != &n->waiting; w = next) {
+		struct meta_op *op = list_entry(
+			list_entry(w, struct proposal, node), struct meta_op, proposal);
+
+		next = w->next;
+		if (op->proposal.index > index)
+			continue;
+		list_remove(w);
+		op_tell(op);
+	}
+}
+
+/* The cluster is there: who this node belongs to is written down. */
+static void identity_noted(struct node *n, enum err e)
+{
+	if (e != OK) /* the next start does it */
+		LOG(LOG_WARN, AREA_CLUSTER, "identity_not_written", "node=%lld err=\"%s\"",
+			(long long)n->conf.id, err_text(e));
+}
+
+void node_note_cluster(struct node *n)
+{
+	if (!n->founded || identity_has_cluster(&n->identity) || n->identity_busy)
+		return;
+	memcpy(n->identity.cluster, n->cluster.id, sizeof n->identity.cluster);
+	if (n->peers != NULL)
+		peers_set_cluster(n->peers, n->cluster.id);
+	node_write_identity(n, identity_noted);
+}
 
 void node_on_committed(struct watcher *w, struct entry *e)
 {
@@ -118,55 +63,82 @@ void node_on_committed(struct watcher *w, struct entry *e)
 	struct change_rows rows;
 	struct row_change row;
 
-	if (!(e->head.flags & ENTRY_HAS_ROWS) || change_rows_init(&rows, e) != OK)
-		return;
-	while (change_rows_next(&rows, &row) == OK) {
-		if (row.keyspace == META_KEYSPACE)
-			model_row(n, row.op, row.key, row.value);
+	n->seen_index = e->index;
+	if ((e->head.flags & ENTRY_HAS_ROWS) && change_rows_init(&rows, e) == OK) {
+		while (change_rows_next(&rows, &row) == OK) {
+			if (row.keyspace == META_KEYSPACE)
+				model_row(n, row.op, row.key, row.value);
+		}
+		n->model_index = e->index;
+		n->dirty = true;
 	}
-	n->model_index = e->index;
-	n->dirty = true;
 	node_round(n);
-}
-
-static void founded(struct proposal *p)
-{
-	if (p->err != OK && p->err != ERR_CLOSED)
-		LOG(LOG_WARN, AREA_CLUSTER, "founding_failed", "err=\"%s\"", err_text(p->err));
+	if (!n->dirty && !n->running) {
+		n->force_index = n->seen_index;
+		tell_waiting(n, n->force_index);
+	}
 }
 
 void node_on_led(struct watcher *w, bool leads)
 {
 	struct node *n = list_entry(w, struct node, watcher);
 
-	if (!leads || n->founded || n->closing)
-		return;
-	random_fill(n->founding.cluster.id, sizeof n->founding.cluster.id);
-	n->founding.cluster.tables = (uint32_t)n->conf.tables;
-	n->founding.cluster.next_group = META_STREAM_FIRST;
-	n->founding.proposal = (struct proposal){.to = n->meta,
-		.batch_max_ms = -1,
-		.evaluate = meta_evaluate_founding,
-		.done = founded};
-	partition_propose(&n->founding.proposal);
+	if (leads)
+		found_cluster(n);
 }
 
 /* --- groups --- */
 
+static bool place_is_mine(const struct node *n, const struct meta_place *row, uint64_t *replica)
+{
+	*replica = meta_place_on(row, (uint32_t)n->conf.id);
+	return *replica != 0 && !model_lost(n, *replica);
+}
+
+/* Which replica of the group is to be here, and who founds the group. */
+void node_want_replica(struct node *n, struct group *g)
+{
+	const struct model_place *p = map_get_u64(&n->places, g->id);
+	uint64_t replica;
+
+	g->asked = 0;
+	g->founder_count = 0;
+	if (p == NULL || !place_is_mine(n, &p->row, &replica))
+		return;
+	g->asked = replica;
+	if (!meta_place_founded_by(&p->row, replica))
+		return;
+	g->founder_count = p->row.founder_count;
+	memcpy(g->founders, p->row.founders, sizeof g->founders);
+}
+
+struct partition_options node_partition_options(struct node *n, const struct group *g)
+{
+	int loop = (int)(g->id % (uint64_t)loops_count(n->loops));
+	bool founds = g->founder_count > 0;
+
+	return (struct partition_options){
+		.env = storage_env(n->storage, loop, g->disk),
+		.group = g->id,
+		.replica = g->replica != 0 ? g->replica : g->asked,
+		.log_family = g->family,
+		.vital = g->id == META_GROUP_ID,
+		.peers = n->peers,
+		.catchups = n->catchups,
+		.owner = &n->view,
+		.founders = founds ? g->founders : NULL,
+		.founder_count = founds ? g->founder_count : 0,
+	};
+}
+
 struct group *node_group_new(struct node *n, uint64_t id, int disk, enum store_family family)
 {
-	int loop = (int)(id % (uint64_t)loops_count(n->loops));
 	struct group *g = mem_new(sizeof *g);
-	struct partition_options o = {
-		.env = storage_env(n->storage, loop, disk),
-		.group = id,
-		.replica = (uint64_t)n->conf.id << 32 | 1,
-		.log_family = family,
-	};
 
 	g->id = id;
 	g->node = n;
-	g->partition = partition_new(n->each[loop].home, &o);
+	g->disk = disk;
+	g->family = family;
 	must(map_put_u64(&n->groups, id, g) == NULL);
 	return g;
 }
@@ -175,6 +147,8 @@ static void want_group(struct node *n, uint64_t id, enum store_family family)
 {
 	struct group *g = map_get_u64(&n->groups, id);
 
+	if (map_get_u64(&n->places, id) == NULL)
+		return; /* of data from before there were places: soon */
 	if (g == NULL)
 		g = node_group_new(n, id, storage_disk_for_new(n->storage), family);
 	g->wanted = true;
@@ -201,8 +175,7 @@ static struct partition *partition_of(const struct node *n, uint64_t id)
 {
 	struct group *g = map_get_u64(&n->groups, id);
 
-	must(g != NULL);
-	return g->partition;
+	return g != NULL && g->ready ? g->partition : NULL;
 }
 
 /* --- the catalogue --- */
@@ -211,9 +184,7 @@ static struct partition *partition_of(const struct node *n, uint64_t id)
 static bool all_ready(const struct node *n, const struct meta_stream *row)
 {
 	for (int i = 0; i < row->group_count; i++) {
-		const struct group *g = map_get_u64(&n->groups, row->groups[i]);
-
-		if (g == NULL || !g->ready)
+		if (partition_of(n, row->groups[i]) == NULL)
 			return false;
 	}
 	return true;
@@ -246,35 +217,342 @@ static struct stream *share_stream(const struct node *n, const struct meta_strea
 	return shared;
 }
 
-struct catalog *node_build_catalog(struct node *n)
+static void build_nodes(struct node *n, struct cluster_node *out, int *count)
 {
-	struct catalog_parts parts = {.version = ++n->version};
-	struct stream **streams = mem_new((n->streams.count + 1u) * sizeof(struct stream *));
-	struct stream_setting *settings = mem_new((n->settings.count + 1u) * sizeof *settings);
-	struct partition **tables = mem_new((n->cluster.tables + 1u) * sizeof(struct partition *));
-	struct catalog *c;
+	const struct model_node *m;
+
+	for (uint32_t at = 0; (m = map_next(&n->nodes, &at)) != NULL;) {
+		struct cluster_node *to = &out[*count];
+
+		if (m->row->state == NODE_REMOVED)
+			continue;
+		*to = (struct cluster_node){.id = m->row->id,
+			.state = m->row->state,
+			.name = m->row->name,
+			.rack = m->row->rack,
+			.address = m->row->address,
+			.joined_ms = m->row->joined_ms,
+			.door_count = m->row->door_count,
+			.doors = m->row->doors};
+		memcpy(to->instance, m->row->instance, sizeof to->instance);
+		++*count;
+	}
+}
+
+static void build_streams(struct node *n, struct stream **out, int *count)
+{
 	struct model_stream *s;
-	struct stream_setting *k;
 
 	for (uint32_t at = 0; (s = map_next(&n->streams, &at)) != NULL;) {
 		if (s->shared == NULL && !all_ready(n, s->row))
 			continue;
 		if (s->shared == NULL)
 			s->shared = share_stream(n, s->row);
-		streams[parts.stream_count++] = s->shared;
+		out[(*count)++] = s->shared;
 	}
+}
+
+struct catalog *node_build_catalog(struct node *n)
+{
+	struct catalog_parts parts = {.version = ++n->version, .meta = n->meta};
+	struct stream **streams = mem_new((n->streams.count + 1u) * sizeof(struct stream *));
+	struct stream_setting *settings = mem_new((n->settings.count + 1u) * sizeof *settings);
+	struct partition **tables = mem_new((n->cluster.tables + 1u) * sizeof(struct partition *));
+	struct cluster_node *nodes = mem_new((n->nodes.count + 1u) * sizeof *nodes);
+	struct group_place *places = mem_new((n->places.count + 1u) * sizeof *places);
+	struct catalog *c;
+	const struct model_place *p;
+	struct stream_setting *k;
+
+	build_streams(n, streams, &parts.stream_count);
+	build_nodes(n, nodes, &parts.node_count);
 	for (uint32_t at = 0; (k = map_next(&n->settings, &at)) != NULL;)
 		settings[parts.setting_count++] = *k;
-	for (uint32_t i = 0; i < n->cluster.tables; i++)
-		tables[parts.table_count++] = partition_of(n, META_TABLE_FIRST + i);
+	for (uint32_t i = 0; i < n->cluster.tables; i++) {
+		tables[i] = partition_of(n, META_TABLE_FIRST + i);
+		parts.table_count = tables[i] != NULL && parts.table_count == (int)i
+			? (int)i + 1
+			: parts.table_count;
+	}
+	if (parts.table_count != (int)n->cluster.tables)
+		parts.table_count = 0; /* keys fall to the wrong one if some are missing */
+	for (uint32_t at = 0; (p = map_next(&n->places, &at)) != NULL;)
+		places[parts.place_count++] = (struct group_place){.group = p->row.group,
+			.member_count = p->row.member_count,
+			.voter_count = p->row.voter_count,
+			.members = p->row.members};
+	n->catalog_tables = (uint32_t)parts.table_count;
 	parts.streams = streams;
 	parts.settings = settings;
 	parts.tables = tables;
+	parts.nodes = nodes;
+	parts.places = places;
 	c = catalog_new(&parts);
 	mem_free(streams);
 	mem_free(settings);
 	mem_free(tables);
+	mem_free(nodes);
+	mem_free(places);
 	return c;
+}
+
+/* --- members --- */
+
+void node_tell_members(struct partition *p, const struct meta_place *row)
+{
+	partition_want_members(p,
+		&(struct partition_wanted){.voters = row->members,
+			.voter_count = row->voter_count,
+			.learners = row->members + row->voter_count,
+			.learner_count = row->member_count - row->voter_count});
+}
+
+struct telling {
+	struct loop_msg msg;
+	struct partition *partition; /* share */
+	struct meta_place row;
+};
+
+static void tell_members(struct loop_msg *m)
+{
+	struct telling *t = list_entry(m, struct telling, msg);
+
+	node_tell_members(t->partition, &t->row);
+	partition_unref(t->partition);
+	mem_free(t);
+}
+
+static void post_members(struct partition *p, const struct meta_place *row)
+{
+	struct telling *t = mem_new(sizeof *t);
+
+	t->partition = partition_ref(p);
+	t->row = *row;
+	t->msg.run = tell_members;
+	loop_post(partition_home(p), &t->msg);
+}
+
+/* --- replicas of groups that are there --- */
+
+static void replica_changed(struct loop_msg *m)
+{
+	struct group *g = list_entry(m, struct group, msg);
+	struct node *n = g->node;
+
+	g->busy = false;
+	n->busy_count--;
+	if (g->err == OK) {
+		g->replica = g->asked;
+		LOG(LOG_INFO, AREA_CLUSTER, g->replica != 0 ? "replica_here" : "replica_gone",
+			"group=%llu incarnation=%u", (unsigned long long)g->id,
+			(uint32_t)g->replica);
+	} else {
+		LOG(LOG_ERROR, AREA_CLUSTER, "replica_failed", "group=%llu err=\"%s\"",
+			(unsigned long long)g->id, err_text(g->err));
+	}
+	if (g->id == META_GROUP_ID) {
+		n->meta_replica = g->replica;
+		found_attached(n->found, g->err);
+	}
+	n->dirty = true; /* it may be wanted otherwise by now */
+	node_end_if_idle(n);
+	node_round(n);
+}
+
+static void attached(void *arg, enum err e)
+{
+	struct group *g = arg;
+
+	g->err = e;
+	g->msg.run = replica_changed;
+	loop_post(g->node->home, &g->msg);
+}
+
+static void attach(struct loop_msg *m)
+{
+	struct group *g = list_entry(m, struct group, msg);
+	struct partition_options o = node_partition_options(g->node, g);
+
+	partition_attach(g->partition, &o, attached, g);
+}
+
+static void detached(void *arg)
+{
+	attached(arg, OK);
+}
+
+static void detach(struct loop_msg *m)
+{
+	struct group *g = list_entry(m, struct group, msg);
+
+	partition_detach(g->partition, detached, g);
+}
+
+static void change_replica(struct group *g, void (*run)(struct loop_msg *m))
+{
+	g->busy = true;
+	g->node->busy_count++;
+	g->msg.run = run;
+	loop_post(partition_home(g->partition), &g->msg);
+}
+
+struct leave_ask {
+	struct partition_info info;
+	struct group *group;
+};
+
+void node_attach_meta(struct node *n, uint64_t replica, bool founds)
+{
+	struct group *g = map_get_u64(&n->groups, META_GROUP_ID);
+
+	if (g->busy) {
+		found_attached(n->found, ERR_BUSY);
+		return;
+	}
+	if (g->replica != 0) { /* of an earlier time; it is asked for again without it */
+		g->asked = 0;
+		change_replica(g, detach);
+		return;
+	}
+	g->asked = g->founders[0] = replica;
+	g->founder_count = founds;
+	change_replica(g, attach);
+}
+
+/* Whether the leader's configuration is without the replica that is named no more. */
+static void may_go(struct partition_info *i)
+{
+	struct leave_ask *a = list_entry(i, struct leave_ask, info);
+	struct group *g = a->group;
+	struct node *n = g->node;
+	bool named = false;
+
+	n->leaving_asked--;
+	g->busy = false;
+	n->busy_count--;
+	for (int k = 0; k < i->member_count && i->err == OK; k++)
+		named |= i->members[k].replica == g->replica;
+	if (i->err == OK && !named && i->member_count > 0 && g->leaving && !n->closing) {
+		g->asked = 0;
+		g->leaving = false;
+		change_replica(g, detach);
+	}
+	mem_free(a);
+	node_end_if_idle(n);
+	node_round(n);
+}
+
+static void ask_may_go(struct node *n, struct group *g)
+{
+	struct leave_ask *a = mem_new(sizeof *a);
+
+	a->info.at = g->partition;
+	a->info.done = may_go;
+	a->group = g;
+	g->busy = true;
+	n->busy_count++;
+	n->leaving_asked++;
+	partition_ask_info(&a->info);
+}
+
+void node_tick_groups(struct node *n, int64_t now_ms)
+{
+	struct group *g;
+
+	if (now_ms < n->retry_ms || n->closing)
+		return;
+	n->retry_ms = now_ms + RETRY_MS;
+	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
+		if (n->leaving_asked >= ASKED_MAX)
+			return;
+		if (g->leaving && g->ready && !g->busy)
+			ask_may_go(n, g);
+	}
+}
+
+/* What is to be here but is not, and the other way round. */
+static void align_replica(struct node *n, struct group *g)
+{
+	const struct model_place *p = map_get_u64(&n->places, g->id);
+
+	if (!g->ready || g->busy || !g->wanted || p == NULL)
+		return;
+	if (!g->told) {
+		g->told = true;
+		post_members(g->partition, &p->row);
+	}
+	node_want_replica(n, g);
+	g->leaving = g->replica != 0 && g->asked != g->replica;
+	if (g->replica == 0 && g->asked != 0)
+		change_replica(g, attach);
+}
+
+/* --- what the store has and nothing names --- */
+
+static void unnamed_ended(struct loop_msg *m)
+{
+	struct group *g = list_entry(m, struct group, msg);
+	struct node *n = g->node;
+
+	n->busy_count--;
+	if (g->err != OK) { /* it stays, and is tried again at the next start */
+		LOG(LOG_WARN, AREA_CLUSTER, "group_not_deleted", "group=%llu err=\"%s\"",
+			(unsigned long long)g->id, err_text(g->err));
+		partition_unref(g->partition);
+		g->partition = NULL;
+	} else {
+		LOG(LOG_INFO, AREA_CLUSTER, "group_deleted", "group=%llu why=unnamed",
+			(unsigned long long)g->id);
+		map_remove_u64(&n->groups, g->id);
+		node_bury(n, g->partition);
+		mem_free(g);
+	}
+	node_end_if_idle(n);
+}
+
+static void unnamed_destroyed(void *arg)
+{
+	struct group *g = arg;
+
+	g->msg.run = unnamed_ended;
+	loop_post(g->node->home, &g->msg);
+}
+
+static void unnamed_opened(void *arg, enum err e)
+{
+	struct group *g = arg;
+
+	g->err = e;
+	if (e != OK)
+		unnamed_destroyed(g);
+	else
+		partition_close(g->partition, true, unnamed_destroyed, g);
+}
+
+static void unnamed_open(struct loop_msg *m)
+{
+	struct group *g = list_entry(m, struct group, msg);
+
+	partition_create(g->partition, unnamed_opened, g);
+}
+
+void node_delete_unnamed(struct node *n)
+{
+	struct group *g;
+
+	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
+		struct partition_options o;
+
+		if (!g->stored || g->wanted || g->busy)
+			continue;
+		g->busy = true;
+		n->busy_count++;
+		o = node_partition_options(n, g);
+		g->partition = partition_new(
+			n->each[g->id % (uint64_t)loops_count(n->loops)].home, &o);
+		g->msg.run = unnamed_open;
+		loop_post(partition_home(g->partition), &g->msg);
+	}
 }
 
 /* --- the round --- */
@@ -282,9 +560,12 @@ struct catalog *node_build_catalog(struct node *n)
 static void round_end(struct node *n)
 {
 	n->running = false;
-	n->view.group_count = (int)n->groups.count;
 	node_end_if_idle(n);
 	node_round(n);
+	if (!n->dirty && !n->running && !n->closing) {
+		n->force_index = n->seen_index;
+		tell_waiting(n, n->force_index);
+	}
 }
 
 static void group_gone(struct loop_msg *m)
@@ -311,6 +592,7 @@ static void group_destroy(struct loop_msg *m)
 {
 	struct group *g = list_entry(m, struct group, msg);
 
+	map_remove_u64(&g->node->each[loop_index(partition_home(g->partition))].partitions, g->id);
 	partition_close(g->partition, true, group_destroyed, g);
 }
 
@@ -320,41 +602,34 @@ static void close_step(struct node *n)
 
 	n->pending = 1;
 	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
-		if (g->wanted)
+		if (g->id == META_GROUP_ID)
 			continue;
+		if (g->wanted) {
+			align_replica(n, g);
+			continue;
+		}
+		if (!g->ready || g->busy)
+			continue; /* found at boot, or for a later round */
+		g->ready = false;
 		n->pending++;
 		g->msg.run = group_destroy;
 		loop_post(partition_home(g->partition), &g->msg);
+	}
+	g = map_get_u64(&n->groups, META_GROUP_ID);
+	if (g != NULL) {
+		g->wanted = true;
+		align_replica(n, g);
 	}
 	if (--n->pending == 0)
 		round_end(n);
 }
 
-static void op_done(struct loop_msg *m)
-{
-	struct meta_op *op = list_entry(m, struct meta_op, msg);
-
-	op->done(op);
-}
-
 static void tell_step(struct node *n)
 {
-	struct list *w, *next;
-
 	catalog_release(n->next);
 	n->next = NULL;
 	n->force_index = n->round_index;
-	for (w = n->waiting.next; w != &n->waiting; w = next) {
-		struct meta_op *op = list_entry(
-			list_entry(w, struct proposal, node), struct meta_op, proposal);
-
-		next = w->next;
-		if (op->proposal.index > n->force_index)
-			continue;
-		list_remove(w);
-		op->msg.run = op_done;
-		loop_post(op->from, &op->msg);
-	}
+	tell_waiting(n, n->force_index);
 	close_step(n);
 }
 
@@ -396,6 +671,8 @@ static void group_ready(struct loop_msg *m)
 		must_failed("group opens", __FILE__, __LINE__);
 	}
 	g->ready = true;
+	g->stored = false;
+	g->replica = g->replica != 0 ? g->replica : g->asked;
 	if (--n->pending == 0)
 		install_step(n);
 }
@@ -412,8 +689,24 @@ static void group_created(void *arg, enum err e)
 static void group_create(struct loop_msg *m)
 {
 	struct group *g = list_entry(m, struct group, msg);
+	int loop = loop_index(partition_home(g->partition));
 
+	map_put_u64(&g->node->each[loop].partitions, g->id, g->partition);
 	partition_create(g->partition, group_created, g);
+}
+
+static void group_begin(struct node *n, struct group *g)
+{
+	struct partition_options o;
+
+	node_want_replica(n, g);
+	if (g->replica != 0 && g->asked != g->replica)
+		g->founder_count = 0;
+	o = node_partition_options(n, g);
+	g->partition = partition_new(n->each[g->id % (uint64_t)loops_count(n->loops)].home, &o);
+	n->pending++;
+	g->msg.run = group_create;
+	loop_post(partition_home(g->partition), &g->msg);
 }
 
 void node_round(struct node *n)
@@ -424,17 +717,14 @@ void node_round(struct node *n)
 		return;
 	n->running = true;
 	n->dirty = false;
-	n->round_index = n->model_index;
+	n->round_index = n->seen_index;
+	node_note_cluster(n);
 	node_want_groups(n);
 	n->pending = 1;
 	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
-		if (!g->wanted || g->ready)
-			continue;
-		n->pending++;
-		g->msg.run = group_create;
-		loop_post(partition_home(g->partition), &g->msg);
+		if (g->wanted && !g->ready && !g->busy)
+			group_begin(n, g);
 	}
-	n->view.group_count = (int)n->groups.count;
 	if (--n->pending == 0)
 		install_step(n);
 }

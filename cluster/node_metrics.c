@@ -31,5 +31,16 @@ static const struct metric_row rows[M_NODE_COUNT] = {
 		"Entries sent to nodes that have no replica of the partition."},
 	[M_FOLLOWED] = {"sluice_entries_followed_total", 0, METRIC_COUNTER,
 		"Entries taken from the node that leads, without a replica here."},
+	[M_NODES_ALIVE] = {"sluice_cluster_nodes_alive", 0, METRIC_GAUGE,
+		"Nodes the catalogue's leader is connected with, itself included; 0 elsewhere."},
+	[M_GROUPS] = {"sluice_cluster_groups", 0, METRIC_GAUGE,
+		"Raft groups of the cluster; told by the catalogue's leader."},
+	[M_UNDER_REPLICATED] = {"sluice_cluster_groups_under_replicated", 0, METRIC_GAUGE,
+		"Groups with fewer replicas in sync than they are to have; told by the "
+		"catalogue's leader."},
+	[M_LEADERLESS] = {"sluice_cluster_groups_without_leader", 0, METRIC_GAUGE,
+		"Groups whose leader did not answer; told by the catalogue's leader."},
+	[M_MOVES] = {"sluice_cluster_moves", 0, METRIC_GAUGE,
+		"Groups whose replicas are being moved; told by the catalogue's leader."},
 };
 struct metric_table node_metrics = {rows, M_NODE_COUNT, 0};

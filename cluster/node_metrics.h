@@ -22,6 +22,11 @@ enum node_metric {
 	M_PROPOSALS_IN,
 	M_FED,
 	M_FOLLOWED,
+	M_NODES_ALIVE,
+	M_GROUPS,
+	M_UNDER_REPLICATED,
+	M_LEADERLESS,
+	M_MOVES,
 	M_NODE_COUNT
 };
 extern struct metric_table node_metrics;

@@ -19,7 +19,13 @@
 enum exit_code { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 /* Doors open when the node can serve, or after this time all the same: clients and probes are
  * then told that it is not ready. */
-enum { LISTEN_AFTER_MS = 3000, READY_POLL_MS = 2, WHY_BYTES = 512, PAGE_BYTES_MAX = 1 << 20 };
+enum {
+	LISTEN_AFTER_MS = 3000,
+	ASIDE_MS = 3000,
+	READY_POLL_MS = 2,
+	WHY_BYTES = 512,
+	PAGE_BYTES_MAX = 1 << 20
+};
 
 struct options {
 	const char *file; /* NULL: none */
@@ -253,19 +259,44 @@ static void ask_for_reload(void)
 	(void)kill(getpid(), SIGHUP);
 }
 
+static int64_t connections(void *net)
+{
+	return net_conn_count(net);
+}
+
+/* What other nodes tell their clients of this one. */
+static void advertise(struct daemon *d)
+{
+	static const char *const doors[][2] = {{"mqtt", "mqtts"}, {"kafka", "kafkas"},
+		{"http", "https"}, {"amqp", "amqps"}, {"geo", NULL}};
+
+	for (size_t i = 0; i < sizeof doors / sizeof doors[0]; i++)
+		for (int tls = 0; tls < 2; tls++)
+			if (doors[i][tls] != NULL)
+				node_advertise(d->node, doors[i][tls],
+					net_addresses(d->net, doors[i][0], tls, true));
+	node_count_connections(d->node, connections, d->net);
+}
+
 /* Ports first: that another server runs is found out before its data is touched. */
 static enum err boot(struct daemon *d, char *why, size_t why_size)
 {
 	struct modules *m = &d->modules;
 	enum err e;
 
-	modules_doors(&d->doors, NULL, NULL, NULL);
+	modules_doors(&d->doors, &(struct modules_args){.peer_tls = m->peer.tls});
 	e = net_open(d->loops, m->net, d->doors.doors, d->doors.count, &d->net, why, why_size);
 	if (e != OK)
 		return e;
 	e = storage_open(&m->storage, d->loops, d->workers, &d->storage, why, why_size);
+	m->node.version = SLUICE_VERSION;
+	m->node.peers = &m->peer;
+	m->node.catchup = &m->catchup;
+	m->node.peer_address = net_addresses(d->net, "peer", false, true);
 	if (e == OK)
 		e = node_open(&m->node, d->loops, d->workers, d->storage, &d->node, why, why_size);
+	if (e == OK)
+		advertise(d);
 	if (e == OK)
 		e = broker_new(
 			&m->broker, d->node, d->loops, d->workers, &d->broker, why, why_size);
@@ -281,10 +312,14 @@ static enum err boot(struct daemon *d, char *why, size_t why_size)
 			.anonymous = &m->process.auth_anonymous,
 			.reload = ask_for_reload});
 	settings_in_force(d);
-	modules_doors(&d->doors, d->mqtt, d->kafka, d->http);
+	modules_doors(&d->doors,
+		&(struct modules_args){
+			d->mqtt, d->kafka, d->http, node_peers(d->node), m->peer.tls});
 	kafka_advertise(d->kafka, net_addresses(d->net, "kafka", false, true),
 		net_addresses(d->net, "kafka", true, true));
 	loops_start(d);
+	net_listen_internal(d->net);
+	node_start(d->node, d->net);
 	broker_start(d->broker);
 	return OK;
 }
@@ -353,14 +388,19 @@ static void reload(struct daemon *d)
 	LOG(LOG_INFO, AREA_CONF, "reloaded", "file=%s", d->options.file ? d->options.file : "none");
 }
 
-/* Opens the doors and waits until the node serves. Gives a signal that came meanwhile, or 0. */
-static int serve(struct daemon *d, const sigset_t *ours, int64_t began_ms)
+/* Opens the doors and waits until the node serves. Gives a signal that came meanwhile, or 0, or
+ * below 0 what waiting can't help against, with why. */
+static int serve(
+	struct daemon *d, const sigset_t *ours, int64_t began_ms, char *why, size_t why_size)
 {
 	bool open = false;
 
 	for (;;) {
 		bool ready = broker_ready(d->broker);
 		int number;
+
+		if (node_failed(d->node, why, why_size))
+			return -1;
 
 		if (!open && (ready || clock_ms() - began_ms >= LISTEN_AFTER_MS)) {
 			net_listen(d->net);
@@ -403,6 +443,8 @@ static void shut_down(struct daemon *d)
 		http_serving(d->http, false);
 	if (d->node != NULL)
 		loops_start(d); /* what was opened ends on its loop */
+	if (d->node != NULL)
+		node_step_aside(d->node, ASIDE_MS);
 	if (d->net != NULL && d->loops_running)
 		net_drain(d->net, d->modules.process.drain_ms);
 	if (d->kafka != NULL)
@@ -418,6 +460,7 @@ static void shut_down(struct daemon *d)
 	kafka_free(d->kafka);
 	mqtt_free(d->mqtt);
 	broker_free(d->broker);
+	node_free(d->node);
 	workers_free(d->workers);
 	if (d->storage != NULL)
 		storage_stop(d->storage);
@@ -455,7 +498,11 @@ static enum exit_code run(struct daemon *d)
 		shut_down(d);
 		return fail(*why ? why : err_text(e), e == ERR_INVALID ? EXIT_USAGE : EXIT_FAILED);
 	}
-	number = serve(d, &ours, began_ms);
+	number = serve(d, &ours, began_ms, why, sizeof why);
+	if (number < 0) {
+		shut_down(d);
+		return fail(why, EXIT_FAILED);
+	}
 	while (!is_end(number)) {
 		if (number == SIGHUP)
 			reload(d);

@@ -50,6 +50,7 @@ void modules_init(struct modules *m, struct conf *c)
 	*m = (struct modules){.net = mem_new(net_conf_bytes())};
 	conf_add(c, process_rows, &m->process);
 	conf_add(c, node_rows, &m->node);
+	conf_add(c, peer_rows, &m->peer);
 	conf_add(c, catchup_rows, &m->catchup);
 	conf_add(c, storage_rows, &m->storage);
 	conf_add(c, net_rows, m->net);
@@ -67,23 +68,24 @@ void modules_fini(struct modules *m)
 void modules_register_metrics(void)
 {
 	static struct metric_table *const tables[] = {&net_metrics, &storage_metrics, &node_metrics,
-		&catchup_metrics, &broker_metrics, &mqtt_metrics, &kafka_metrics, &http_metrics};
+		&peer_metrics, &catchup_metrics, &broker_metrics, &mqtt_metrics, &kafka_metrics,
+		&http_metrics};
 
 	for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
 		metric_register(tables[i]);
 }
 
-void modules_doors(struct modules_doors *d, void *mqtt, void *kafka, void *http)
+void modules_doors(struct modules_doors *d, const struct modules_args *args)
 {
 	*d = (struct modules_doors){
 		.doors =
 			{
-				{"mqtt", &mqtt_kind, mqtt, "mqtt"},
-				{"kafka", &kafka_kind, kafka, NULL},
-				{"http", &http_kind, http, "http/1.1"},
-				{"amqp", NULL, NULL, NULL},
-				{"peer", NULL, NULL, NULL},
-				{"geo", NULL, NULL, NULL},
+				{"mqtt", &mqtt_kind, args->mqtt, "mqtt", false},
+				{"kafka", &kafka_kind, args->kafka, NULL, false},
+				{"http", &http_kind, args->http, "http/1.1", false},
+				{"amqp", NULL, NULL, NULL, false},
+				{"peer", &peer_kind_in, args->peers, NULL, args->peer_tls},
+				{"geo", NULL, NULL, NULL, false},
 			},
 		.count = 6,
 	};

@@ -25,6 +25,7 @@ struct modules { /* what their rows fill; plain fields, changed only while loops
 	struct process_conf process;
 	struct storage_conf storage;
 	struct node_conf node;
+	struct peer_settings peer;
 	struct catchup_settings catchup;
 	struct broker_conf broker;
 	struct mqtt_conf mqtt;
@@ -41,8 +42,11 @@ struct modules_doors { /* every door there is, with what stands behind it */
 	struct net_door doors[8];
 	int count;
 };
-/* Fills d; the arguments are the doors' own (net.h), and may be set by calling again until
- * net_listen. */
-void modules_doors(struct modules_doors *d, void *mqtt, void *kafka, void *http);
+struct modules_args { /* the doors' own (net.h) */
+	void *mqtt, *kafka, *http, *peers;
+	bool peer_tls;
+};
+/* Fills d; the arguments may be set by calling again until net_listen. */
+void modules_doors(struct modules_doors *d, const struct modules_args *args);
 
 #endif

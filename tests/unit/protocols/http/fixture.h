@@ -125,6 +125,7 @@ static inline void fix_stop(void)
 	net_drain(fix.net, 1000);
 	node_close(fix.node);
 	loops_stop(fix.loops);
+	node_free(fix.node);
 	net_free(fix.net);
 	http_free(fix.http);
 	broker_free(fix.broker);

@@ -102,6 +102,7 @@ static void down(void)
 	kafka_stop(t.kafka);
 	node_close(t.node);
 	loops_stop(t.loops);
+	node_free(t.node);
 	net_free(t.net);
 	kafka_free(t.kafka);
 	broker_free(t.broker);

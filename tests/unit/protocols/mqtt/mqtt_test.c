@@ -104,6 +104,7 @@ static void down(void)
 	mqtt_stop(t.mqtt);
 	node_close(t.node);
 	loops_stop(t.loops);
+	node_free(t.node);
 	net_free(t.net);
 	mqtt_free(t.mqtt);
 	broker_free(t.broker);

@@ -174,6 +174,7 @@ static void down(void)
 	sessions_stop(t.all, 5000);
 	node_close(t.w.node);
 	loops_stop(t.w.loops);
+	node_free(t.w.node);
 	sessions_free(t.all);
 	broker_free(t.w.broker);
 	storage_stop(t.w.storage);

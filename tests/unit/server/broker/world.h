@@ -87,6 +87,7 @@ static inline void world_stop(struct world *w)
 	char command[128];
 	node_close(w->node);
 	loops_stop(w->loops);
+	node_free(w->node);
 	broker_free(w->broker);
 	storage_stop(w->storage);
 	workers_free(w->workers);

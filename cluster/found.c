@@ -1,0 +1,585 @@
+/* How an empty node finds its cluster, by its seeds. All of them are asked who they are:
+ *
+ *	one has a cluster        ask it to let this node join; its leader decides
+ *	all answer, all empty    the lowest node.id founds the cluster, the others wait for it
+ *	else                     wait: a cluster may be behind the one that is silent
+ *
+ * A seed that turns out to be this node itself counts as this node. To join is a change of the
+ * catalogue like any other, proposed by whoever was asked; the answer names the replica that
+ * follows the catalogue here, and whom to be connected with. The cluster is written down before
+ * that replica comes to be: a node that is of a cluster never founds one.
+ *
+ * A node with data asks its seeds, too, while it has no leader: they may have moved to other
+ * addresses, or be of another cluster, and then waiting would not help. */
+#include <stdarg.h>
+#include <stdio.h>
+#include "cluster/node_priv.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+
+enum {
+	SEEDS_MAX = 16,
+	ADDRESS_BYTES = 136,
+	ASK_AGAIN_MS = 300,
+	LOG_EVERY_MS = 5000,
+	JOIN_TIMEOUT_MS = 5000,
+	NO_ROWS_MS = 20000, /* joined, and nothing comes of the catalogue: asked again */
+	ANSWER_NODES_BYTES = 64 << 10
+};
+
+enum found_state {
+	FOUND_NOT,     /* nothing to do */
+	FOUND_WAITS,   /* until next_ms */
+	FOUND_PROBES,  /* seeds are asked who they are */
+	FOUND_JOINS,   /* one is asked to let this node in */
+	FOUND_WRITES,  /* which cluster it is */
+	FOUND_ATTACHES /* the replica of the catalogue */
+};
+
+struct seed {
+	struct peer_probe probe;
+	struct found *found;
+	char address[ADDRESS_BYTES];
+	bool own;
+};
+
+struct found {
+	struct node *node;
+	enum found_state state;
+	bool stopped, asked;
+	struct seed seeds[SEEDS_MAX];
+	int seed_count, pending;
+	int64_t next_ms, logged_ms, joined_ms;
+	struct peer_call call;
+	uint64_t replica;
+	bool founds;
+};
+
+/* --- waiting --- */
+
+static void again(struct found *f, int64_t ms)
+{
+	f->state = FOUND_WAITS;
+	f->next_ms = loop_now_ms(f->node->home) + ms;
+	node_end_if_idle(f->node);
+}
+
+__attribute__((format(printf, 2, 3))) static void wait_for(struct found *f, const char *format, ...)
+{
+	int64_t now = loop_now_ms(f->node->home);
+	char line[160];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line, sizeof line, format, args);
+	va_end(args);
+	node_say_why(f->node, "%s", line);
+	if (now - f->logged_ms >= LOG_EVERY_MS || f->logged_ms == 0) {
+		LOG(LOG_INFO, AREA_CLUSTER, "joining", "why=\"%s\"", line);
+		f->logged_ms = now;
+	}
+	again(f, ASK_AGAIN_MS);
+}
+
+static bool none(const uint8_t id[16])
+{
+	static const uint8_t zeros[16];
+
+	return memcmp(id, zeros, sizeof zeros) == 0;
+}
+
+/* --- joining --- */
+
+static void attach(struct found *f, uint64_t replica, bool founds)
+{
+	f->state = FOUND_ATTACHES;
+	node_attach_meta(f->node, replica, founds);
+}
+
+void found_attached(struct found *f, enum err e)
+{
+	if (f->state != FOUND_ATTACHES)
+		return;
+	if (e != OK) {
+		wait_for(f, "the catalogue can't be kept here: %s", err_text(e));
+		return;
+	}
+	f->joined_ms = loop_now_ms(f->node->home);
+	again(f, ASK_AGAIN_MS);
+}
+
+static void written(struct node *n, enum err e)
+{
+	struct found *f = n->found;
+
+	if (f->state != FOUND_WRITES)
+		return;
+	if (e != OK)
+		wait_for(f, "data.dir: %s", err_text(e));
+	else
+		attach(f, f->replica, f->founds);
+}
+
+static void take_nodes(struct found *f, struct rd *r)
+{
+	struct peer_node nodes[META_NODES_MAX];
+	char addresses[META_NODES_MAX][ADDRESS_BYTES];
+	uint32_t count = rd_count(r, rd_u16be(r), 22);
+	int taken = 0;
+
+	for (uint32_t i = 0; i < count && i < META_NODES_MAX && r->err == OK; i++) {
+		uint32_t id = rd_u32be(r);
+		struct bytes instance = rd_take(r, 16), address = rd_take(r, rd_u16be(r));
+
+		if (r->err != OK || address.len >= ADDRESS_BYTES ||
+			id == (uint32_t)f->node->conf.id)
+			continue;
+		snprintf(addresses[taken], ADDRESS_BYTES, "%.*s", (int)address.len,
+			(const char *)address.at);
+		nodes[taken] = (struct peer_node){id, addresses[taken], instance.at};
+		taken++;
+	}
+	if (rd_done(r) == OK)
+		peers_set_nodes(f->node->peers, nodes, taken);
+}
+
+static void joined(struct found *f, struct bytes answer)
+{
+	struct node *n = f->node;
+	struct rd r = rd_over(answer);
+	struct meta_joined j;
+
+	if (meta_joined_decode(rd_take(&r, 24), &j) != OK) {
+		wait_for(f, "the answer to joining is malformed");
+		return;
+	}
+	peers_set_cluster(n->peers, j.cluster);
+	take_nodes(f, &r);
+	LOG(LOG_INFO, AREA_CLUSTER, "joined", "node=%lld by=%u", (long long)n->conf.id, f->call.to);
+	if (n->meta_replica != 0 && n->meta_replica == j.replica) {
+		f->joined_ms = loop_now_ms(n->home);
+		again(f, ASK_AGAIN_MS);
+		return;
+	}
+	memcpy(n->identity.cluster, j.cluster, sizeof n->identity.cluster);
+	f->replica = j.replica;
+	f->founds = false;
+	f->state = FOUND_WRITES;
+	if (n->identity_busy)
+		again(f, ASK_AGAIN_MS);
+	else
+		node_write_identity(n, written);
+}
+
+static void join_answered(struct peer_call *c)
+{
+	struct found *f = list_entry(c, struct found, call);
+	struct slice answer = c->answer;
+	struct bytes text = answer.bytes;
+
+	c->answer = (struct slice){NULL, {NULL, 0}};
+	if (f->stopped) {
+		f->state = FOUND_NOT;
+		node_end_if_idle(f->node);
+	} else if (c->err == OK) {
+		joined(f, text);
+	} else if (c->err == ERR_EXISTS || c->err == ERR_DENIED) {
+		LOG(LOG_ERROR, AREA_CLUSTER, "join_refused", "by=%u why=\"%s\"", c->to,
+			log_text(text).text);
+		node_fail(f->node, "refused by node %u: %s", c->to,
+			text.len > 0 ? log_text(text).text : err_text(c->err));
+		f->state = FOUND_NOT;
+	} else {
+		wait_for(f, "joining by node %u: %s", c->to,
+			text.len > 0 ? log_text(text).text : err_text(c->err));
+	}
+	slice_unref(&answer);
+}
+
+static void join(struct found *f, const struct seed *s)
+{
+	struct node *n = f->node;
+	struct peer_node to = {.id = s->probe.hello.node, .address = s->address};
+	struct meta_node self;
+	struct meta_request q = {.kind = META_JOIN, .node_id = (uint32_t)n->conf.id, .node = &self};
+	struct slice part;
+	struct buf b;
+
+	model_gather_node(n, &self);
+	buf_init(&b, 1 << 20);
+	meta_request_encode(&q, &b);
+	must(b.err == OK);
+	part = buf_share(&b);
+	buf_fini(&b);
+	peers_set_nodes(n->peers, &to, 1);
+	f->state = FOUND_JOINS;
+	f->call = (struct peer_call){.to = to.id,
+		.op = PEER_OP_JOIN,
+		.group = META_GROUP_ID,
+		.parts = &part,
+		.part_count = 1,
+		.timeout_ms = JOIN_TIMEOUT_MS,
+		.done = join_answered};
+	peer_call(n->peers, &f->call);
+}
+
+/* --- what the seeds say --- */
+
+/* Two nodes with one id and no cluster that could tell which is right: one of them ends. */
+static bool same_id(struct found *f)
+{
+	struct node *n = f->node;
+
+	for (int i = 0; i < f->seed_count; i++) {
+		const struct seed *s = &f->seeds[i];
+
+		if (s->probe.err != OK || s->own || s->probe.hello.node != (uint32_t)n->conf.id)
+			continue;
+		if (memcmp(n->identity.instance, s->probe.hello.instance, 16) > 0)
+			node_fail(n, "node.id %u is in use by the node at %s", s->probe.hello.node,
+				s->address);
+		else
+			wait_for(f, "the node at %s has this node's id %u", s->address,
+				s->probe.hello.node);
+		return true;
+	}
+	return false;
+}
+
+static const struct seed *with_cluster(const struct found *f)
+{
+	static unsigned turn; /* not always the same one is asked */
+
+	turn++;
+	for (int i = 0; i < f->seed_count; i++) {
+		const struct seed *s = &f->seeds[(i + (int)(turn % 64)) % f->seed_count];
+
+		if (s->probe.err == OK && !s->own && !none(s->probe.hello.cluster))
+			return s;
+	}
+	return NULL;
+}
+
+static void founds_or_waits(struct found *f)
+{
+	struct node *n = f->node;
+	uint32_t lowest = (uint32_t)n->conf.id;
+	const char *at = "";
+
+	for (int i = 0; i < f->seed_count; i++) {
+		const struct seed *s = &f->seeds[i];
+
+		if (s->probe.err != OK) {
+			wait_for(f, "waiting for seed %s: %s", s->address, s->probe.why);
+			return;
+		}
+		if (s->probe.hello.node < lowest) {
+			lowest = s->probe.hello.node;
+			at = s->address;
+		}
+	}
+	if (lowest != (uint32_t)n->conf.id) {
+		wait_for(f, "waiting for node %u at %s to found the cluster", lowest, at);
+		return;
+	}
+	LOG(LOG_INFO, AREA_CLUSTER, "founding", "node=%lld seeds=%d", (long long)n->conf.id,
+		f->seed_count);
+	attach(f, (uint64_t)n->conf.id << 32 | 1, true);
+}
+
+/* This node has a catalogue, but no leader of it: seeds only help to find the others. */
+static void compare(struct found *f)
+{
+	struct node *n = f->node;
+	const struct seed *s = with_cluster(f);
+
+	if (s != NULL && n->version == 0 && loop_now_ms(n->home) - f->joined_ms > NO_ROWS_MS) {
+		join(f, s);
+		return;
+	}
+	if (s == NULL)
+		wait_for(f, "no leader of the catalogue is known");
+	else
+		again(f, ASK_AGAIN_MS * 3);
+}
+
+static void decide(struct found *f)
+{
+	struct node *n = f->node;
+	const struct seed *s;
+
+	for (int i = 0; i < f->seed_count; i++) {
+		s = &f->seeds[i];
+		if (s->probe.err != OK || s->own || none(s->probe.hello.cluster) ||
+			!identity_has_cluster(&n->identity) ||
+			memcmp(s->probe.hello.cluster, n->identity.cluster, 16) == 0)
+			continue;
+		LOG(LOG_ERROR, AREA_CLUSTER, "other_cluster", "seed=%s node=%u", s->address,
+			s->probe.hello.node);
+		node_fail(n, "data.dir is of another cluster than node %u at %s",
+			s->probe.hello.node, s->address);
+		f->state = FOUND_NOT;
+		return;
+	}
+	if (n->meta_replica != 0) {
+		compare(f);
+		return;
+	}
+	s = with_cluster(f);
+	if (s != NULL)
+		join(f, s);
+	else if (identity_has_cluster(&n->identity))
+		wait_for(f, "no seed knows this node's cluster yet");
+	else if (!same_id(f))
+		founds_or_waits(f);
+}
+
+static void probed(struct peer_probe *q)
+{
+	struct seed *s = list_entry(q, struct seed, probe);
+	struct found *f = s->found;
+
+	s->own = q->err == OK && memcmp(q->hello.instance, f->node->identity.instance, 16) == 0;
+	if (--f->pending > 0)
+		return;
+	if (f->stopped)
+		f->state = FOUND_NOT;
+	else
+		decide(f);
+	for (int i = 0; i < f->seed_count; i++)
+		slice_unref(&f->seeds[i].probe.held);
+	node_end_if_idle(f->node);
+}
+
+static void probe_all(struct found *f)
+{
+	f->state = FOUND_PROBES;
+	f->asked = true;
+	f->pending = f->seed_count;
+	for (int i = 0; i < f->seed_count; i++) {
+		struct seed *s = &f->seeds[i];
+
+		s->probe = (struct peer_probe){.address = s->address, .done = probed};
+		peer_probe(f->node->peers, &s->probe);
+	}
+}
+
+/* --- life --- */
+
+static void read_seeds(struct found *f, const char *text)
+{
+	while (text != NULL && *text != 0 && f->seed_count < SEEDS_MAX) {
+		size_t len = strcspn(text, ","), skip = strspn(text, " ");
+		struct seed *s = &f->seeds[f->seed_count];
+
+		if (len > skip && len - skip < ADDRESS_BYTES) {
+			size_t take = len - skip;
+
+			while (take > 0 && text[skip + take - 1] == ' ')
+				take--;
+			memcpy(s->address, text + skip, take);
+			s->address[take] = 0;
+			s->found = f;
+			f->seed_count += take > 0;
+		}
+		text += len + (text[len] == ',');
+	}
+}
+
+struct found *found_new(struct node *n)
+{
+	struct found *f = mem_new(sizeof *f);
+
+	f->node = n;
+	read_seeds(f, n->conf.seeds);
+	return f;
+}
+
+void found_start(struct found *f)
+{
+	struct node *n = f->node;
+
+	if (f->seed_count == 0 || n->closing)
+		return;
+	if (n->peers == NULL) {
+		node_fail(n, "cluster.seeds is set, but listen.peer is off");
+		return;
+	}
+	f->joined_ms = loop_now_ms(n->home);
+	again(f, 0);
+}
+
+void found_tick(struct found *f, int64_t now_ms)
+{
+	struct node *n = f->node;
+
+	if (f->state != FOUND_WAITS || f->stopped || now_ms < f->next_ms)
+		return;
+	if (f->asked && n->founded && n->version > 0 && atomic_load(&n->ready)) {
+		f->state = FOUND_NOT; /* it is found */
+		return;
+	}
+	probe_all(f);
+}
+
+void found_stop(struct found *f)
+{
+	f->stopped = true;
+	if (f->state == FOUND_WAITS)
+		f->state = FOUND_NOT;
+}
+
+bool found_idle(const struct found *f)
+{
+	return f == NULL || f->state == FOUND_NOT || f->state == FOUND_WAITS;
+}
+
+void found_free(struct found *f)
+{
+	mem_free(f);
+}
+
+/* --- the first change --- */
+
+static void founded(struct proposal *p)
+{
+	struct node *n = list_entry(p, struct node, founding);
+
+	n->founding_busy = false;
+	slice_unref(&n->founding_args);
+	if (p->err != OK && p->err != ERR_CLOSED)
+		LOG(LOG_WARN, AREA_CLUSTER, "founding_failed", "err=\"%s\"", err_text(p->err));
+	node_end_if_idle(n);
+}
+
+static int placeless(struct node *n, uint64_t **out)
+{
+	const struct model_stream *s;
+	uint64_t *groups = NULL;
+	int count = 0;
+
+	for (uint32_t at = 0; (s = map_next(&n->streams, &at)) != NULL;) {
+		size_t room = (size_t)(count + s->row->group_count);
+
+		groups = mem_resize(groups, room * sizeof *groups);
+		must(groups != NULL);
+		for (int i = 0; i < s->row->group_count; i++)
+			if (map_get_u64(&n->places, s->row->groups[i]) == NULL)
+				groups[count++] = s->row->groups[i];
+	}
+	*out = groups;
+	return count;
+}
+
+void found_cluster(struct node *n)
+{
+	struct meta_founding f = {.cluster = {.tables = (uint32_t)n->conf.tables,
+					  .next_group = META_STREAM_FIRST,
+					  .next_incarnation = 2}};
+	struct meta_node self;
+	uint64_t *groups;
+	struct buf b;
+
+	if ((n->founded && n->cluster.next_incarnation > 0) || n->closing || n->founding_busy)
+		return;
+	random_fill(f.cluster.id, sizeof f.cluster.id);
+	model_gather_node(n, &self);
+	f.node = &self;
+	f.group_count = placeless(n, &groups);
+	f.groups = groups;
+	buf_init(&b, 1 << 20);
+	meta_founding_encode(&f, &b);
+	mem_free(groups);
+	must(b.err == OK);
+	n->founding_args = buf_share(&b);
+	buf_fini(&b);
+	n->founding_busy = true;
+	n->founding = (struct proposal){.to = n->meta,
+		.batch_max_ms = -1,
+		.kind = &meta_found_kind,
+		.args = n->founding_args.bytes,
+		.done = founded};
+	partition_propose(&n->founding);
+}
+
+/* --- the other side: letting others in --- */
+
+struct joiner {
+	struct proposal proposal;
+	struct peer_request *request;
+	struct node *node;
+};
+
+static void add_nodes(struct node *n, struct buf *out)
+{
+	const struct model_node *m;
+	uint16_t count = 0;
+
+	for (uint32_t at = 0; (m = map_next(&n->nodes, &at)) != NULL;)
+		count = (uint16_t)(count + (m->row->state != NODE_REMOVED));
+	buf_add_u16be(out, count);
+	for (uint32_t at = 0; (m = map_next(&n->nodes, &at)) != NULL;) {
+		if (m->row->state == NODE_REMOVED)
+			continue;
+		buf_add_u32be(out, m->row->id);
+		buf_add(out, bytes_of(m->row->instance, sizeof m->row->instance));
+		buf_add_u16be(out, (uint16_t)strlen(m->row->address));
+		buf_add_text(out, m->row->address);
+	}
+}
+
+static void join_decided(struct proposal *p)
+{
+	struct joiner *j = list_entry(p, struct joiner, proposal);
+	struct node *n = j->node;
+	struct slice part;
+	struct buf b;
+
+	buf_init(&b, ANSWER_NODES_BYTES);
+	buf_add(&b, p->reply.bytes);
+	if (p->err == OK)
+		add_nodes(n, &b);
+	LOG(p->err == OK ? LOG_INFO : LOG_WARN, AREA_CLUSTER,
+		p->err == OK ? "node_joins" : "node_refused", "node=%u why=\"%s\"",
+		j->request->from, p->err == OK ? "" : log_text(p->reply.bytes).text);
+	part = buf_share(&b);
+	buf_fini(&b);
+	n->busy_count--;
+	peer_answer(j->request, LANE_HIGH, p->err, &part, 1);
+	mem_free(j);
+	node_end_if_idle(n);
+}
+
+static void on_join(void *arg, struct peer_request *r)
+{
+	struct node *n = arg;
+	struct meta_request *q = NULL;
+	enum err e = meta_request_decode(r->body.bytes, &q);
+	struct joiner *j;
+
+	if (e == OK && (q->kind != META_JOIN || q->node == NULL || q->node_id != r->from))
+		e = ERR_MALFORMED;
+	meta_request_free(q);
+	if (e == OK && (n->closing || !n->founded))
+		e = ERR_UNAVAILABLE;
+	if (e != OK) {
+		peer_answer(r, LANE_HIGH, e, NULL, 0);
+		return;
+	}
+	j = mem_new(sizeof *j);
+	j->node = n;
+	j->request = r;
+	n->busy_count++;
+	j->proposal = (struct proposal){.to = n->meta,
+		.batch_max_ms = -1,
+		.kind = &meta_kind,
+		.args = r->body.bytes,
+		.repeatable = true,
+		.done = join_decided};
+	partition_propose(&j->proposal);
+}
+
+void found_serve(struct node *n)
+{
+	peers_serve(n->peers, PEER_OP_JOIN, on_join, n);
+}

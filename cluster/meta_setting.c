@@ -1,0 +1,120 @@
+/* What may be set for a stream: a table of Kafka's topic settings with what is served of each. */
+#include <stdio.h>
+#include "cluster/meta.h"
+
+enum { NAME_MAX = 249, VALUE_MAX = 32768 };
+
+bool meta_name_valid(struct bytes name)
+{
+	if (name.len == 0 || name.len > NAME_MAX)
+		return false;
+	for (size_t i = 0; i < name.len; i++) {
+		uint8_t c = name.at[i];
+
+		if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') &&
+			c != '.' && c != '_' && c != '-')
+			return false;
+	}
+	return !bytes_equal(name, bytes_text(".")) && !bytes_equal(name, bytes_text(".."));
+}
+
+enum setting_kind { SETTING_INT, SETTING_BOOL, SETTING_WORD, SETTING_RATIO };
+
+struct setting_row {
+	const char *key;
+	enum setting_kind kind;
+	int64_t min, max;
+	const char *words; /* those that are served, between commas */
+	const char *known; /* those that exist elsewhere */
+};
+
+/* Those of Kafka's topic settings that say something here, or that tools set as a matter of
+ * course and that change nothing a client can see. */
+static const struct setting_row setting_rows[] = {
+	{"retention.ms", SETTING_INT, -1, INT64_MAX, NULL, NULL},
+	{"retention.bytes", SETTING_INT, -1, INT64_MAX, NULL, NULL},
+	{"max.message.bytes", SETTING_INT, 0, INT32_MAX, NULL, NULL},
+	{"cleanup.policy", SETTING_WORD, 0, 0, ",delete,",
+		",compact,compact,delete,delete,compact,"},
+	{"min.insync.replicas", SETTING_INT, 1, 7, NULL, NULL},
+	{"message.timestamp.type", SETTING_WORD, 0, 0, ",CreateTime,LogAppendTime,", NULL},
+	{"message.timestamp.difference.max.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
+	{"compression.type", SETTING_WORD, 0, 0, ",producer,",
+		",uncompressed,gzip,snappy,lz4,zstd,"},
+	{"unclean.leader.election.enable", SETTING_WORD, 0, 0, ",false,", ",true,"},
+	{"segment.bytes", SETTING_INT, 14, INT32_MAX, NULL, NULL},
+	{"segment.ms", SETTING_INT, 1, INT64_MAX, NULL, NULL},
+	{"segment.jitter.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
+	{"segment.index.bytes", SETTING_INT, 4, INT32_MAX, NULL, NULL},
+	{"index.interval.bytes", SETTING_INT, 0, INT32_MAX, NULL, NULL},
+	{"flush.messages", SETTING_INT, 1, INT64_MAX, NULL, NULL},
+	{"flush.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
+	{"delete.retention.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
+	{"file.delete.delay.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
+	{"min.compaction.lag.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
+	{"max.compaction.lag.ms", SETTING_INT, 1, INT64_MAX, NULL, NULL},
+	{"min.cleanable.dirty.ratio", SETTING_RATIO, 0, 1, NULL, NULL},
+	{"message.downconversion.enable", SETTING_BOOL, 0, 0, NULL, NULL},
+	{"preallocate", SETTING_BOOL, 0, 0, NULL, NULL},
+};
+
+static bool word_in(const char *words, const char *value)
+{
+	size_t len = strlen(value);
+
+	for (const char *at = words; at != NULL && (at = strstr(at, value)) != NULL; at += len) {
+		if (at > words && at[-1] == ',' && at[len] == ',' && len > 0)
+			return true;
+		if (len == 0)
+			return false;
+	}
+	return false;
+}
+
+static bool ratio_valid(const char *value)
+{
+	size_t whole = strspn(value, "01"), dot = value[whole] == '.';
+	size_t rest = strspn(value + whole + dot, "0123456789");
+
+	if (whole > 1 || whole + rest == 0 || value[whole + dot + rest] != 0)
+		return false;
+	return value[0] != '1' || strspn(value + whole + dot, "0") == rest;
+}
+
+static enum err value_check(const struct setting_row *row, const char *value)
+{
+	int64_t n;
+	bool b;
+
+	switch (row->kind) {
+	case SETTING_INT:
+		if (conf_parse_int(value, &n) != OK || n < row->min || n > row->max)
+			return ERR_INVALID;
+		return OK;
+	case SETTING_BOOL: return conf_parse_bool(value, &b) == OK ? OK : ERR_INVALID;
+	case SETTING_RATIO: return ratio_valid(value) ? OK : ERR_INVALID;
+	case SETTING_WORD: break;
+	}
+	if (word_in(row->words, value))
+		return OK;
+	return word_in(row->known, value) ? ERR_UNSUPPORTED : ERR_INVALID;
+}
+
+enum err meta_setting_check(const char *key, const char *value, char *why, size_t why_size)
+{
+	for (size_t i = 0; i < sizeof setting_rows / sizeof setting_rows[0]; i++) {
+		enum err e;
+
+		if (strcmp(setting_rows[i].key, key) != 0)
+			continue;
+		if (value == NULL)
+			return OK;
+		e = strlen(value) > VALUE_MAX ? ERR_INVALID : value_check(&setting_rows[i], value);
+		if (e != OK)
+			snprintf(why, why_size, "%s: %s value \"%.40s\"", key,
+				e == ERR_INVALID ? "invalid" : "unsupported", value);
+		return e;
+	}
+	snprintf(why, why_size, "unknown setting \"%.60s\"", key);
+	return ERR_INVALID;
+}
