@@ -22,6 +22,7 @@ struct owner { /* of connected clients, by the rows of a table */
 	struct list node;
 	struct session_owner who;
 	uint64_t sightings;
+	int64_t seen_ms; /* the last one in the log, which it was alive to ask for; clock_ms */
 };
 
 struct declaring {                 /* one owner's sessions absent */
@@ -67,17 +68,20 @@ void gone_owner_seen(struct table_watch *t, struct session_owner who)
 		o->who = who;
 		list_push_back(&t->owners, &o->node);
 	}
-	if (o != NULL)
-		o->sightings++;
+	if (o == NULL)
+		return;
+	o->sightings++;
+	o->seen_ms = t->led_ms > 0 ? clock_ms() : 0; /* 0: from the rows, which may be old */
 }
 
-static bool is_gone(const struct table_watch *t, struct session_owner who, int64_t now_ms)
+static bool is_gone(const struct table_watch *t, const struct owner *o, int64_t now_ms)
 {
+	struct session_owner who = o->who;
 	const struct sessions *all = t->home->all;
 	if (who.node == 0 || who.node == all->self.node)
 		return !session_owner_equal(who, all->self);
 	const struct node_lease *l = session_node_lease(all, who.node);
-	int64_t since = t->led_ms;
+	int64_t since = o->seen_ms > t->led_ms ? o->seen_ms : t->led_ms;
 	if (l != NULL && atomic_load(&l->boot) > who.boot)
 		return true;
 	if (l != NULL && atomic_load(&l->seen_ms) > since)
@@ -201,7 +205,7 @@ static void look_after(struct table_watch *t, int64_t now_ms)
 		return;
 	for (struct list *n = t->owners.next; n != &t->owners; n = n->next) {
 		const struct owner *o = list_entry(n, struct owner, node);
-		if (is_gone(t, o->who, now_ms)) {
+		if (is_gone(t, o, now_ms)) {
 			declare(t, o);
 			return;
 		}

@@ -3,9 +3,11 @@
  * to this node would: whoever has it lets go, writes its cursor, and then the answer leaves.
  *
  * A node's lease in a table holds for `session.lease` from when it last asked the table's leader
- * and that said yes. Leaders keep one time per node, not per table: a node they have heard of
- * lives. The first loop asks and is asked. Bodies: a fence: boot 8, epoch 8, client id; a lease:
- * boot 8, groups 8 each, and in the answer those that are led there. */
+ * and that said yes, be it for the lease or for a session. Leaders keep one time per node, not per
+ * table: a node they have heard of lives. The first loop asks and is asked. Bodies: a fence: boot
+ * 8, epoch 8, client id; a lease: boot 8, groups 8 each, and in the answer those that are led
+ * there.
+ */
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/broker/session_priv.h"
@@ -183,6 +185,13 @@ void session_serve_lease(void *arg, struct peer_request *r)
 
 /* Leases: the owner's side */
 
+void session_leased(struct sessions *all, int at, int64_t asked_ms)
+{
+	int64_t until = asked_ms + all->lease_ms, held = atomic_load(&all->leased[at]);
+	while (held < until && !atomic_compare_exchange_weak(&all->leased[at], &held, until))
+		;
+}
+
 struct renewal {
 	struct peer_call call;
 	struct sessions *all;
@@ -199,7 +208,7 @@ static void on_renewed(struct peer_call *call)
 	while (call->err == OK && c != NULL && rd_left(&in) >= 8) {
 		int at = table_at(c, rd_u64be(&in));
 		if (at >= 0)
-			atomic_store(&all->leased[at], n->asked_ms + all->lease_ms);
+			session_leased(all, at, n->asked_ms);
 	}
 	slice_unref(&call->answer);
 	all->lease_calls--;
@@ -254,7 +263,7 @@ static void on_lease(struct loop_timer *t)
 		struct partition *p = catalog_table_at(c, i);
 		uint32_t leader = 0;
 		if (partition_leads(p) || all->net->alone(all->net_arg)) {
-			atomic_store(&all->leased[i], now + all->lease_ms);
+			session_leased(all, i, now);
 			continue;
 		}
 		struct renewal *n = leader != 0 && leader != all->self.node

@@ -4,6 +4,7 @@
  * new epoch, and hands out the old rows. Before that the node that has the client is told to let
  * go, and a will that is due because of this is published: the proposal says so, and is made again.
  * One that goes on is set up from its rows before its client hears of it. */
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/broker/session_priv.h"
 #include "server/broker/topic.h"
@@ -19,6 +20,7 @@ struct opening {
 	struct buf args;        /* of the claim */
 	struct buf row, cursor; /* as they were */
 	uint64_t forced, settled;
+	int64_t asked_ms; /* when the claim left, clock_ms */
 	uint8_t tries;
 	struct qos2_walk walk;
 	uint64_t *groups;
@@ -280,6 +282,7 @@ static void claim_rows(struct opening *o)
 			.settled_epoch = o->settled,
 			.id = session_id(s),
 			.will = s->will != NULL ? buf_bytes(s->will) : bytes_of(NULL, 0)});
+	o->asked_ms = clock_ms();
 	o->claim = (struct proposal){.to = table_of(s),
 		.kind = &session_claim_kind,
 		.args = buf_bytes(&o->args),
@@ -346,6 +349,8 @@ static void have_rows(struct opening *o)
 		return;
 	s->durable = durable_new(s, o->claim.to, o->epoch, o->born);
 	s->durable->brief = !lasts;
+	if (s->durable->table_at >= 0)
+		session_leased(s->all, s->durable->table_at, o->asked_ms);
 	for (uint32_t i = 0; i < o->group_count; i++)
 		(void)durable_list(s->durable, o->groups[i], true);
 }

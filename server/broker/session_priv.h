@@ -55,7 +55,7 @@ struct sessions {
 	struct loop_timer lease_timer; /* the first loop's */
 	int lease_calls;               /* under way */
 	struct node_lease leases[SESSION_NODES_MAX];
-	/* By table, until when our lease holds, clock_ms; the first loop writes. */
+	/* By table, until when our lease holds, clock_ms. */
 	_Atomic int64_t leased[SESSION_TABLES_MAX];
 	_Atomic int64_t live;     /* sessions in memory, and things under way for absent ones */
 	_Atomic int64_t stopping; /* homes that have not stopped yet */
@@ -147,6 +147,8 @@ enum err session_fence(struct sessions *all, struct peer_call *c, struct partiti
 void session_serve_fence(void *arg, struct peer_request *r); /* arg: struct sessions */
 void session_serve_lease(void *arg, struct peer_request *r);
 void session_net_home_init(struct session_home *h);
+/* The leader of a table has said yes to what was asked then (clock_ms). Any loop. */
+void session_leased(struct sessions *all, int table_at, int64_t asked_ms);
 int session_table_at(const struct shard *s, const struct partition *table); /* in `leased`, or -1 */
 /* NULL: never heard of. */
 const struct node_lease *session_node_lease(const struct sessions *all, uint32_t node);
