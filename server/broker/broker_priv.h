@@ -136,7 +136,10 @@ struct feed {
 	uint32_t tail_at, tail_count, tail_room;
 	size_t tail_bytes;
 	struct list runs;
-	int reads; /* under way for those behind */
+	int reads; /* under way for those behind, and for the point */
+	struct partition_point point;
+	bool pointing;        /* asked */
+	int64_t point_offset; /* to be reached before subscriptions begin; -1: none is */
 };
 
 /* A place in an entry; steps record by record. */
@@ -217,10 +220,12 @@ struct shard {
 
 	struct match *match;
 	uint64_t edition; /* moves with every subscription added or removed */
-	struct list subscribers, subscribing;
-	const struct subscriber *serving; /* within its deliver; NULL: it has ended itself */
-	struct list ready;                /* subscribers with something to catch up on */
-	struct list reads;                /* behind, waiting for a read */
+	struct list subscribers;
+	struct list subscribing, beginning; /* struct subscribe: for the next round, in this one */
+	int points_pending;                 /* feeds to be heard of in this round */
+	const struct subscriber *serving;   /* within its deliver; NULL: it has ended itself */
+	struct list ready;                  /* subscribers with something to catch up on */
+	struct list reads;                  /* behind, waiting for a read */
 	int reads_active;
 	int64_t behind_count;
 	struct subscription **scratch;
@@ -268,6 +273,11 @@ bool memory_has_room(const struct shard *s);
 void memory_ready(struct subscriber *who); /* takes again, or is gone: nobody waits for it */
 void memory_init(struct shard *s);
 void memory_fini(struct shard *s);
+
+/* ---- point.c */
+bool point_round(struct shard *s); /* whether those in s->beginning may begin; starts rounds */
+void point_moved(struct feed *f);  /* its position has */
+void point_feed_gone(struct feed *f);
 
 /* ---- feed.c */
 void feeds_init(struct shard *s);

@@ -327,8 +327,9 @@ static void subscribe_done(struct subscribe *op)
 
 static void subscribes_done(struct shard *s)
 {
-	while (s->feeds_pending == 0 && s->catalog != NULL && !list_empty(&s->subscribing))
-		subscribe_done(list_entry(list_pop(&s->subscribing), struct subscribe, node));
+	while (point_round(s))
+		for (struct list *n; (n = list_pop(&s->beginning)) != NULL;)
+			subscribe_done(list_entry(n, struct subscribe, node));
 }
 
 void subscriber_subscribe(struct subscribe *op)
@@ -394,9 +395,8 @@ void subscriber_state_drop(struct subscriber *who)
 	who->state = NULL;
 }
 
-static void subscribes_cancel(struct subscriber *who)
+static void subscribes_cancel(const struct subscriber *who, struct list *head)
 {
-	struct list *head = &who->shard->subscribing;
 	for (struct list *n = head->next; n != head;) {
 		struct subscribe *op = list_entry(n, struct subscribe, node);
 		n = n->next;
@@ -411,7 +411,8 @@ void subscriber_fini(struct subscriber *who)
 {
 	struct shard *s = who->shard;
 	loop_must_own(s->loop);
-	subscribes_cancel(who);
+	subscribes_cancel(who, &s->subscribing);
+	subscribes_cancel(who, &s->beginning);
 	retained_cancel(who, NULL);
 	while (who->state != NULL && !list_empty(&who->state->behind))
 		behind_free(list_entry(who->state->behind.next, struct behind, in_sub));
@@ -594,6 +595,7 @@ void deliver_init(struct shard *s)
 	s->match = match_new(MATCH_CACHE_BYTES);
 	list_init(&s->subscribers);
 	list_init(&s->subscribing);
+	list_init(&s->beginning);
 	list_init(&s->ready);
 	list_init(&s->reads);
 	list_init(&s->runs);
@@ -605,6 +607,8 @@ void deliver_init(struct shard *s)
 
 void deliver_fini(struct shard *s)
 {
+	for (struct list *n; (n = list_pop(&s->beginning)) != NULL;)
+		list_push_back(&s->subscribing, n);
 	for (struct list *n; (n = list_pop(&s->subscribing)) != NULL;)
 		mem_free((void *)(uintptr_t)list_entry(n, struct subscribe, node)->filter.at);
 	match_free(s->match);

@@ -107,6 +107,17 @@ static void source_led(struct watcher *w, bool leads)
 	(void)leads;
 }
 
+/* The replica fetched a log further than it had: what lies between is there to be read. */
+static void source_replaced(struct watcher *w)
+{
+	struct source *src = list_entry(w, struct source, watcher);
+	struct shard *s = src->shard;
+	src->next = partition_high_watermark(src->partition);
+	for (int i = 0; i < s->broker->count; i++)
+		if (src->dests[i] == DEST_ON)
+			channel_add(s, i, (struct feed_item){src->group, NULL, src->next});
+}
+
 static struct source *source_make(
 	struct shard *s, struct partition *p, const uint8_t *uuid, int number)
 {
@@ -124,6 +135,7 @@ static struct source *source_make(
 	list_init(&src->watcher.node);
 	src->watcher.committed = source_committed;
 	src->watcher.led = source_led;
+	src->watcher.replaced = source_replaced;
 	src->next = partition_watch(p, &src->watcher);
 	(void)map_put_u64(&s->sources, group, src);
 	return src;
@@ -143,6 +155,17 @@ static void source_free(struct shard *s, struct source *src, bool unwatch)
 	s->out_count = left;
 	mem_free(src->dests);
 	mem_free(src);
+}
+
+/* Nobody follows it any more: a partition without a replica here need not be sent to us. */
+static void source_leave(struct shard *s, struct source *src, int loop)
+{
+	src->dests[loop] = 0;
+	for (int i = 0; i < s->broker->count; i++)
+		if (src->dests[i] != 0)
+			return;
+	(void)map_remove_u64(&s->sources, src->group);
+	source_free(s, src, true);
 }
 
 static bool in_catalog(const struct catalog *c, const uint8_t *uuid, int number)
@@ -175,7 +198,7 @@ static void interest_arrived(struct loop_msg *msg)
 	} else if (!i->on) {
 		struct source *src = map_get_u64(&s->sources, i->group);
 		if (src != NULL)
-			src->dests[i->from->index] = 0;
+			source_leave(s, src, i->from->index);
 	}
 	mem_free(i);
 }
@@ -284,6 +307,7 @@ static void feed_begins(struct feed *f, int64_t offset)
 	f->shard->feeds_pending--;
 	if (f->position < 0)
 		f->position = offset;
+	point_moved(f);
 	catchup_feed_moved(f);
 }
 
@@ -331,6 +355,7 @@ static void dispatch(struct feed *f, struct entry *e)
 		return;
 	deliver_entry(f, e);
 	f->position = end;
+	point_moved(f);
 	if (f->behind_count > 0) {
 		catchup_keep(f, e);
 		catchup_feed_moved(f);
@@ -361,6 +386,7 @@ static void fill_done(struct record_read *r)
 	} else if (r->err == ERR_RANGE && r->first_offset > f->position) {
 		deliver_trimmed(f, f->position, r->first_offset);
 		f->position = r->first_offset;
+		point_moved(f);
 		catchup_feed_moved(f);
 	} else {
 		f->fill_failed = true;
@@ -434,7 +460,7 @@ struct feed *feed_make(struct shard *s, struct partition *p, const struct stream
 	f->group = partition_group(p);
 	f->stream = stream;
 	f->home = loop_index(partition_home(p));
-	f->position = -1;
+	f->position = f->point_offset = -1;
 	list_init(&f->in_dirty);
 	list_init(&f->behind);
 	list_init(&f->runs);
@@ -457,6 +483,7 @@ static void feed_leave(struct feed *f)
 	struct shard *s = f->shard;
 	(void)map_remove_u64(&s->feeds, f->group);
 	catchup_feed_gone(f);
+	point_feed_gone(f);
 	while (f->queue_count > 0)
 		queue_pop(f);
 	if (f->asked && !f->on)
@@ -558,7 +585,7 @@ void feeds_retry(struct shard *s)
 	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;)
 		f->fill_failed = false;
 	if (s->following && match_count(s->match) == 0 && list_empty(&s->subscribing) &&
-		s->behind_count == 0)
+		list_empty(&s->beginning) && s->behind_count == 0)
 		feeds_unfollow(s);
 	loop_hook_want(s->loop, STAGE_DELIVER, &s->deliver_hook);
 }
@@ -575,7 +602,7 @@ void feeds_fini(struct shard *s)
 	uint32_t at = 0;
 	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;) {
 		f->reads = 0; /* loops stand: nothing comes back any more */
-		f->filling = false;
+		f->filling = f->pointing = false;
 		feed_leave(f);
 	}
 	at = 0;
