@@ -1,6 +1,6 @@
 /* A partition: one replicated log and one table of rows, changed atomically. Everything that is
  * written anywhere in Sluice passes partition_propose. What a proposal means is decided once, by
- * the leader, in log order, by the proposal's own `evaluate`, against applied rows plus those of
+ * the leader, in log order, by the proposal's kind, against applied rows plus those of
  * its pending entries; the log holds only the absolute outcome.
  * Thread: home loop unless a function says any loop. Owner: node. Other loops hold pointers only
  * through a catalogue (meta.h) that is in force on them. */
@@ -66,11 +66,6 @@ struct proposal {            /* belongs to the partition from partition_propose 
 	/* May be evaluated again when it is not known whether it was: duplicates do no harm or are
 	 * found out. Else such a proposal ends with ERR_UNKNOWN. */
 	bool repeatable;
-	/* The old way, in this process only; see kind. Reads through eval_get, writes through
-	 * eval_put/eval_delete, answers OK or what to answer. ERR_MORE, passed on from eval_get:
-	 * rows are fetched, then it runs anew (so it must not keep what it did). May set
-	 * batch_count to 0 and empty batch (a duplicate) and base_offset, and return OK. */
-	enum err (*evaluate)(struct proposal *p, struct eval *v);
 	void (*done)(struct proposal *p); /* on `from`, never inside partition_propose */
 	/* The outcome: */
 	enum err err; /* ERR_NOTLEADER, ERR_UNAVAILABLE, ERR_UNKNOWN, ERR_NOSPACE, ERR_BUSY, or

@@ -49,7 +49,6 @@ void partition_trim(struct proposal *q, int64_t offset)
 	put_u64be(q->trim_args, (uint64_t)offset);
 	q->kind = &trim_kind;
 	q->args = bytes_of(q->trim_args, sizeof q->trim_args);
-	q->evaluate = NULL;
 	q->repeatable = true;
 	q->leader_only = false;
 	partition_propose(q);

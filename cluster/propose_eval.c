@@ -311,8 +311,6 @@ static enum err run_evaluate(struct partition *p, struct eval *v, struct proposa
 		e = admit(p, q);
 	if (e == OK && q->kind != NULL)
 		e = q->kind->evaluate(v, q->args);
-	else if (e == OK && q->evaluate != NULL)
-		e = q->evaluate(q, v);
 	if (p->fetching && e != ERR_MORE) { /* it did without */
 		rows_fetch_cancel(&p->fetch);
 		p->fetching = false;

@@ -105,6 +105,18 @@ enum err qos2_row_decode(
 	return OK;
 }
 
+bool qos2_row_will(struct bytes key, struct bytes value, int64_t *put_ms)
+{
+	uint16_t packet_id;
+	uint64_t epoch;
+	int64_t offset;
+	if (value.len != WILL_BYTES ||
+		qos2_row_decode(key, value, &packet_id, &epoch, &offset) != OK || packet_id != 0)
+		return false;
+	*put_ms = (int64_t)get_u64be(value.at + CLAIM_BYTES);
+	return true;
+}
+
 /* What goes with a batch that has rows. 0/1 flags; with ASK_CLAIM: epoch 8, born 8, length of the
  * client id 2, the claim's key (client id, 3 more); then base time 8, n 4 of records that set a
  * retained value, each: place 4 and length 4 in the batch, offset delta 4; with ASK_ROWS_ONLY the

@@ -46,6 +46,9 @@ size_t qos2_key(struct bytes client_id, uint16_t packet_id, uint8_t *out);
 enum err qos2_row_decode(struct bytes key, struct bytes value, uint16_t *packet_id, uint64_t *epoch,
 	int64_t *offset) MUST_USE;
 
+/* Whether it is the row of a will that was published, and when it was put. */
+bool qos2_row_will(struct bytes key, struct bytes value, int64_t *put_ms);
+
 struct room_wait {
 	struct list node;
 	void (*room)(struct room_wait *w);

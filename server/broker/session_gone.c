@@ -8,6 +8,7 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/broker/session_priv.h"
+#include "server/broker/will_expire.h"
 
 enum {
 	TICK_MS = 500,
@@ -283,15 +284,19 @@ void gone_home_init(struct session_home *h)
 	list_init(&h->leftovers);
 	loop_timer_init(&h->gone_timer, h->loop, on_tick);
 	loop_timer_set(&h->gone_timer, TICK_MS);
+	h->all->will_keep_ms = WILL_KEEP_MS;
+	will_expire_start(&h->wills, &h->all->will_keep_ms, shard_node(h->shard), h->loop);
 }
 
 void gone_home_stop(struct session_home *h)
 {
+	sweep_stop(&h->wills);
 	loop_timer_cancel(&h->gone_timer);
 }
 
 void gone_home_fini(struct session_home *h)
 {
+	sweep_free(&h->wills);
 	while (!list_empty(&h->leftovers))
 		leftover_free(list_entry(h->leftovers.next, struct leftover, node));
 }

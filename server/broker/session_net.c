@@ -14,30 +14,30 @@
 
 enum { FENCE_MS = 1000, RENEWALS_PER_LEASE = 5, LEASE_CALLS_MAX = 64, ACK_TICK_MS = 100 };
 
-/* This build has no peers yet: a node is alone, and its boot is told by the time of it. */
-static bool none_alone(void *arg)
+static bool peers_alone(void *arg)
 {
-	(void)arg;
-	return true;
+	return node_alone(arg);
 }
-static void none_call(void *arg, struct peer_call *c)
+static void peers_call(void *arg, struct peer_call *c)
 {
-	(void)arg;
-	must(c == NULL);
+	peer_call(node_peers(arg), c);
 }
-static void none_answer(struct peer_request *r, enum err e, struct slice body)
+static void peers_answer(struct peer_request *r, enum err e, struct slice body)
 {
-	(void)e;
-	(void)body;
-	must(r == NULL);
+	peer_answer(r, LANE_HIGH, e, &body, body.bytes.len > 0);
 }
-static const struct session_net net_of_none = {none_alone, none_call, none_answer};
+static const struct session_net net_of_peers = {peers_alone, peers_call, peers_answer};
 
 void session_net_init(struct sessions *all, struct node *n)
 {
-	all->net = &net_of_none;
+	struct peers *peers = node_peers(n);
+	all->net = &net_of_peers;
 	all->net_arg = n;
-	all->self = (struct session_owner){(uint32_t)node_conf(n)->id, (uint64_t)clock_wall_ms()};
+	all->self = (struct session_owner){node_id(n), node_boot(n)};
+	if (peers == NULL)
+		return;
+	peers_serve(peers, PEER_OP_FENCE, session_serve_fence, all);
+	peers_serve(peers, PEER_OP_LEASE, session_serve_lease, all);
 }
 
 /* Fences */
@@ -261,7 +261,7 @@ static void on_lease(struct loop_timer *t)
 	list_init(&calls);
 	for (int i = 0; c != NULL && i < catalog_table_count(c) && i < SESSION_TABLES_MAX; i++) {
 		struct partition *p = catalog_table_at(c, i);
-		uint32_t leader = 0;
+		uint32_t leader = partition_leader(p);
 		if (partition_leads(p) || all->net->alone(all->net_arg)) {
 			session_leased(all, i, now);
 			continue;

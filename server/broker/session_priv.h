@@ -11,6 +11,7 @@
 #include "server/broker/keyspace.h"
 #include "server/broker/session.h"
 #include "server/broker/session_ask.h"
+#include "server/broker/sweep.h"
 #include "server/broker/will.h"
 
 enum { SESSION_NODES_MAX = 256 /* whose leases are kept */, SESSION_TABLES_MAX = 256 };
@@ -41,6 +42,7 @@ struct session_home { /* one per loop: claims and absences of the tables at home
 	struct loop_timer timer, gone_timer, ack_timer;
 	struct list leftovers; /* rows to be seen off: session_gone.c */
 	uint32_t leftover_count;
+	struct sweep wills;   /* rows of those that were published */
 	struct list unleased; /* sessions whose acknowledgements wait */
 	bool stopped;
 };
@@ -51,7 +53,7 @@ struct sessions {
 	struct session_owner self;
 	const struct session_net *net;
 	void *net_arg;
-	int64_t lease_ms;
+	int64_t lease_ms, will_keep_ms;
 	struct loop_timer lease_timer; /* the first loop's */
 	int lease_calls;               /* under way */
 	struct node_lease leases[SESSION_NODES_MAX];

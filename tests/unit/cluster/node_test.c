@@ -437,18 +437,19 @@ static void churned(struct proposal *q)
 		sem_post(&done);
 }
 
-static enum err churn_row(struct proposal *q, struct eval *v)
+static enum err churn_row(struct eval *v, struct bytes args)
 {
-	(void)q;
+	(void)args;
 	eval_put(v, 30, bytes_text("k"), bytes_text("v"));
 	return OK;
 }
+static const struct proposal_kind churn_kind = {PROPOSAL_NUMBER_MAX - 1, churn_row};
 
 static void churn_run(void *arg)
 {
 	struct churner *c = arg;
 
-	c->q = (struct proposal){.batch_max_ms = -1, .evaluate = churn_row, .done = churned};
+	c->q = (struct proposal){.batch_max_ms = -1, .kind = &churn_kind, .done = churned};
 	churn(c);
 }
 
