@@ -138,6 +138,24 @@ static bool takes_back_config(
 	return false;
 }
 
+/* G7: the core counts references by term and index: what is cut while the disk writes it, and comes
+ * back, it frees twice. Among honest peers the newer term of the message has made it wait above. */
+static bool cuts_what_is_written(
+	const struct guard *g, const struct raft_wire *m, const struct guard_plan *plan)
+{
+	const struct raft_append_entries *a = &m->message.append_entries;
+	if (!on(g, 7) || g->appends == 0)
+		return false;
+	for (uint32_t i = plan->skip; i < a->n_entries; i++) {
+		uint64_t ours = guard_term(g->raft, a->prev_log_index + 1 + i);
+		if (ours == 0)
+			return false;
+		if (ours != m->entries[i].head.term)
+			return true;
+	}
+	return false;
+}
+
 static enum guard_verdict receive_append(
 	const struct guard *g, const struct raft_wire *m, struct guard_plan *plan)
 {
@@ -146,6 +164,8 @@ static enum guard_verdict receive_append(
 	enum guard_verdict v = below_commit(g, m, plan);
 	if (v != GUARD_PASS)
 		return v;
+	if (cuts_what_is_written(g, m, plan))
+		return GUARD_HOLD;
 	return takes_back_config(g, m, plan) ? GUARD_REBUILD : GUARD_PASS;
 }
 
