@@ -42,8 +42,13 @@ void page_readyz(struct exchange *x)
 {
 	bool serving = atomic_load(&x->http->serving);
 	bool ready = broker_ready(x->http->env.broker);
+	char why[160] = "";
 
+	if (!ready)
+		node_unready_why(shard_node(x->shard), why, sizeof why);
 	buf_add_text(&x->out, serving && ready ? "ok\n" : ready ? "stopping\n" : "not ready\n");
+	if (*why != 0)
+		buf_addf(&x->out, "%s\n", why);
 	answer(x, serving && ready ? 200 : 503, "text/plain; charset=utf-8");
 }
 
@@ -95,6 +100,8 @@ void api_index(struct exchange *x)
 	json_text(&j, "routes", "/api/v1/routes");
 	json_text(&j, "config", "/api/v1/config");
 	json_text(&j, "node", "/api/v1/node");
+	json_text(&j, "cluster", "/api/v1/cluster");
+	json_text(&j, "partitions", "/api/v1/partitions");
 	json_text(&j, "description", "/openapi.json");
 	json_close(&j, '}');
 	answer_json(x, 200);

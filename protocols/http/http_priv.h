@@ -1,7 +1,7 @@
 /* The insides of the HTTP door. http.c (life, settings, metrics), http_conn.c (bytes to exchanges
  * and back), http_head.c (request heads), http_answer.c (what handlers answer with), http_route.c
  * (the table of paths), and the handlers: http_pages.c, http_streams.c, http_records.c,
- * http_admin.c. Thread: an exchange and its connection belong to one loop. */
+ * http_admin.c, http_cluster.c. Thread: an exchange and its connection belong to one loop. */
 #ifndef HTTP_HTTP_PRIV_H
 #define HTTP_HTTP_PRIV_H
 #include <llhttp.h>
@@ -162,6 +162,15 @@ void api_config(struct exchange *x);
 void api_config_set(struct exchange *x);
 void api_config_delete(struct exchange *x);
 void api_node(struct exchange *x);
+void api_cluster(struct exchange *x);
+void api_cluster_health(struct exchange *x);
+void api_cluster_moves(struct exchange *x);
+void api_cluster_balance(struct exchange *x);
+void api_node_drain(struct exchange *x);
+void api_node_undrain(struct exchange *x);
+void api_node_remove(struct exchange *x);
+void api_partitions(struct exchange *x);
+void api_partition(struct exchange *x);
 void records_produce(struct exchange *x);
 void records_read(struct exchange *x);
 void records_delete(struct exchange *x);
@@ -169,6 +178,9 @@ void topic_publish(struct exchange *x);
 void topic_retained(struct exchange *x);
 void topic_forget(struct exchange *x);
 
+/* What is known of a partition, as members of an open object. */
+struct admin_replicas;
+void json_replicas(struct json *j, const struct admin_replicas *r);
 /* The stream named by the first parameter, or NULL after a 404. */
 const struct stream *exchange_stream(struct exchange *x);
 /* The body as JSON, or NULL after a 400: it is no object, or has a field that is not one of the

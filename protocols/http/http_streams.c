@@ -6,6 +6,7 @@
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/broker/admin.h"
+#include "server/broker/admin_cluster.h"
 
 const struct stream *exchange_stream(struct exchange *x)
 {
@@ -55,16 +56,8 @@ cJSON *exchange_json(struct exchange *x, const char *fields)
 
 /* ---- showing */
 
-static void add_totals(struct json *j, const struct stream *s)
+static void add_settings(struct json *j, const struct stream *s, int64_t records, int64_t bytes)
 {
-	struct admin_partition p;
-	int64_t records = 0, bytes = 0;
-
-	for (int i = 0; i < s->partition_count; i++) {
-		admin_partition(s, i, &p);
-		records += p.next_offset - p.first_offset;
-		bytes += p.bytes;
-	}
 	json_text(j, "name", s->name);
 	json_int(j, "partitions", s->partition_count);
 	json_int(j, "records", records);
@@ -72,6 +65,28 @@ static void add_totals(struct json *j, const struct stream *s)
 	json_int(j, "retention_ms", s->retention_ms);
 	json_int(j, "retention_bytes", s->retention_bytes);
 	json_bool(j, "internal", s->internal);
+}
+
+/* As known here: of partitions that have no replica on this node what it has heard. */
+static void add_totals(struct shard *shard, struct json *j, const struct stream *s)
+{
+	struct admin_partition p;
+	struct place at;
+	int64_t records = 0, bytes = 0;
+	int without = 0, replicas = 0;
+
+	for (int i = 0; i < s->partition_count; i++) {
+		admin_partition(s, i, &p);
+		place_of(shard, s->partitions[i], &at);
+		records += p.next_offset - p.first_offset;
+		bytes += p.bytes;
+		without += at.leader == 0;
+		if (at.count > replicas)
+			replicas = at.count;
+	}
+	add_settings(j, s, records, bytes);
+	json_int(j, "replicas", replicas);
+	json_int(j, "without_leader", without);
 }
 
 void api_streams(struct exchange *x)
@@ -95,7 +110,7 @@ void api_streams(struct exchange *x)
 		if (s->internal && !internal)
 			continue;
 		json_open(&j, NULL, '{');
-		add_totals(&j, s);
+		add_totals(x->shard, &j, s);
 		json_close(&j, '}');
 	}
 	json_close(&j, ']');
@@ -103,25 +118,25 @@ void api_streams(struct exchange *x)
 	answer_json(x, 200);
 }
 
-static void add_partitions(struct exchange *x, struct json *j, const struct stream *s)
+/* Records and bytes as the leaders know them: what is not here is not counted here. */
+static void add_sums(struct json *j, const struct stream *s, const struct admin_look *l)
 {
-	int64_t id = node_conf(shard_node(x->shard))->id;
+	int64_t records = 0, bytes = 0;
 
+	for (int i = 0; i < l->count; i++) {
+		records += l->of[i].next_offset - l->of[i].first_offset;
+		bytes += l->of[i].bytes;
+	}
+	add_settings(j, s, records, bytes);
+}
+
+static void add_partitions(struct json *j, const struct admin_look *l)
+{
 	json_open(j, "partition_list", '[');
-	for (int i = 0; i < s->partition_count; i++) {
-		struct admin_partition p;
-		admin_partition(s, i, &p);
+	for (int i = 0; i < l->count; i++) {
 		json_open(j, NULL, '{');
 		json_int(j, "partition", i);
-		json_int(j, "first_offset", p.first_offset);
-		json_int(j, "next_offset", p.next_offset);
-		json_int(j, "records", p.next_offset - p.first_offset);
-		json_int(j, "bytes", p.bytes);
-		if (p.leads)
-			json_int(j, "leader", id);
-		else
-			json_null(j, "leader");
-		json_int(j, "epoch", p.epoch);
+		json_replicas(j, &l->of[i]);
 		json_close(j, '}');
 	}
 	json_close(j, ']');
@@ -139,24 +154,56 @@ static void add_uuid(struct json *j, const uint8_t uuid[16])
 	json_text(j, "uuid", text);
 }
 
-static void answer_stream(struct exchange *x, const struct stream *s, int status)
+static void add_stream(
+	struct exchange *x, struct json *j, const struct stream *s, const struct admin_look *l)
 {
-	struct json j = json_over(&x->out);
 	char created[32];
 
 	clock_text(s->created_ms, created);
-	json_open(&j, NULL, '{');
-	add_totals(&j, s);
-	add_uuid(&j, s->uuid);
-	json_text(&j, "created", created);
-	json_int(&j, "message_bytes_max", stream_bytes_max(s, shard_conf(x->shard)));
-	json_open(&j, "settings", '{');
+	json_open(j, NULL, '{');
+	add_sums(j, s, l);
+	add_uuid(j, s->uuid);
+	json_text(j, "created", created);
+	json_int(j, "message_bytes_max", stream_bytes_max(s, shard_conf(x->shard)));
+	json_open(j, "settings", '{');
 	for (int i = 0; i < s->setting_count; i++)
-		json_text(&j, s->settings[i].key, s->settings[i].value);
-	json_close(&j, '}');
-	add_partitions(x, &j, s);
-	json_close(&j, '}');
-	answer_json(x, status);
+		json_text(j, s->settings[i].key, s->settings[i].value);
+	json_close(j, '}');
+	add_partitions(j, l);
+	json_close(j, '}');
+}
+
+/* x->status holds what to answer with. */
+static void stream_looked(struct admin_look *l)
+{
+	struct exchange *x = l->arg;
+	struct json j = json_over(&x->out);
+	const struct stream *s = catalog_stream(
+		shard_catalog(x->shard), bytes_text(l->of[0].group.stream));
+	int status = x->status;
+
+	if (s != NULL)
+		add_stream(x, &j, s, l);
+	admin_look_free(l);
+	if (s != NULL)
+		answer_json(x, status);
+	else
+		answer_error(x, 404, "not_found", "the stream was deleted meanwhile");
+}
+
+static void answer_stream(struct exchange *x, const struct stream *s, int status)
+{
+	struct admin_group *groups = mem_try((size_t)s->partition_count * sizeof *groups);
+	enum err e = ERR_NOMEM;
+
+	for (int i = 0; groups != NULL && i < s->partition_count; i++)
+		groups[i] = (struct admin_group){s->name, i, s->partitions[i]};
+	x->status = status;
+	if (groups != NULL)
+		e = admin_look(x->shard, groups, s->partition_count, stream_looked, x);
+	mem_free(groups);
+	if (e != OK)
+		answer_err(x, e, NULL);
 }
 
 void api_stream(struct exchange *x)
@@ -174,7 +221,8 @@ struct change { /* one request that changes the catalogue */
 	struct exchange *x;
 	cJSON *json;
 	char *name;
-	int64_t partitions; /* alter: to be set after the settings; -1: not asked */
+	int64_t partitions,
+		replicas; /* alter: set after the settings, in this order; -1: not asked */
 	int setting_count;
 	struct meta_setting *settings; /* values are owned */
 };
@@ -248,7 +296,7 @@ static struct change *change_new(struct exchange *x, enum meta_kind kind, const 
 
 	c->x = x;
 	c->op = (struct meta_op){.kind = kind, .partitions = -1, .replicas = -1};
-	c->partitions = -1;
+	c->partitions = c->replicas = -1;
 	c->json = exchange_json(x, fields);
 	if (c->json == NULL)
 		goto fail;
@@ -332,14 +380,7 @@ void api_stream_create(struct exchange *x)
 	change_start(c, created);
 }
 
-static void grown(struct meta_op *op)
-{
-	struct change *c = list_entry(op, struct change, op);
-
-	if (!answered_otherwise(c))
-		answer_changed(c, 200);
-}
-
+/* One change after the other, settings, partitions, replicas; the first that fails ends it. */
 static void altered(struct meta_op *op)
 {
 	struct change *c = list_entry(op, struct change, op);
@@ -347,31 +388,39 @@ static void altered(struct meta_op *op)
 	if (op->err == OK && c->partitions >= 0) {
 		op->kind = META_ADD_PARTITIONS;
 		op->partitions = c->partitions;
-		op->setting_count = 0;
 		c->partitions = -1;
-		change_start(c, grown);
+	} else if (op->err == OK && c->replicas >= 0) {
+		op->kind = META_REPLICAS;
+		op->replicas = c->replicas;
+		c->replicas = -1;
+	} else {
+		if (!answered_otherwise(c))
+			answer_changed(c, 200);
 		return;
 	}
-	grown(op);
+	op->setting_count = 0;
+	change_start(c, altered);
 }
 
 void api_stream_alter(struct exchange *x)
 {
 	const struct stream *s = exchange_stream(x);
-	struct change *c = s == NULL ? NULL
-				     : change_new(x, META_ALTER_STREAM, "partitions settings");
+	struct change *c = s == NULL
+		? NULL
+		: change_new(x, META_ALTER_STREAM, "partitions replicas settings");
 	int64_t partitions = -1;
 
 	if (c == NULL)
 		return;
-	if (json_get_int(c->json, "partitions", &partitions) != OK) {
-		answer_error(x, 400, "invalid", "partitions must be a whole number");
+	if (json_get_int(c->json, "partitions", &partitions) != OK ||
+		json_get_int(c->json, "replicas", &c->replicas) != OK) {
+		answer_error(x, 400, "invalid", "partitions and replicas must be whole numbers");
 		change_free(c);
 		return;
 	}
 	c->name = mem_text(s->name, strlen(s->name));
 	c->partitions = partitions == s->partition_count ? -1 : partitions;
-	if (c->setting_count == 0 && c->partitions >= 0)
+	if (c->setting_count == 0 && (c->partitions >= 0 || c->replicas >= 0))
 		altered(&c->op);
 	else
 		change_start(c, altered);

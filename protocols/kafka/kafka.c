@@ -103,7 +103,7 @@ void kafka_count(struct kafka_loop *h, enum kafka_metric row, int64_t n)
 }
 
 const struct kafka_handler kafka_handlers[] = {
-	{KAFKA_PRODUCE, 0, 9, false, kafka_on_produce},
+	{KAFKA_PRODUCE, 0, 10, false, kafka_on_produce},
 	{KAFKA_FETCH, 4, 12, true, kafka_on_fetch},
 	{KAFKA_LIST_OFFSETS, 1, 8, true, kafka_on_list_offsets},
 	{KAFKA_METADATA, 0, 12, true, kafka_on_metadata},
@@ -606,32 +606,19 @@ struct kafka *kafka_new(const struct kafka_conf *conf, struct broker *b, struct 
 	return k;
 }
 
-/* The first "host:port" of a list; an IPv6 address loses its brackets. */
 static void set_address(struct kafka_address *a, const char *list)
 {
-	size_t len = strcspn(list, ",");
-	const char *colon = memrchr(list, ':', len);
-	size_t host = colon != NULL ? (size_t)(colon - list) : 0;
+	struct bytes host;
 	mem_free(a->host);
 	*a = (struct kafka_address){NULL, 0};
-	if (host == 0)
-		return;
-	a->port = (int32_t)strtol(colon + 1, NULL, 10);
-	bool brackets = list[0] == '[' && host > 2;
-	a->host = mem_text(list + brackets, host - 2 * (size_t)brackets);
+	if (kafka_address_read(list, &host, &a->port))
+		a->host = mem_text((const char *)host.at, host.len);
 }
 
 void kafka_advertise(struct kafka *k, const char *plain, const char *tls)
 {
 	set_address(&k->plain, plain);
 	set_address(&k->tls, tls);
-}
-
-const struct kafka_address *kafka_address(const struct kafka_request *r)
-{
-	const struct kafka *k = kafka_of(r);
-	bool tls = conn_is_tls(r->kc->conn) && k->tls.host != NULL;
-	return tls || k->plain.host == NULL ? &k->tls : &k->plain;
 }
 
 int32_t kafka_node_id(const struct kafka *k)

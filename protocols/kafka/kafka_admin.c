@@ -333,7 +333,7 @@ static bool fill_sizes(struct kafka_request *r, struct kafka_describe_log_dirs_r
 	for (uint32_t i = 0; i < count; i++) {
 		int32_t index = asked ? asked->partitions[i] : (int32_t)i;
 		struct partition *p = stream_partition(s, index);
-		if (p == NULL)
+		if (p == NULL || !partition_attached(p))
 			continue;
 		t->partitions[t->partitions_count].index = index;
 		t->partitions[t->partitions_count++].size = partition_bytes(p);

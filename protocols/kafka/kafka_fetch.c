@@ -24,6 +24,7 @@ struct part {
 	struct partition *partition; /* good for this turn */
 	int64_t seen;                /* no more than this was there when last looked at */
 	bool reading, held;
+	bool sent_away; /* to a nearer replica */
 };
 
 struct fetch {
@@ -123,6 +124,9 @@ static void fail_part(struct fetch *f, struct part *p, int16_t code)
 	f->failed = true;
 	p->res->error = code;
 	p->res->high_watermark = -1;
+	if (p->partition != NULL && (code == KAFKA_NOT_LEADER || code == KAFKA_FENCED_LEADER_EPOCH))
+		kafka_hint(p->r, p->partition, &p->res->leader.leader_id,
+			&p->res->leader.leader_epoch);
 }
 
 static void on_read(struct stream_read *sr)
@@ -165,10 +169,31 @@ static void on_read(struct stream_read *sr)
 
 /* Looking */
 
-/* Finds the partition and says what is known without reading. False: it has failed. */
+/* Consumers that can say where they are may read from any replica (KIP-392). */
+enum { RACK_VERSION = 11 };
+
+/* A consumer in the rack of a follower is sent there, instead of being given records: it asks that
+ * one for as long as it answers. */
+static bool sent_to_its_rack(struct kafka_request *r, struct fetch *f, struct part *p)
+{
+	const struct kafka_fetch_req *req = r->req;
+	uint32_t nearest = 0;
+	if (r->h.version >= RACK_VERSION && req->rack_id.len > 0 && partition_leads(p->partition))
+		nearest = place_nearest(kafka_shard(r), p->partition, req->rack_id);
+	if (nearest == 0)
+		return false;
+	p->res->preferred_replica = (int32_t)nearest;
+	f->failed = true; /* the client is to hear of it now */
+	p->sent_away = true;
+	return true;
+}
+
+/* Finds the partition and says what is known without reading. False: it is answered already. */
 static bool part_look(struct kafka_request *r, struct fetch *f, struct part *p)
 {
-	int16_t code = kafka_find(r, p->topic, p->req->index, p->req->leader_epoch, &p->partition);
+	int16_t code = (r->h.version >= RACK_VERSION ? kafka_find_replica : kafka_find)(
+		r, p->topic, p->req->index, p->req->leader_epoch, &p->partition);
+	p->sent_away = false;
 	if (code != KAFKA_NONE) {
 		fail_part(f, p, code);
 		return false;
@@ -179,11 +204,13 @@ static bool part_look(struct kafka_request *r, struct fetch *f, struct part *p)
 	p->res->high_watermark = p->res->last_stable_offset = high;
 	p->res->log_start_offset = first;
 	if (p->req->fetch_offset < first || p->req->fetch_offset > high) {
-		fail_part(f, p, KAFKA_OFFSET_OUT_OF_RANGE);
+		/* A follower may not have heard yet that it is committed. */
+		bool later = p->req->fetch_offset > high && !partition_leads(p->partition);
+		fail_part(f, p, later ? KAFKA_OFFSET_NOT_AVAILABLE : KAFKA_OFFSET_OUT_OF_RANGE);
 		p->res->log_start_offset = first;
 		return false;
 	}
-	return true;
+	return !sent_to_its_rack(r, f, p);
 }
 
 static void read_all(struct kafka_request *r, struct fetch *f)
@@ -200,7 +227,8 @@ static void read_all(struct kafka_request *r, struct fetch *f)
 	for (uint32_t i = 0; i < f->count; i++) {
 		struct part *p = &f->parts[i];
 		int64_t max = p->req->max_bytes < left ? p->req->max_bytes : left;
-		if (p->res->error != KAFKA_NONE || p->res->high_watermark <= p->req->fetch_offset ||
+		if (p->res->error != KAFKA_NONE || p->sent_away ||
+			p->res->high_watermark <= p->req->fetch_offset ||
 			(left <= 0 && f->reading > 0))
 			continue;
 		p->read = (struct stream_read){.from = p->partition,

@@ -1,9 +1,14 @@
-/* What a client asks first: which APIs there are, who the nodes are, where partitions live. One
- * node leads everything that its catalogue names. A topic that is not there is created by being
- * asked for, when request and configuration allow; the answer then waits for it. */
+/* What a client asks first: which APIs there are, who the nodes are, where
+ * partitions live: any node answers for all, from the catalogue and from what
+ * it has heard of leaders. A topic that is not there is created by being asked
+ * for, when request and configuration allow; the answer then waits for it. */
 #include "protocols/kafka/kafka_priv.h"
 
-enum { LEADERS_MS = 2, LEADERS_TRIES = 1000, CREATE_MAX = 256 /* by one request */ };
+enum {
+	LEADERS_MS = 2,
+	LEADERS_TRIES = 1000,
+	CREATE_MAX = 256 /* by one request */
+};
 
 void kafka_on_api_versions(struct kafka_request *r)
 {
@@ -25,11 +30,6 @@ void kafka_on_api_versions(struct kafka_request *r)
 	kafka_answer(r);
 }
 
-static struct bytes text_or_null(const char *text)
-{
-	return text == NULL || *text == 0 ? bytes_of(NULL, 0) : bytes_text(text);
-}
-
 /* Topics to be created before the answer. */
 
 struct creation {
@@ -38,10 +38,10 @@ struct creation {
 	struct kafka_request *r;
 };
 
-static bool all_lead(const struct stream *s)
+static bool all_lead(const struct shard *shard, const struct stream *s)
 {
 	for (int i = 0; s != NULL && i < s->partition_count; i++)
-		if (!partition_leads(s->partitions[i]))
+		if (place_leader(shard, s->partitions[i]) == 0)
 			return false;
 	return true;
 }
@@ -51,7 +51,8 @@ static void on_again(struct loop_timer *t)
 	kafka_await_leaders(list_entry(t, struct kafka_new_stream, timer));
 }
 
-/* The client has gone. The loops may end soon: a timer would not fire any more. */
+/* The client has gone. The loops may end soon: a timer would not fire any more.
+ */
 static void await_no_more(struct kafka_request *r)
 {
 	struct list all, *l;
@@ -74,7 +75,7 @@ void kafka_await_leaders(struct kafka_new_stream *n)
 	}
 	list_remove(&n->node);
 	if (n->tries > LEADERS_TRIES || r->kc->closed ||
-		all_lead(catalog_stream(kafka_catalog(r), bytes_text(n->name)))) {
+		all_lead(kafka_shard(r), catalog_stream(kafka_catalog(r), bytes_text(n->name)))) {
 		n->done(n);
 		return;
 	}
@@ -162,27 +163,43 @@ static bool is_zero(const struct kafka_uuid *id)
 	return memcmp(id, &none, sizeof none) == 0;
 }
 
+static int32_t *ids_of(struct kafka_request *r, const uint32_t *nodes, int count)
+{
+	int32_t *ids = kafka_take(r, ((size_t)count + 1) * sizeof *ids);
+	for (int i = 0; ids != NULL && i < count; i++)
+		ids[i] = (int32_t)nodes[i];
+	return ids;
+}
+
+static bool add_partition(
+	struct kafka_request *r, struct kafka_metadata_res_partition *p, const struct partition *of)
+{
+	struct place at;
+	place_of(kafka_shard(r), of, &at);
+	p->leader_id = at.leader != 0 ? (int32_t)at.leader : -1;
+	p->leader_epoch = at.leader != 0 ? at.epoch : -1;
+	p->error = at.leader != 0 ? KAFKA_NONE : KAFKA_LEADER_NOT_AVAILABLE;
+	p->replicas_count = (uint32_t)at.count;
+	p->replicas = ids_of(r, at.replicas, at.count);
+	p->isr_count = (uint32_t)at.reachable_count;
+	p->isr = ids_of(r, at.reachable, at.reachable_count);
+	p->offline_count = (uint32_t)at.lost_count;
+	p->offline = ids_of(r, at.lost, at.lost_count);
+	return p->replicas != NULL && p->isr != NULL && p->offline != NULL;
+}
+
 static bool add_partitions(
 	struct kafka_request *r, struct kafka_metadata_res_topic *t, const struct stream *s)
 {
-	int32_t *self = kafka_take(r, sizeof *self);
 	t->partitions_count = (uint32_t)s->partition_count;
-	if (self == NULL)
-		return false;
 	t->partitions = kafka_list(
 		r, &kafka_metadata_res_partition_type, (uint32_t)s->partition_count);
 	if (t->partitions == NULL)
 		return false;
-	*self = kafka_node_id(kafka_of(r));
 	for (int i = 0; i < s->partition_count; i++) {
-		struct kafka_metadata_res_partition *p = &t->partitions[i];
-		p->index = i;
-		p->leader_id = *self;
-		p->leader_epoch = partition_epoch(s->partitions[i]);
-		p->error = partition_leads(s->partitions[i]) ? KAFKA_NONE
-							     : KAFKA_LEADER_NOT_AVAILABLE;
-		p->replicas = p->isr = self;
-		p->replicas_count = p->isr_count = 1;
+		t->partitions[i].index = i;
+		if (!add_partition(r, &t->partitions[i], s->partitions[i]))
+			return false;
 	}
 	return true;
 }
@@ -244,23 +261,37 @@ static bool fill_all(struct kafka_request *r, const struct kafka_metadata_req *r
 	return true;
 }
 
+/* Who leads the catalogue. Changes of it are taken by any node, so while nobody
+ * is known to lead this one is named: clients would wait for a controller
+ * before they even ask. */
+static int32_t controller(struct kafka_request *r)
+{
+	const struct partition *meta = catalog_meta(kafka_catalog(r));
+	struct kafka_broker at;
+	bool known = meta != NULL && kafka_broker(r, place_leader(kafka_shard(r), meta), &at);
+	return known ? at.id : kafka_node_id(kafka_of(r));
+}
+
 static void metadata_answer(struct kafka_request *r)
 {
 	const struct kafka_metadata_req *req = r->req;
 	struct kafka_metadata_res *res = r->res;
-	const struct kafka_address *a = kafka_address(r);
 	struct node *node = shard_node(kafka_shard(r));
+	const struct kafka_broker *brokers = kafka_brokers(r, &res->brokers_count);
 	bool all = req->topics == NULL || (r->h.version == 0 && req->topics_count == 0);
-	res->brokers_count = 1;
-	res->brokers = kafka_list(r, &kafka_metadata_res_broker_type, 1);
+	if (brokers == NULL)
+		return;
+	res->brokers = kafka_list(r, &kafka_metadata_res_broker_type, res->brokers_count);
 	if (res->brokers == NULL)
 		return;
-	res->brokers[0].node_id = kafka_node_id(kafka_of(r));
-	res->brokers[0].host = bytes_text(a->host ? a->host : "");
-	res->brokers[0].port = a->port;
-	res->brokers[0].rack = text_or_null(node_conf(node)->rack);
+	for (uint32_t i = 0; i < res->brokers_count; i++) {
+		res->brokers[i].node_id = brokers[i].id;
+		res->brokers[i].host = brokers[i].host;
+		res->brokers[i].port = brokers[i].port;
+		res->brokers[i].rack = brokers[i].rack;
+	}
 	res->cluster_id = bytes_text(node_cluster_id(node));
-	res->controller_id = res->brokers[0].node_id;
+	res->controller_id = controller(r);
 	if (req->cluster_operations)
 		res->cluster_operations = KAFKA_CLUSTER_OPERATIONS;
 	if (all ? fill_all(r, req, res) : fill_asked(r, req, res))
@@ -277,53 +308,69 @@ void kafka_on_describe_cluster(struct kafka_request *r)
 {
 	const struct kafka_describe_cluster_req *req = r->req;
 	struct kafka_describe_cluster_res *res = r->res;
-	const struct kafka_address *a = kafka_address(r);
 	struct node *node = shard_node(kafka_shard(r));
+	const struct kafka_broker *brokers;
 	if (req->endpoint_type != 1) {
 		res->error = KAFKA_INVALID_REQUEST;
 		res->endpoint_type = req->endpoint_type;
 		kafka_answer(r);
 		return;
 	}
-	res->brokers_count = 1;
-	res->brokers = kafka_list(r, &kafka_describe_cluster_res_broker_type, 1);
+	brokers = kafka_brokers(r, &res->brokers_count);
+	if (brokers == NULL)
+		return;
+	res->brokers = kafka_list(r, &kafka_describe_cluster_res_broker_type, res->brokers_count);
 	if (res->brokers == NULL)
 		return;
+	for (uint32_t i = 0; i < res->brokers_count; i++) {
+		res->brokers[i].node_id = brokers[i].id;
+		res->brokers[i].host = brokers[i].host;
+		res->brokers[i].port = brokers[i].port;
+		res->brokers[i].rack = brokers[i].rack;
+	}
 	res->cluster_id = bytes_text(node_cluster_id(node));
-	res->controller_id = res->brokers[0].node_id = kafka_node_id(kafka_of(r));
-	res->brokers[0].host = bytes_text(a->host ? a->host : "");
-	res->brokers[0].port = a->port;
-	res->brokers[0].rack = text_or_null(node_conf(node)->rack);
+	res->controller_id = controller(r);
 	if (req->operations)
 		res->operations = KAFKA_CLUSTER_OPERATIONS;
 	kafka_answer(r);
 }
 
-/* Groups are coordinated here. Transactions are not offered: clients take this code as final, any
- * other one they would try again until their time is up. */
-static int16_t coordinator_code(int8_t key_type)
+/* A group is coordinated by the node that leads its table. Transactions are not
+ * offered: clients take this code as final, any other one they would try again
+ * until their time is up. */
+static int16_t find_coordinator(
+	struct kafka_request *r, struct bytes key, int8_t key_type, struct kafka_broker *out)
 {
-	return key_type == 0    ? KAFKA_NONE
-		: key_type == 1 ? KAFKA_TRANSACTIONAL_ID_DENIED
-				: KAFKA_INVALID_REQUEST;
+	*out = (struct kafka_broker){.id = -1, .port = -1};
+	if (key_type != 0)
+		return key_type == 1 ? KAFKA_TRANSACTIONAL_ID_DENIED : KAFKA_INVALID_REQUEST;
+	const struct partition *table = catalog_table(kafka_catalog(r), key);
+	if (!kafka_broker(r, place_leader(kafka_shard(r), table), out)) {
+		*out = (struct kafka_broker){.id = -1, .port = -1};
+		return KAFKA_COORDINATOR_NOT_AVAILABLE;
+	}
+	return KAFKA_NONE;
+}
+
+static struct bytes coordinator_message(int16_t code)
+{
+	return code == KAFKA_NONE ? bytes_of(NULL, 0)
+		: code == KAFKA_COORDINATOR_NOT_AVAILABLE
+		? bytes_text("no leader is known")
+		: bytes_text("transactions are not supported");
 }
 
 void kafka_on_find_coordinator(struct kafka_request *r)
 {
 	const struct kafka_find_coordinator_req *req = r->req;
 	struct kafka_find_coordinator_res *res = r->res;
-	const struct kafka_address *a = kafka_address(r);
-	struct bytes host = bytes_text(a->host ? a->host : "");
-	int16_t code = coordinator_code(req->key_type);
-	bool fine = code == KAFKA_NONE;
-	struct bytes why = fine ? bytes_of(NULL, 0) : bytes_text("transactions are not supported");
-	int32_t id = fine ? kafka_node_id(kafka_of(r)) : -1;
+	struct kafka_broker at;
 	if (r->h.version < 4) {
-		res->error = code;
-		res->message = why;
-		res->node_id = id;
-		res->host = fine ? host : bytes_of(NULL, 0);
-		res->port = fine ? a->port : -1;
+		res->error = find_coordinator(r, req->key, req->key_type, &at);
+		res->message = coordinator_message(res->error);
+		res->node_id = at.id;
+		res->host = at.host;
+		res->port = at.port;
 		kafka_answer(r);
 		return;
 	}
@@ -335,11 +382,11 @@ void kafka_on_find_coordinator(struct kafka_request *r)
 	for (uint32_t i = 0; i < req->keys_count; i++) {
 		struct kafka_find_coordinator_res_coordinator *c = &res->coordinators[i];
 		c->key = req->keys[i];
-		c->error = code;
-		c->message = why;
-		c->node_id = id;
-		c->host = fine ? host : bytes_of(NULL, 0);
-		c->port = fine ? a->port : -1;
+		c->error = find_coordinator(r, c->key, req->key_type, &at);
+		c->message = coordinator_message(c->error);
+		c->node_id = at.id;
+		c->host = at.host;
+		c->port = at.port;
 	}
 	kafka_answer(r);
 }

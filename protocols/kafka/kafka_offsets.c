@@ -3,6 +3,13 @@
 
 enum { LATEST = -1, EARLIEST = -2, MAX_TIMESTAMP = -3, EARLIEST_LOCAL = -4 };
 
+static int16_t epoch_check(const struct partition *p, int32_t epoch)
+{
+	if (epoch >= 0 && epoch < partition_epoch(p))
+		return KAFKA_FENCED_LEADER_EPOCH;
+	return epoch > partition_epoch(p) ? KAFKA_UNKNOWN_LEADER_EPOCH : KAFKA_NONE;
+}
+
 int16_t kafka_find(struct kafka_request *r, struct bytes topic, int32_t index, int32_t epoch,
 	struct partition **out)
 {
@@ -10,13 +17,19 @@ int16_t kafka_find(struct kafka_request *r, struct bytes topic, int32_t index, i
 	*out = s ? stream_partition(s, index) : NULL;
 	if (*out == NULL)
 		return KAFKA_UNKNOWN_TOPIC;
-	if (!partition_leads(*out))
-		return KAFKA_NOT_LEADER;
-	if (epoch >= 0 && epoch < partition_epoch(*out))
-		return KAFKA_FENCED_LEADER_EPOCH;
-	if (epoch > partition_epoch(*out))
-		return KAFKA_UNKNOWN_LEADER_EPOCH;
-	return KAFKA_NONE;
+	return partition_leads(*out) ? epoch_check(*out, epoch) : KAFKA_NOT_LEADER;
+}
+
+int16_t kafka_find_replica(struct kafka_request *r, struct bytes topic, int32_t index,
+	int32_t epoch, struct partition **out)
+{
+	const struct stream *s = catalog_stream(kafka_catalog(r), topic);
+	*out = s ? stream_partition(s, index) : NULL;
+	if (*out == NULL)
+		return KAFKA_UNKNOWN_TOPIC;
+	bool serves = partition_leads(*out) ||
+		(partition_attached(*out) && partition_leader(*out) != 0);
+	return serves ? epoch_check(*out, epoch) : KAFKA_NOT_LEADER;
 }
 
 /* One end of all the requests below: the last completion answers. */

@@ -7,6 +7,7 @@
 #include "server/base/mem.h"
 #include "server/broker/group_expire.h"
 #include "server/broker/group_home.h"
+#include "server/broker/place.h"
 #include "server/broker/producer.h"
 #include "server/broker/producer_expire.h"
 #include "server/broker/stream.h"
@@ -31,6 +32,9 @@ struct kafka_address {
 	char *host; /* NULL: this door is off */
 	int32_t port;
 };
+
+/* The first "host:port" of a list; an IPv6 address loses its brackets. false: there is none. */
+bool kafka_address_read(const char *list, struct bytes *host, int32_t *port);
 
 struct kafka {
 	const struct kafka_conf *conf;
@@ -98,7 +102,16 @@ static inline struct kafka *kafka_of(const struct kafka_request *r)
 	return r->kc->home->kafka;
 }
 int32_t kafka_node_id(const struct kafka *k);
-const struct kafka_address *kafka_address(const struct kafka_request *r);
+/* Nodes as clients of this connection's kind (plain, TLS) reach them. */
+struct kafka_broker {
+	int32_t id;
+	struct bytes host, rack; /* rack.at NULL: none */
+	int32_t port;
+};
+/* Nodes that have such a door, in order of id; memory of the request. NULL: r has failed. */
+const struct kafka_broker *kafka_brokers(struct kafka_request *r, uint32_t *count);
+/* That node; false: it is none, or has no such door. */
+bool kafka_broker(struct kafka_request *r, uint32_t node, struct kafka_broker *out);
 /* Counts bytes more (or fewer) as being fetched by r. */
 void kafka_fetching(struct kafka_request *r, int64_t more);
 /* Zeroed memory of the request; NULL: r has failed. */
@@ -174,6 +187,7 @@ enum kafka_code {
 	KAFKA_MESSAGE_TOO_LARGE = 10,
 	KAFKA_OFFSET_METADATA_TOO_LARGE = 12,
 	KAFKA_COORDINATOR_LOADING = 14,
+	KAFKA_COORDINATOR_NOT_AVAILABLE = 15,
 	KAFKA_NOT_COORDINATOR = 16,
 	KAFKA_INVALID_TOPIC = 17,
 	KAFKA_NOT_ENOUGH_REPLICAS = 19,
@@ -219,9 +233,16 @@ int16_t kafka_produce_code(enum err e); /* of produce_start and its outcome */
 int16_t kafka_group_code(enum group_err e);
 int16_t kafka_admin_code(enum err e); /* of node_change */
 
-/* The partition and its leader epoch check: 0, or why not. */
+/* The partition, led here, and its leader epoch check: 0, or why not (*out is set unless it is
+ * unknown). */
 int16_t kafka_find(struct kafka_request *r, struct bytes topic, int32_t index, int32_t epoch,
 	struct partition **out);
+/* The same, for who may read from any replica. */
+int16_t kafka_find_replica(struct kafka_request *r, struct bytes topic, int32_t index,
+	int32_t epoch, struct partition **out);
+/* Who leads it and in which epoch, for those who asked the wrong node: -1, -1 when not known. */
+void kafka_hint(
+	struct kafka_request *r, const struct partition *p, int32_t *leader, int32_t *epoch);
 
 enum {
 	KAFKA_TOPIC_OPERATIONS = 3576,

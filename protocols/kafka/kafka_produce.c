@@ -5,7 +5,7 @@
 #include "server/base/log.h"
 #include "server/broker/produce.h"
 
-enum { TIMEOUT_MS_MIN = 100 };
+enum { TIMEOUT_MS_MIN = 100, HINT_VERSION = 10 };
 
 struct put { /* one partition's batch */
 	struct produce produce;
@@ -21,9 +21,34 @@ static void refuse(struct kafka_request *r, struct kafka_produce_res_partition *
 	kafka_count(r->kc->home, M_REFUSED_BATCHES, 1);
 }
 
+/* Where the leaders named by hints are reached. */
+static void add_nodes(struct kafka_request *r, struct kafka_produce_res *res)
+{
+	bool hinted = false;
+	for (uint32_t i = 0; r->h.version >= HINT_VERSION && i < res->topics_count; i++)
+		for (uint32_t n = 0; n < res->topics[i].partitions_count; n++)
+			hinted |= res->topics[i].partitions[n].leader.leader_id >= 0;
+	if (!hinted)
+		return;
+	uint32_t count;
+	const struct kafka_broker *brokers = kafka_brokers(r, &count);
+	if (brokers == NULL)
+		return;
+	res->nodes = kafka_list(r, &kafka_produce_res_node_type, count);
+	if (res->nodes == NULL)
+		return;
+	res->nodes_count = count;
+	for (uint32_t i = 0; i < count; i++) {
+		res->nodes[i].node_id = brokers[i].id;
+		res->nodes[i].host = brokers[i].host;
+		res->nodes[i].port = brokers[i].port;
+		res->nodes[i].rack = brokers[i].rack;
+	}
+}
+
 static void finish(struct kafka_request *r)
 {
-	const struct kafka_produce_res *res = r->res;
+	struct kafka_produce_res *res = r->res;
 	for (uint32_t i = 0; r->silent && i < res->topics_count; i++)
 		for (uint32_t n = 0; n < res->topics[i].partitions_count; n++) {
 			int16_t code = res->topics[i].partitions[n].error;
@@ -34,7 +59,15 @@ static void finish(struct kafka_request *r)
 			kafka_fail(r, ERR_CLOSED);
 			return;
 		}
+	add_nodes(r, res);
 	kafka_answer(r);
+}
+
+static void hint(struct kafka_request *r, struct put *put)
+{
+	if (put->res->error == KAFKA_NOT_LEADER)
+		kafka_hint(r, put->partition, &put->res->leader.leader_id,
+			&put->res->leader.leader_epoch);
 }
 
 static void on_put(struct produce *p)
@@ -50,6 +83,7 @@ static void on_put(struct produce *p)
 		put->res->log_start_offset = partition_first_offset(put->partition);
 	} else {
 		refuse(r, put->res, kafka_produce_code(p->err));
+		hint(r, put);
 	}
 	if (r->outstanding == 0)
 		finish(r);
@@ -87,6 +121,7 @@ static void put_one(struct kafka_request *r, const struct kafka_produce_req_topi
 		enum err e = produce_start(&put->produce, kafka_shard(r), s, p, in);
 		if (e != OK) {
 			refuse(r, put->res, kafka_produce_code(e));
+			hint(r, put);
 			return;
 		}
 		kafka_count(r->kc->home, M_PRODUCE_BYTES, (int64_t)in.len);

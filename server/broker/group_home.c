@@ -710,7 +710,7 @@ static void on_call(struct loop_msg *m)
 		t->epoch = partition_epoch(c->table);
 	}
 	if (!leads) {
-		answer(c, GROUP_UNAVAILABLE);
+		answer(c, partition_leader(c->table) != 0 ? GROUP_NOT_HERE : GROUP_UNAVAILABLE);
 		return;
 	}
 	if (c->kind == GROUP_CALL_LIST) {

@@ -20,6 +20,8 @@ static const struct column stream_columns[] = {
 	{"SIZE", "bytes", COLUMN_BYTES, false},
 	{"RETENTION", "retention_ms", COLUMN_MSEC, false},
 	{"SIZE LIMIT", "retention_bytes", COLUMN_BYTES, true},
+	{"REPLICAS", "replicas", COLUMN_INT, true},
+	{"LEADERLESS", "without_leader", COLUMN_INT, true},
 	{"INTERNAL", "internal", COLUMN_BOOL, true},
 	{0},
 };
@@ -38,6 +40,8 @@ static const struct column describe_columns[] = {
 static const struct column partition_columns[] = {
 	{"PARTITION", "partition", COLUMN_INT, false},
 	{"LEADER", "leader", COLUMN_INT, false},
+	{"REPLICAS", "replicas", COLUMN_TEXT, false},
+	{"IN SYNC", "in_sync", COLUMN_TEXT, false},
 	{"FIRST", "first_offset", COLUMN_INT, false},
 	{"NEXT", "next_offset", COLUMN_INT, false},
 	{"RECORDS", "records", COLUMN_INT, false},

@@ -159,7 +159,8 @@ enum exit_code client_send(const struct options *o, const char *method, const ch
 	cJSON *json, struct answer *out)
 {
 	char *text = json == NULL ? NULL : cJSON_PrintUnformatted(json);
-	char *full = join(path, o->given[FLAG_dry_run] ? "?dry_run=true" : "");
+	const char *dry = strchr(path, '?') != NULL ? "&dry_run=true" : "?dry_run=true";
+	char *full = join(path, o->given[FLAG_dry_run] ? dry : "");
 	enum exit_code e;
 
 	must(json == NULL || text != NULL);

@@ -70,6 +70,33 @@ static void safe_copy(char *out, const char *text)
 	out[len] = 0;
 }
 
+/* "1,2,3", or texts with "; " between. */
+static void list_text(const cJSON *list, char *out)
+{
+	size_t len = 0;
+	const cJSON *v;
+
+	*out = 0;
+	cJSON_ArrayForEach(v, list)
+	{
+		char one[CELL_BYTES];
+		size_t room = CELL_BYTES - len;
+		bool text = cJSON_IsString(v);
+		if (text)
+			safe_copy(one, v->valuestring);
+		else
+			number_text(COLUMN_INT, cJSON_IsNumber(v) ? v->valuedouble : 0, one);
+		int n = snprintf(out + len, room, "%s%s",
+			v == list->child ? ""
+				: text   ? "; "
+					 : ",",
+			one);
+		if (n < 0 || (size_t)n >= room)
+			return;
+		len += (size_t)n;
+	}
+}
+
 static void cell_text(const struct column *c, const cJSON *row, char *out)
 {
 	const cJSON *v = cJSON_GetObjectItemCaseSensitive(row, c->member);
@@ -78,6 +105,8 @@ static void cell_text(const struct column *c, const cJSON *row, char *out)
 		safe_copy(out, v->valuestring);
 	else if (cJSON_IsNumber(v))
 		number_text(c->kind, v->valuedouble, out);
+	else if (cJSON_IsArray(v))
+		list_text(v, out);
 	else if (cJSON_IsBool(v))
 		(void)snprintf(out, CELL_BYTES, "%s", cJSON_IsTrue(v) ? "yes" : "no");
 	else

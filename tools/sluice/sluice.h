@@ -29,6 +29,8 @@ enum exit_code { /* part of the interface */
 	X(dry_run, NULL, "check, change nothing")                                                  \
 	X(yes, NULL, "-y: do not ask")                                                             \
 	X(wait, NULL, "return when the change has taken effect")                                   \
+	X(force, NULL, "even if partitions lose their majority")                                   \
+	X(undo, NULL, "take it back")                                                              \
 	X(help, NULL, "-h: describe the command")                                                  \
 	X(version, NULL, "print the version")                                                      \
 	X(partitions, "N", "number of partitions")                                                 \
@@ -172,6 +174,15 @@ enum exit_code config_show(const struct options *o);
 enum exit_code config_set(const struct options *o);
 enum exit_code config_check(const struct options *o);
 enum exit_code node_status(const struct options *o);
+enum exit_code cluster_status(const struct options *o);
+enum exit_code cluster_health(const struct options *o);
+enum exit_code cluster_nodes(const struct options *o);
+enum exit_code cluster_drain(const struct options *o);
+enum exit_code cluster_remove(const struct options *o);
+enum exit_code cluster_balance(const struct options *o);
+enum exit_code cluster_moves(const struct options *o);
+enum exit_code partition_list(const struct options *o);
+enum exit_code partition_describe(const struct options *o);
 enum exit_code pub(const struct options *o);
 enum exit_code sub(const struct options *o);
 enum exit_code bench(const struct options *o);

@@ -114,7 +114,7 @@ static inline void fix_start(const char *const *settings)
 	conf_apply(fix.conf, true);
 	fix.loops = loops_new(2);
 	fix.workers = workers_new(2);
-	fix.door = (struct net_door){"http", &http_kind, NULL, NULL};
+	fix.door = (struct net_door){"http", &http_kind, NULL, NULL, false};
 	fix_open();
 }
 #define START(...) fix_start((const char *const[]){__VA_ARGS__ __VA_OPT__(, ) NULL})

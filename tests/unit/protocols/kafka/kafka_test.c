@@ -71,7 +71,7 @@ static void boot(void)
 	conf_apply(t.conf, true);
 	t.loops = loops_new(2);
 	t.workers = workers_new(2);
-	t.door = (struct net_door){"kafka", &kafka_kind, NULL, NULL};
+	t.door = (struct net_door){"kafka", &kafka_kind, NULL, NULL, false};
 	ck_assert_int_eq(net_open(t.loops, t.net_conf, &t.door, 1, &t.net, why, sizeof why), OK);
 	ck_assert_int_eq(
 		storage_open(&t.storage_conf, t.loops, t.workers, &t.storage, why, sizeof why), OK);
