@@ -271,17 +271,21 @@ bool peer_other_cluster(
 	const struct peer_home *h, const struct peer_hello *hello, char *why, size_t size)
 {
 	struct bytes ours = bytes_text(h->peers->conf.cluster_name);
-	if (!bytes_equal(ours, hello->cluster_name)) {
+	bool named_alike = bytes_equal(ours, hello->cluster_name);
+	if (!peer_cluster_none(h->cluster) && !peer_cluster_none(hello->cluster)) {
+		/* The name is for people and may be changed; the id is what counts. */
+		if (memcmp(h->cluster, hello->cluster, sizeof h->cluster) == 0)
+			return false;
+	} else if (named_alike) {
+		return false;
+	}
+	if (named_alike)
+		snprintf(why, size, "nodes %u and %u are of two clusters, both named '%.48s'",
+			hello->node, h->peers->conf.node, peer_words(ours).text);
+	else
 		snprintf(why, size, "node %u is of cluster '%.48s', node %u of '%.48s'",
 			hello->node, peer_words(hello->cluster_name).text, h->peers->conf.node,
 			peer_words(ours).text);
-		return true;
-	}
-	if (peer_cluster_none(h->cluster) || peer_cluster_none(hello->cluster) ||
-		memcmp(h->cluster, hello->cluster, sizeof h->cluster) == 0)
-		return false;
-	snprintf(why, size, "nodes %u and %u are of two clusters, both named '%.48s'", hello->node,
-		h->peers->conf.node, peer_words(ours).text);
 	return true;
 }
 
@@ -317,10 +321,13 @@ void peers_unwatch(struct peers *p, struct peer_watcher *w)
 
 void peer_tell_watchers(struct peer_home *h, uint32_t node, bool up)
 {
-	struct list *n, *next;
-	for (n = h->watchers.next; n != &h->watchers; n = next) {
+	struct list now, *n; /* any of them may go while one is told */
+	list_init(&now);
+	while ((n = list_pop(&h->watchers)) != NULL)
+		list_push_back(&now, n);
+	while ((n = list_pop(&now)) != NULL) {
 		struct peer_watcher *w = list_entry(n, struct peer_watcher, node);
-		next = n->next;
+		list_push_back(&h->watchers, n);
 		w->changed(w, node, up);
 	}
 }
