@@ -150,6 +150,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: sim FIRST..LAST\n");
 		return 2;
 	}
+	conf.without = getenv("SIM_WITHOUT") ? getenv("SIM_WITHOUT") : "";
 	conf.nodes = node_count ? (int)strtol(node_count, NULL, 10) : 0;
 	conf.plant = plant ? sim_plant_named(plant) : PLANT_NONE;
 	if (conf.plant == PLANT_COUNT) {

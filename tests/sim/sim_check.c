@@ -49,6 +49,8 @@ struct watched { /* a replica of a life of a node */
 	struct list node; /* of watches.all, while the life lasts */
 	struct sim_node *of;
 	uint64_t life, group, last_index;
+	bool attached; /* when the last entry came: one that comes to be here applies from its start
+			*/
 	struct partition *partition;
 };
 
@@ -306,11 +308,14 @@ static void on_committed(struct watcher *w, struct entry *e)
 {
 	struct watched *v = list_entry(w, struct watched, watcher);
 
-	if (e->index <= v->last_index)
+	bool attached = partition_attached(v->partition);
+
+	if (e->index <= v->last_index && attached == v->attached)
 		sim_fail("n%d group %llu: index %llu is applied after %llu", v->of->machine.id,
 			(unsigned long long)v->group, (unsigned long long)e->index,
 			(unsigned long long)v->last_index);
 	v->last_index = e->index;
+	v->attached = attached;
 	entry_seen(v->of->machine.id, e);
 }
 
@@ -592,6 +597,22 @@ static void compare_store(struct sim_node *n)
 				(unsigned long long)index);
 	}
 	must(store_iter_free(i) == OK);
+}
+
+void check_dump(void)
+{
+	for (struct list *n = check.watches.next; n && n != &check.watches; n = n->next) {
+		struct watched *v = list_entry(n, struct watched, node);
+
+		if (in_force(v))
+			sim_trace("group=%llu on n%d: leads=%d leader=n%u epoch=%d attached=%d "
+				  "index=%llu high=%lld",
+				(unsigned long long)v->group, v->of->machine.id,
+				partition_leads(v->partition), partition_leader(v->partition),
+				partition_epoch(v->partition), partition_attached(v->partition),
+				(unsigned long long)v->last_index,
+				(long long)partition_high_watermark(v->partition));
+	}
 }
 
 void check_final(struct sim_node *nodes, int count)

@@ -33,6 +33,7 @@ void check_node_gone(struct sim_node *n);
 /* The end: everything is healed, nothing is proposed any more. Whether all replicas say the same
  * now (else wait some more; why says what does not). */
 bool check_converged(struct sim_node *nodes, int count, char *why, size_t why_size);
+void check_dump(void); /* to the record: each replica as it is */
 /* Compares all that is stored, and all that was acknowledged, with the history. */
 void check_final(struct sim_node *nodes, int count);
 uint64_t check_entries(void); /* in the history */

@@ -10,16 +10,19 @@
 #include "server/base/conf.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "cluster/peer.h"
 #include "storage/storage.h"
 #include "tests/sim/sim_disk.h"
 
-enum { DRAIN_US = 100 * SIM_MS };
+enum { DRAIN_US = 100 * SIM_MS, STEP_ASIDE_MS = 500 };
 
 struct sim_settings { /* of a life */
 	struct node_conf node;
 	struct storage_conf storage;
 	struct broker_conf broker;
 	struct group_conf groups;
+	struct peer_settings peers;
+	char address[16];
 };
 
 void sim_process_init(const char *dir)
@@ -76,6 +79,12 @@ static void setting(struct sim_node *n, const char *key, const char *format, ...
 		sim_fail("%s = %s: %s", key, value, why);
 }
 
+/* The first three, or as many as there are. */
+static const char *seeds(const struct sim_cluster_conf *c)
+{
+	return c->nodes > 2 ? "n1:7400,n2:7400,n3:7400" : "n1:7400,n2:7400";
+}
+
 static void configure(struct sim_node *n)
 {
 	struct sim_settings *s = mem_new(sizeof *s);
@@ -85,8 +94,11 @@ static void configure(struct sim_node *n)
 	conf_add(n->conf, node_rows, &s->node);
 	conf_add(n->conf, storage_rows, &s->storage);
 	conf_add(n->conf, broker_rows, &s->broker);
+	conf_add(n->conf, peer_rows, &s->peers);
 	setting(n, "node.id", "%d", n->machine.id);
 	setting(n, "node.name", "n%d", n->machine.id);
+	if (n->cluster->nodes > 1)
+		setting(n, "cluster.seeds", "%s", seeds(n->cluster));
 	setting(n, "tables", "%d", n->cluster->tables);
 	setting(n, "stream.partitions", "%d", n->cluster->partitions);
 	setting(n, "data.dir", "%d", n->machine.id);
@@ -95,6 +107,10 @@ static void configure(struct sim_node *n)
 	setting(n, "storage.tail_cache", "4MiB");
 	setting(n, "partition.rows", "1MiB");
 	conf_apply(n->conf, true);
+	snprintf(s->address, sizeof s->address, "n%d:7400", n->machine.id);
+	s->node.version = "sim";
+	s->node.peer_address = s->address;
+	s->node.peers = &s->peers;
 	s->groups = (struct group_conf){.session_ms_min = 1000,
 		.session_ms_max = 60000,
 		.members_max = 100,
@@ -129,6 +145,7 @@ static void boot(void *arg)
 	n->groups = groups_new(&s->groups, n->loops);
 	n->wire(n);
 	loops_run(n->loops);
+	node_start(n->node, NULL);
 	broker_start(n->broker);
 	n->phase = SIM_RUNNING;
 	n->began(n);
@@ -168,12 +185,14 @@ static void end(void *arg)
 {
 	struct sim_node *n = arg;
 
+	node_step_aside(n->node, STEP_ASIDE_MS);
 	n->closing(n);
 	sim_sleep_us(DRAIN_US);
 	groups_stop(n->groups);
 	sessions_stop(n->sessions, 5000);
 	node_close(n->node);
 	loops_stop(n->loops);
+	node_free(n->node);
 	groups_free(n->groups);
 	sessions_free(n->sessions);
 	broker_free(n->broker);

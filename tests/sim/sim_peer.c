@@ -26,6 +26,7 @@ struct parcel { /* a frame on its way */
 	struct parcel *next;
 	struct conn_out *conn;
 	uint64_t epoch; /* of the connection; 0: it does not matter any more */
+	bool back;      /* an answer: from the other end */
 	enum peer_lane lane;
 	enum peer_kind kind;
 	uint64_t group;
@@ -40,8 +41,12 @@ struct conn_out { /* of a loop to a node */
 	uint64_t epoch; /* grows when it is lost */
 	uint64_t life;  /* of the machine at the other end, when it was made */
 	int64_t backoff_ms, give_up_us, arrives_us, since_us;
-	size_t bytes, bulk_bytes;         /* on their way */
-	struct parcel *held, **held_tail; /* while the way is cut */
+	size_t bytes, bulk_bytes;                   /* on their way */
+	struct parcel *held, **held_tail;           /* while the way is cut */
+	struct parcel *held_back, **held_back_tail; /* the same of answers */
+	int64_t back_arrives_us;
+	uint8_t cluster[16]; /* said when it was made */
+	bool guest;
 	struct list rooms;
 	struct loop_msg up_msg;
 };
@@ -138,6 +143,7 @@ struct peers *peers_new(const struct peers_conf *c, struct loops *loops, struct 
 			k->to = to;
 			k->backoff_ms = BACKOFF_MS_MIN;
 			k->held_tail = &k->held;
+			k->held_back_tail = &k->held_back;
 			list_init(&k->rooms);
 		}
 	}
@@ -199,12 +205,17 @@ static int64_t delay(const struct sim_way *w)
 	return sim_pick(w->delay_us_min, w->delay_us_max);
 }
 
-static bool may_meet(const struct peers *p, const struct peers *q, const struct known *k)
+/* As the hellos of both are judged. */
+static bool may_meet(const struct peers *p, const struct peers *q)
 {
-	if (!is_zero(p->cluster) && !is_zero(q->cluster) &&
-		memcmp(p->cluster, q->cluster, sizeof p->cluster) != 0)
+	const struct known *to = &p->known[q->conf.node], *from = &q->known[p->conf.node];
+	bool guest = is_zero(p->cluster);
+
+	if (!guest && memcmp(p->cluster, q->cluster, sizeof p->cluster) != 0)
+		return false; /* another cluster, or none yet */
+	if (!guest && from->instance_known && memcmp(from->instance, p->conf.instance, 16) != 0)
 		return false;
-	return !k->instance_known || memcmp(k->instance, q->conf.instance, 16) == 0;
+	return !to->instance_known || memcmp(to->instance, q->conf.instance, 16) == 0;
 }
 
 static void tell_watchers(struct conn_out *k, bool up)
@@ -223,9 +234,14 @@ static void tell_watchers(struct conn_out *k, bool up)
 static void rooms_run(void *arg)
 {
 	struct conn_out *k = arg;
-	struct list *n;
+	struct list told, *n;
 
-	while ((n = list_pop(&k->rooms)) != NULL) {
+	if (k->up && k->bulk_bytes >= BULK_ROOM_BYTES)
+		return;
+	list_init(&told);
+	while ((n = list_pop(&k->rooms)) != NULL)
+		list_push_back(&told, n);
+	while ((n = list_pop(&told)) != NULL) {
 		struct peer_room *w = list_entry(n, struct peer_room, node);
 
 		w->room(w);
@@ -268,22 +284,30 @@ static void tell_lost(void *arg)
 	rooms_run(k);
 }
 
-static void conn_lose(struct conn_out *k)
+static void parcels_drop(struct parcel *f)
 {
 	struct parcel *next;
 
+	for (; f != NULL; f = next) {
+		next = f->next;
+		slice_unref(&f->body);
+		mem_free(f);
+	}
+}
+
+static void conn_lose(struct conn_out *k)
+{
 	if (!k->up)
 		return;
 	k->up = false;
 	k->epoch++;
 	k->give_up_us = 0;
-	for (struct parcel *f = k->held; f != NULL; f = next) {
-		next = f->next;
-		slice_unref(&f->body);
-		mem_free(f);
-	}
+	parcels_drop(k->held);
 	k->held = NULL;
 	k->held_tail = &k->held;
+	parcels_drop(k->held_back);
+	k->held_back = NULL;
+	k->held_back_tail = &k->held_back;
 	k->bytes = k->bulk_bytes = 0;
 	k->since_us = sim_now_us();
 	loop_call(k->loop, tell_lost, k);
@@ -310,7 +334,7 @@ static void dialled(void *arg)
 	k->dialling = false;
 	if (k->up || !k->wanted || p->stopping)
 		return;
-	if (q == NULL || !may_meet(p, q, &p->known[k->to])) {
+	if (q == NULL || !may_meet(p, q)) {
 		k->dialling = true;
 		k->backoff_ms = k->backoff_ms * 2 > BACKOFF_MS_MAX ? BACKOFF_MS_MAX
 								   : k->backoff_ms * 2;
@@ -321,7 +345,9 @@ static void dialled(void *arg)
 	k->epoch++;
 	k->life = q->machine->life;
 	k->backoff_ms = BACKOFF_MS_MIN;
-	k->arrives_us = k->since_us = sim_now_us();
+	k->arrives_us = k->back_arrives_us = k->since_us = sim_now_us();
+	memcpy(k->cluster, p->cluster, sizeof k->cluster);
+	k->guest = is_zero(p->cluster) || is_zero(q->cluster);
 	k->up_msg.run = on_up;
 	loop_post(k->loop, &k->up_msg);
 }
@@ -342,7 +368,8 @@ struct arrived {
 	struct peers *peers;
 	uint32_t from;
 	enum peer_kind kind;
-	uint64_t group;
+	uint64_t group, epoch; /* of the connection */
+	struct conn_out *conn;
 	struct slice body;
 };
 
@@ -377,17 +404,38 @@ static void hand_over(struct peers *q, uint32_t from, const struct parcel *f)
 	a->from = from;
 	a->kind = f->kind;
 	a->group = f->group;
+	a->epoch = f->epoch;
+	a->conn = f->conn;
 	a->body = slice_ref(f->body);
 	a->msg.run = deliver;
 	loop_post(loops_at(q->loops, loop), &a->msg);
 }
 
-static void arrive(void *arg)
+/* The node that dialled is still the same, and so is its connection. */
+static bool conn_is_same(const struct conn_out *k, uint64_t epoch)
 {
-	struct parcel *f = arg;
+	const struct peers *p = k->peers;
+
+	return p->machine->up && all_peers[p->machine->id] == p && epoch == k->epoch;
+}
+
+static void arrive_back(struct parcel *f)
+{
 	struct conn_out *k = f->conn;
-	struct peers *p = k->peers, *q = all_peers[k->to];
-	bool same = p->machine->up && all_peers[p->machine->id] == p && f->epoch == k->epoch;
+
+	if (conn_is_same(k, f->epoch) && !k->peers->stopping) {
+		frames++;
+		hand_over(k->peers, k->to, f);
+	}
+	slice_unref(&f->body);
+	mem_free(f);
+}
+
+static void arrive_there(struct parcel *f)
+{
+	struct conn_out *k = f->conn;
+	struct peers *q = all_peers[k->to];
+	bool same = conn_is_same(k, f->epoch);
 
 	if (same) {
 		size_t bytes = f->body.bytes.len;
@@ -399,23 +447,36 @@ static void arrive(void *arg)
 			loop_call(k->loop, rooms_run, k);
 	}
 	if ((same || f->epoch == 0) && q != NULL && q->machine->up && q->machine->life == k->life &&
-		!q->stopping) {
+		!q->stopping && (!k->guest || f->kind == PEER_CALL)) {
 		frames++;
-		hand_over(q, p->conf.node, f);
+		hand_over(q, k->peers->conf.node, f);
 	}
 	slice_unref(&f->body);
 	mem_free(f);
 }
 
+static void arrive(void *arg)
+{
+	struct parcel *f = arg;
+
+	if (f->back)
+		arrive_back(f);
+	else
+		arrive_there(f);
+}
+
 static void travel(struct conn_out *k, struct parcel *f)
 {
-	const struct sim_way *w = sim_way(k->peers->machine->id, (int)k->to);
-	int64_t at = sim_now_us() + delay(w) + (int64_t)f->body.bytes.len / BYTES_A_US;
-	const struct peers *q = all_peers[k->to];
+	int here = k->peers->machine->id, there = (int)k->to;
+	int to = f->back ? here : there;
+	int64_t *last = f->back ? &k->back_arrives_us : &k->arrives_us;
+	const struct peers *q = all_peers[to];
+	int64_t at = sim_now_us() + delay(sim_way(f->back ? there : here, to)) +
+		(int64_t)f->body.bytes.len / BYTES_A_US;
 
-	if (at <= k->arrives_us)
-		at = k->arrives_us + 1;
-	k->arrives_us = at;
+	if (at <= *last)
+		at = *last + 1;
+	*last = at;
 	/* The other side may stand still: then what arrives waits in its socket. */
 	if (q != NULL && q->machine->paused_until_us > at)
 		at = q->machine->paused_until_us + (at - sim_now_us());
@@ -617,11 +678,20 @@ void peer_call(struct peers *p, struct peer_call *c)
 		loop_timer_set(&l->timer, c->timeout_ms);
 }
 
+struct request {
+	struct peer_request asked; /* first */
+	struct conn_out *conn;     /* the caller's */
+	uint64_t epoch;
+};
+
 static void call_arrived(struct arrived *a)
 {
-	struct peer_request *r = mem_new(sizeof *r);
+	struct request *q = mem_new(sizeof *q);
+	struct peer_request *r = &q->asked;
 	uint32_t op = get_u32be(a->body.bytes.at + 8);
 
+	q->conn = a->conn;
+	q->epoch = a->epoch;
 	r->from = a->from;
 	r->op = (enum peer_op)op;
 	r->group = a->group;
@@ -631,7 +701,9 @@ static void call_arrived(struct arrived *a)
 	r->body = slice_of(a->body.chunk,
 		bytes_of(a->body.bytes.at + CALL_HEAD, a->body.bytes.len - CALL_HEAD));
 	must(op < PEER_OP_COUNT);
-	if (a->peers->servers[op] == NULL)
+	if (a->conn->guest && op != PEER_OP_JOIN && op != PEER_OP_STATUS)
+		peer_answer(r, LANE_HIGH, ERR_DENIED, NULL, 0);
+	else if (a->peers->servers[op] == NULL)
 		peer_answer(r, LANE_HIGH, ERR_UNSUPPORTED, NULL, 0);
 	else
 		a->peers->servers[op](a->peers->server_args[op], r);
@@ -640,21 +712,35 @@ static void call_arrived(struct arrived *a)
 void peer_answer(
 	struct peer_request *r, enum peer_lane lane, enum err e, struct slice *parts, int count)
 {
+	struct request *q = list_entry(r, struct request, asked);
+	struct conn_out *k = q->conn;
 	uint8_t head[CALL_HEAD] = {0};
-	struct loop *here = loop_here();
 	struct slice body;
+	struct parcel *f;
 
-	must(here != NULL);
 	put_u64be(head, r->id);
 	put_u32be(head + 8, (uint32_t)r->op);
 	put_u32be(head + 12, (uint32_t)e);
 	body = joined(bytes_of(head, CALL_HEAD), parts, count);
-	(void)send_joined(r->peers, conn_of(r->peers, loop_index(here), r->from),
-		(struct parcel){
-			.lane = lane, .kind = PEER_ANSWER, .group = r->group, .body = body});
+	if (conn_is_same(k, q->epoch) && !r->peers->stopping) {
+		f = mem_new(sizeof *f);
+		*f = (struct parcel){.conn = k,
+			.epoch = q->epoch,
+			.back = true,
+			.lane = lane,
+			.kind = PEER_ANSWER,
+			.group = r->group,
+			.body = slice_ref(body)};
+		if (sim_way((int)k->to, k->peers->machine->id)->cut || k->held_back != NULL) {
+			*k->held_back_tail = f;
+			k->held_back_tail = &f->next;
+		} else {
+			travel(k, f);
+		}
+	}
 	slice_unref(&body);
 	slice_unref(&r->body);
-	mem_free(r);
+	mem_free(q);
 }
 
 static void answer_arrived(struct arrived *a)
@@ -678,7 +764,16 @@ static void answer_arrived(struct arrived *a)
 
 void peers_set_cluster(struct peers *p, const uint8_t id[16])
 {
+	if (memcmp(p->cluster, id, 16) == 0)
+		return;
 	memcpy(p->cluster, id, 16);
+	/* What said hello under another one, or to another one, was a guest's connection. */
+	for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++) {
+		for (int i = 0; i < p->loop_count; i++)
+			conn_lose(conn_of(p, i, to));
+		if (to != (uint32_t)p->machine->id)
+			sim_net_reset((int)to, p->machine->id);
+	}
 }
 
 void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
@@ -809,18 +904,34 @@ void peers_free(struct peers *p)
 
 /* --- what the world does to it */
 
-static void heal(struct conn_out *k)
+static void go_on(struct conn_out *k, struct parcel *f)
 {
-	struct parcel *f = k->held, *next;
+	struct parcel *next;
 
-	k->held = NULL;
-	k->held_tail = &k->held;
 	k->give_up_us = 0;
 	for (; f != NULL; f = next) {
 		next = f->next;
 		f->next = NULL;
 		travel(k, f);
 	}
+}
+
+static void heal(struct conn_out *k)
+{
+	struct parcel *f = k->held;
+
+	k->held = NULL;
+	k->held_tail = &k->held;
+	go_on(k, f);
+}
+
+static void heal_back(struct conn_out *k)
+{
+	struct parcel *f = k->held_back;
+
+	k->held_back = NULL;
+	k->held_back_tail = &k->held_back;
+	go_on(k, f);
 }
 
 /* A connection whose way is cut, or whose other end is gone without a word, is given up in time. */
@@ -873,8 +984,10 @@ void sim_net_cut(int from, int to, bool cut)
 		return;
 	w->cut = cut;
 	w->cut_since_us = sim_now_us();
-	if (!cut)
-		each_conn(from, to, heal);
+	if (cut)
+		return;
+	each_conn(from, to, heal);
+	each_conn(to, from, heal_back);
 }
 
 void sim_net_reset(int from, int to)

@@ -28,6 +28,7 @@ static struct {
 	uint64_t faults;
 	bool healing;
 	int64_t wiped_us;
+	const char *without;
 } world;
 
 static void node_began(struct sim_node *n)
@@ -236,11 +237,13 @@ static void fill_disk(struct sim_node *n)
 }
 
 static const struct {
+	const char *name;
 	void (*fn)(struct sim_node *n);
 	int weight;
-} fault_kinds[] = {{crash, 5}, {stop, 2}, {pause_for_a_while, 3}, {cut_one, 3}, {isolate, 4},
-	{reset, 2}, {slow_disk, 2}, {hang_disk, 2}, {break_disk, 1}, {jump_clock, 2}, {mess_up, 3},
-	{fill_disk, 1}, {wipe, 2}};
+} fault_kinds[] = {{"crash", crash, 5}, {"stop", stop, 2}, {"pause", pause_for_a_while, 3},
+	{"cut", cut_one, 3}, {"isolate", isolate, 4}, {"reset", reset, 2}, {"slow", slow_disk, 2},
+	{"hang", hang_disk, 2}, {"break", break_disk, 1}, {"clock", jump_clock, 2},
+	{"mess", mess_up, 3}, {"full", fill_disk, 1}, {"wipe", wipe, 2}};
 enum { FAULT_KINDS = sizeof fault_kinds / sizeof fault_kinds[0] };
 
 static void next_fault(void *arg)
@@ -257,8 +260,10 @@ static void next_fault(void *arg)
 		at -= fault_kinds[i].weight;
 		if (at >= 0)
 			continue;
-		world.faults++;
-		fault_kinds[i].fn(any_node());
+		if (strstr(world.without, fault_kinds[i].name) == NULL) {
+			world.faults++;
+			fault_kinds[i].fn(any_node());
+		}
 		break;
 	}
 	sim_after(sim_pick(50 * SIM_MS, 4 * SIM_S), NULL, next_fault, NULL);
@@ -311,8 +316,10 @@ static void converge(void)
 		if (load_idle(why, sizeof why) &&
 			check_converged(world.nodes, world.cluster.nodes, why, sizeof why))
 			break;
-		if (sim_now_us() >= END_US)
+		if (sim_now_us() >= END_US) {
+			check_dump();
 			sim_fail("not converged: %s", why);
+		}
 		sim_run_until(sim_now_us() + POLL_US);
 	}
 	sim_trace("converged");
@@ -326,6 +333,12 @@ void world_run(const struct world_conf *c, struct world_result *out)
 
 	sim_net_init();
 	sim_plant_set(c->plant);
+	world.without = c->without;
+	load.publishers *= strstr(c->without, "publishers") == NULL;
+	load.producers *= strstr(c->without, "producers") == NULL;
+	load.sessions *= strstr(c->without, "sessions") == NULL;
+	load.admins *= strstr(c->without, "admins") == NULL;
+	load.committers *= strstr(c->without, "committers") == NULL;
 	draw(c);
 	for (int i = 0; i < world.cluster.nodes; i++) {
 		struct sim_node *n = &world.nodes[i];

@@ -10,6 +10,8 @@ struct world_result {
 struct world_conf { /* what a seed does not decide by itself */
 	int nodes;  /* 0: by the seed */
 	enum sim_plant plant;
+	const char *
+		without; /* loads and faults that are left out, by name: to narrow a failure down */
 };
 void world_run(const struct world_conf *c, struct world_result *out);
 
