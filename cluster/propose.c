@@ -298,13 +298,19 @@ static void dispatch(struct partition *p)
 	}
 }
 
+/* Without an outcome, and on no way to one. */
+static bool something_waits(const struct partition *p)
+{
+	return !list_empty(&p->gathered) || !list_empty(&p->again) || remote_propose_waits(p);
+}
+
 void propose_turn(struct loop_hook *h)
 {
 	struct partition *p = list_entry(h, struct partition, hook);
 
 	if (p->phase != PARTITION_OPEN)
 		return;
-	if (!list_empty(&p->gathered) || !list_empty(&p->again)) {
+	if (something_waits(p)) {
 		if (partition_unserved(p) == OK && lane_busy(p->env->lane))
 			lane_when_idle(p->env->lane, &p->hook);
 		else
@@ -317,7 +323,7 @@ void propose_turn(struct loop_hook *h)
 /* Proposals do not wait for ever for a leader. */
 void propose_tick(struct partition *p, int64_t now_ms)
 {
-	if (list_empty(&p->gathered) && list_empty(&p->again))
+	if (!something_waits(p))
 		return;
 	if (partition_unserved(p) == OK)
 		return;

@@ -32,6 +32,8 @@ void remote_answer(struct peer_request *r, struct buf *b); /* takes the bytes of
 /* remote_propose.c */
 /* Whether nothing is under way with a leader that is not the present one (here: none at all). */
 bool remote_propose_settled(struct partition *p, bool here);
+/* Nothing is under way, but what came back is to be decided again. */
+bool remote_propose_waits(const struct partition *p);
 void remote_propose(struct partition *p); /* sends what is gathered to the leader */
 void remote_propose_changed(struct partition *p);
 void remote_propose_tick(struct partition *p, int64_t now_ms);

@@ -321,6 +321,12 @@ static bool of_another_leader(const struct partition *p, const struct forwarding
 	return here || fw->term != p->leader_term || fw->to != remote_leader(p);
 }
 
+bool remote_propose_waits(const struct partition *p)
+{
+	return p->forwarding != NULL && p->forwarding->open == 0 &&
+		!list_empty(&p->forwarding->frames);
+}
+
 bool remote_propose_settled(struct partition *p, bool here)
 {
 	struct forwarding *fw = p->forwarding;
