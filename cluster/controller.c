@@ -201,6 +201,18 @@ static bool has_room(const struct plan *a, const struct place_group *old,
 	return true;
 }
 
+/* It is one more that moves, on each node that gets or loses a replica. */
+static void count_change(
+	struct plan *a, const struct place_group *old, const struct place_group *new_)
+{
+	for (int i = 0; i < a->nodes.count; i++) {
+		uint32_t id = a->nodes.nodes[i].id;
+
+		a->moving[i] += has_member(old, id) != has_member(new_, id) ||
+			(old->lost != 0 && has_member(new_, id));
+	}
+}
+
 static void plan_place(
 	struct plan *a, uint64_t group, const uint32_t *members, int count, int voters)
 {
@@ -254,8 +266,7 @@ static bool plan_group(void *arg, struct model_place *p, int wanted)
 		return true;
 	}
 	plan_place(a, p->row.group, g.members, g.count, g.count);
-	if (why != PLACEMENT_LEADER)
-		count_moving(a, &p->row);
+	count_change(a, &old, &g);
 	LOG(LOG_INFO, AREA_CLUSTER, "move", "group=%llu why=%s", (unsigned long long)p->row.group,
 		placement_reason_text(why));
 	return a->q.place_count < META_PLACES_MAX;
@@ -351,27 +362,51 @@ int controller_balance_count(void *node)
 
 /* --- time --- */
 
-static void count_groups(struct controller *c)
+struct counts {
+	int under, leaderless, unsettled, alive, active;
+};
+
+static bool count_group(void *arg, struct model_place *p, int wanted)
+{
+	struct counts *k = arg;
+	int target = wanted < k->active ? wanted : k->active;
+
+	k->under += p->present >= 0 && p->asked_ms != 0 && p->present < target;
+	k->leaderless += p->present < 0;
+	k->unsettled += p->settled != SETTLED_YES || p->row.member_count != target;
+	return true;
+}
+
+/* Who is up is looked at, not only listened for: a node may be connected before its row is here. */
+static void look_at_nodes(struct node *n, int64_t now_ms, struct counts *k)
+{
+	struct model_node *m;
+
+	for (uint32_t at = 0; (m = map_next(&n->nodes, &at)) != NULL;) {
+		bool self = m->row->id == (uint32_t)n->conf.id;
+		bool up = self || (n->peers != NULL && peer_connected(n->peers, m->row->id));
+
+		if (up != m->up)
+			m->since_ms = now_ms;
+		m->up = up;
+		k->alive += up && m->row->state != NODE_REMOVED;
+		k->active += m->row->state == NODE_ACTIVE;
+	}
+}
+
+static void count_groups(struct controller *c, int64_t now_ms)
 {
 	struct node *n = c->node;
-	const struct model_place *p;
 	struct metric_cells *cells = loop_cells(n->home);
-	int under = 0, leaderless = 0, unsettled = 0, alive = 0;
-	const struct model_node *m;
+	struct counts k = {0};
 
-	for (uint32_t at = 0; (p = map_next(&n->places, &at)) != NULL && c->leads;) {
-		under += p->settled != SETTLED_UNKNOWN && p->present >= 0 &&
-			p->present < p->row.voter_count;
-		leaderless += p->present < 0;
-		unsettled += p->settled == SETTLED_NO;
-	}
-	for (uint32_t at = 0; (m = map_next(&n->nodes, &at)) != NULL && c->leads;)
-		alive += m->row->state != NODE_REMOVED &&
-			(m->up || m->row->id == (uint32_t)n->conf.id);
-	metric_set(cells, &node_metrics, M_UNDER_REPLICATED, under);
-	metric_set(cells, &node_metrics, M_LEADERLESS, leaderless);
-	metric_set(cells, &node_metrics, M_MOVES, unsettled);
-	metric_set(cells, &node_metrics, M_NODES_ALIVE, alive);
+	look_at_nodes(n, now_ms, &k);
+	if (c->leads)
+		model_place_groups(n, count_group, &k);
+	metric_set(cells, &node_metrics, M_UNDER_REPLICATED, k.under);
+	metric_set(cells, &node_metrics, M_LEADERLESS, k.leaderless);
+	metric_set(cells, &node_metrics, M_MOVES, c->leads && !node_alone(n) ? k.unsettled : 0);
+	metric_set(cells, &node_metrics, M_NODES_ALIVE, c->leads ? k.alive : 0);
 	metric_set(cells, &node_metrics, M_GROUPS, c->leads ? (int64_t)n->places.count : 0);
 }
 
@@ -458,7 +493,7 @@ void controller_tick(struct controller *c, int64_t now_ms)
 	if (now_ms < c->plan_ms || !n->founded || n->version == 0)
 		return;
 	c->plan_ms = now_ms + (n->places.count > LARGE_COUNT ? PLAN_LARGE_MS : PLAN_MS);
-	count_groups(c);
+	count_groups(c, now_ms);
 	if (!leads || node_alone(n))
 		return;
 	ask_some(c, now_ms);

@@ -23,6 +23,8 @@ enum {
 	ASK_AGAIN_MS = 300,
 	LOG_EVERY_MS = 5000,
 	JOIN_TIMEOUT_MS = 5000,
+	CONNECT_MS = 3000,
+	CONNECT_LOOK_MS = 10,
 	NO_ROWS_MS = 20000, /* joined, and nothing comes of the catalogue: asked again */
 	ANSWER_NODES_BYTES = 64 << 10
 };
@@ -50,6 +52,11 @@ struct found {
 	struct seed seeds[SEEDS_MAX];
 	int seed_count, pending;
 	int64_t next_ms, logged_ms, joined_ms;
+	unsigned turn; /* not always the same seed is asked */
+	/* Who is to be asked to let this node in, once it is connected; id 0: nobody yet. */
+	uint32_t target;
+	char target_address[ADDRESS_BYTES];
+	int64_t target_ms;
 	struct peer_call call;
 	uint64_t replica;
 	bool founds;
@@ -196,10 +203,9 @@ static void join_answered(struct peer_call *c)
 	slice_unref(&answer);
 }
 
-static void join(struct found *f, const struct seed *s)
+static void ask_to_join(struct found *f)
 {
 	struct node *n = f->node;
-	struct peer_node to = {.id = s->probe.hello.node, .address = s->address};
 	struct meta_node self;
 	struct meta_request q = {.kind = META_JOIN, .node_id = (uint32_t)n->conf.id, .node = &self};
 	struct slice part;
@@ -211,16 +217,44 @@ static void join(struct found *f, const struct seed *s)
 	must(b.err == OK);
 	part = buf_share(&b);
 	buf_fini(&b);
-	peers_set_nodes(n->peers, &to, 1);
 	f->state = FOUND_JOINS;
-	f->call = (struct peer_call){.to = to.id,
+	f->call = (struct peer_call){.to = f->target,
 		.op = PEER_OP_JOIN,
 		.group = META_GROUP_ID,
 		.parts = &part,
 		.part_count = 1,
 		.timeout_ms = JOIN_TIMEOUT_MS,
 		.done = join_answered};
+	f->target = 0;
 	peer_call(n->peers, &f->call);
+}
+
+static void join(struct found *f, const struct seed *s)
+{
+	struct peer_node to = {.id = s->probe.hello.node, .address = f->target_address};
+
+	memcpy(f->target_address, s->address, sizeof f->target_address);
+	f->target = to.id;
+	f->target_ms = loop_now_ms(f->node->home) + CONNECT_MS;
+	peers_set_nodes(f->node->peers, &to, 1);
+	again(f, CONNECT_LOOK_MS);
+}
+
+/* The connection to it opens by itself. */
+static bool await_target(struct found *f, int64_t now_ms)
+{
+	if (f->target == 0)
+		return false;
+	if (peer_connected(f->node->peers, f->target)) {
+		ask_to_join(f);
+		return true;
+	}
+	if (now_ms < f->target_ms) {
+		again(f, CONNECT_LOOK_MS);
+		return true;
+	}
+	f->target = 0;
+	return false;
 }
 
 /* --- what the seeds say --- */
@@ -248,11 +282,8 @@ static bool same_id(struct found *f)
 
 static const struct seed *with_cluster(const struct found *f)
 {
-	static unsigned turn; /* not always the same one is asked */
-
-	turn++;
 	for (int i = 0; i < f->seed_count; i++) {
-		const struct seed *s = &f->seeds[(i + (int)(turn % 64)) % f->seed_count];
+		const struct seed *s = &f->seeds[(i + (int)(f->turn % 64)) % f->seed_count];
 
 		if (s->probe.err == OK && !s->own && !none(s->probe.hello.cluster))
 			return s;
@@ -354,6 +385,7 @@ static void probed(struct peer_probe *q)
 static void probe_all(struct found *f)
 {
 	f->state = FOUND_PROBES;
+	f->turn++;
 	f->asked = true;
 	f->pending = f->seed_count;
 	for (int i = 0; i < f->seed_count; i++) {
@@ -419,7 +451,8 @@ void found_tick(struct found *f, int64_t now_ms)
 		f->state = FOUND_NOT; /* it is found */
 		return;
 	}
-	probe_all(f);
+	if (!await_target(f, now_ms))
+		probe_all(f);
 }
 
 void found_stop(struct found *f)

@@ -274,6 +274,7 @@ static void pointed(struct partition_point *q)
 	n->pointing = false;
 	if (q->err == OK && !n->closing) {
 		n->current = true;
+		model_set_peers(n);
 		node_delete_unnamed(n);
 	}
 	node_end_if_idle(n);
@@ -468,8 +469,12 @@ static enum err open_meta(struct node *n)
 		return e;
 	n->watcher.committed = node_on_committed;
 	n->watcher.led = node_on_led;
+	n->watcher.replaced = node_on_replaced;
 	partition_watch(n->meta, &n->watcher);
-	return g->replica != 0 ? partition_walk_rows(n->meta, META_KEYSPACE, read_meta_row, n) : OK;
+	if (g->replica == 0)
+		return OK;
+	e = partition_walk_rows(n->meta, META_KEYSPACE, read_meta_row, n);
+	return e == ERR_UNAVAILABLE || e == ERR_CLOSED ? OK : e; /* it was being fetched */
 }
 
 static enum err open_groups(struct node *n, uint64_t *failed)

@@ -15,6 +15,7 @@
  * configuration, so the leader is asked, once a second, and when it says so the replica goes with
  * its data. */
 #include "cluster/node_priv.h"
+#include "cluster/partition_priv.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "storage/storage.h"
@@ -77,6 +78,27 @@ void node_on_committed(struct watcher *w, struct entry *e)
 		n->force_index = n->seen_index;
 		tell_waiting(n, n->force_index);
 	}
+}
+
+static void read_row(void *arg, struct bytes key, struct bytes value)
+{
+	model_row(arg, ROW_PUT, key, value);
+}
+
+/* What came meanwhile was not shown entry by entry. */
+void node_on_replaced(struct watcher *w)
+{
+	struct node *n = list_entry(w, struct node, watcher);
+
+	model_forget(n);
+	if (partition_walk_rows(n->meta, META_KEYSPACE, read_row, n) != OK) {
+		LOG(LOG_ERROR, AREA_CLUSTER, "catalog_unreadable", "node=%lld",
+			(long long)n->conf.id);
+		must_failed("catalogue readable", __FILE__, __LINE__);
+	}
+	n->seen_index = n->model_index = n->meta->applied_index;
+	n->dirty = true;
+	node_round(n);
 }
 
 void node_on_led(struct watcher *w, bool leads)
@@ -719,6 +741,9 @@ void node_round(struct node *n)
 	n->dirty = false;
 	n->round_index = n->seen_index;
 	node_note_cluster(n);
+	/* A catalogue that is being caught up with does not know yet who came later. */
+	if (n->nodes_changed && n->current)
+		model_set_peers(n);
 	node_want_groups(n);
 	n->pending = 1;
 	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {

@@ -163,7 +163,7 @@ void model_row(struct node *n, enum row_op op, struct bytes key, struct bytes va
 		case 'n':
 			model_node_row(n, op, rest, value);
 			count_nodes(n);
-			model_set_peers(n);
+			n->nodes_changed = true;
 			break;
 		default: break;
 		}
@@ -206,7 +206,8 @@ void model_set_peers(struct node *n)
 	const struct model_node *m;
 	int count = 0;
 
-	if (n->peers == NULL)
+	n->nodes_changed = false;
+	if (n->peers == NULL || !n->founded)
 		return;
 	for (uint32_t at = 0; (m = map_next(&n->nodes, &at)) != NULL;) {
 		if (m->row->id == (uint32_t)n->conf.id || m->row->state == NODE_REMOVED ||

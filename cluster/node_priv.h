@@ -119,6 +119,7 @@ struct node {
 	uint64_t seen_index;  /* of the entry last seen */
 	uint64_t model_index; /* of the entry last applied to it */
 	uint64_t version;     /* of the last catalogue built */
+	bool nodes_changed;   /* not told to the peers yet */
 	bool current;         /* has been as new as the leader's once since the start */
 	struct partition_point point;
 	bool pointing;
@@ -165,6 +166,7 @@ void model_set_peers(struct node *n);
 /* node_meta.c */
 void node_on_committed(struct watcher *w, struct entry *e);
 void node_on_led(struct watcher *w, bool leads);
+void node_on_replaced(struct watcher *w);
 void node_round(struct node *n); /* does what is to be done, unless a round is under way */
 struct catalog *node_build_catalog(struct node *n);
 struct group *node_group_new(struct node *n, uint64_t id, int disk, enum store_family family);
