@@ -73,6 +73,8 @@ static const struct metric_row rows[] = {
 		"Times a loop did not keep up with a partition and read the log instead."},
 	[M_SKIPPED] = {"sluice_records_skipped_total", NULL, METRIC_COUNTER,
 		"Records trimmed before subscribers behind had read them."},
+	[M_MEMORY_FRAMES_DROPPED] = {"sluice_memory_batches_dropped_total", NULL, METRIC_COUNTER,
+		"Batches of memory routes dropped between nodes for lack of room."},
 	[M_MEMORY_DROPPED] = {"sluice_memory_dropped_total", NULL, METRIC_COUNTER,
 		"Messages of memory routes dropped for a subscriber or loop that was full."},
 	[M_RETAINED_SKIPPED] = {"sluice_retained_skipped_total", NULL, METRIC_COUNTER,
@@ -286,6 +288,7 @@ enum err broker_new(const struct broker_conf *conf, struct node *node, struct lo
 	loop_timer_init(&b->create_timer, loops_at(loops, 0), create_again);
 	for (int i = 0; i < b->count; i++)
 		shard_init(&b->shards[i], b, i);
+	memory_serve(b);
 	for (int i = 0; i < b->count; i++)
 		node_watch_catalog(node, &b->shards[i].catalog_watcher);
 	*out = b;

@@ -28,6 +28,7 @@ enum broker_metric {
 	M_FEED_GAPS,
 	M_SKIPPED,
 	M_MEMORY_DROPPED,
+	M_MEMORY_FRAMES_DROPPED,
 	M_RETAINED_SKIPPED,
 	M_RETAINED_SENT,
 	M_SUBSCRIPTIONS,
@@ -272,6 +273,7 @@ void memory_flush(struct shard *s);
 bool memory_has_room(const struct shard *s);
 void memory_ready(struct subscriber *who); /* takes again, or is gone: nobody waits for it */
 void memory_init(struct shard *s);
+void memory_serve(struct broker *b); /* boot: what other nodes send */
 void memory_fini(struct shard *s);
 
 /* ---- point.c */

@@ -4,9 +4,15 @@
  * Nothing keeps such a message for a subscriber that cannot take it, so the batch waits for it,
  * and those behind it in order; what is on its way is bounded, so soon the publishers' sockets are
  * not read. A subscriber that does not take again in time is late: until it does, what it cannot
- * take is dropped for it alone and counted, and nobody waits for it. */
+ * take is dropped for it alone and counted, and nobody waits for it.
+ *
+ * Other nodes get the batch as a frame of the bulk lane, each from the loop that made it; there its
+ * checksum is asked and it goes to all loops with subscriptions. Nobody waits for another node:
+ * what its connection, or its loops, have no room for is dropped and counted. */
 #include <stdatomic.h>
+#include "cluster/peer.h"
 #include "server/broker/broker_priv.h"
+#include "server/broker/place.h"
 
 enum {
 	RECORD_ROOM = 65536, /* what a record takes besides the message that was counted */
@@ -138,7 +144,8 @@ void memory_fini(struct shard *s)
 	loop_hook_cancel(&s->memory_hook);
 }
 
-static void memory_send(struct shard *s, struct slice batch)
+/* To all loops of this node with subscriptions. */
+static void send_here(struct shard *s, struct slice batch)
 {
 	struct broker *b = s->broker;
 	for (int i = 0; i < b->count; i++) {
@@ -154,6 +161,64 @@ static void memory_send(struct shard *s, struct slice batch)
 		s->memory_out += batch.bytes.len;
 		loop_post(to->loop, &p->msg);
 	}
+}
+
+static void send_to_nodes(struct shard *s, struct slice batch)
+{
+	struct peers *peers = node_peers(s->broker->node);
+	const struct cluster_node *n;
+	for (int at = 0; place_node_next(s, &at, &n);) {
+		struct slice part;
+		struct peer_room room = {0};
+		if (n->id == node_id(s->broker->node) || !peer_connected(peers, n->id))
+			continue;
+		bool fits = peer_bulk_room(peers, n->id, &room);
+		peer_room_cancel(&room);
+		part = slice_ref(batch);
+		if (!fits)
+			slice_unref(&part);
+		if (!fits ||
+			!peers_send(
+				peers, n->id, LANE_BULK, PEER_MEMORY, (uint64_t)s->index, &part, 1))
+			COUNT(s, M_MEMORY_FRAMES_DROPPED, 1);
+	}
+}
+
+static void memory_send(struct shard *s, struct slice batch)
+{
+	send_here(s, batch);
+	if (s->catalog != NULL && !node_alone(s->broker->node))
+		send_to_nodes(s, batch);
+}
+
+static size_t memory_batch_bytes_max(const struct shard *s)
+{
+	const struct broker_conf *conf = s->broker->conf;
+	return (size_t)(conf->publish_inflight_bytes + conf->message_bytes_max) + RECORD_ROOM;
+}
+
+/* From another node. On the loop that the sender's is paired with. */
+static void on_frame(void *arg, uint32_t from, uint64_t group, struct slice body)
+{
+	struct broker *b = arg;
+	struct shard *s = broker_shard(b, loop_here());
+	struct batch batch;
+	(void)from;
+	(void)group;
+	if (batch_read(body.bytes, &batch) != OK || batch.all.len != body.bytes.len ||
+		batch.codec != CODEC_NONE || batch_check(&batch, memory_batch_bytes_max(s)) != OK)
+		COUNT(s, M_UNREADABLE, 1);
+	else if (!memory_has_room(s))
+		COUNT(s, M_MEMORY_FRAMES_DROPPED, 1);
+	else
+		send_here(s, body);
+}
+
+void memory_serve(struct broker *b)
+{
+	struct peers *peers = node_peers(b->node);
+	if (peers != NULL)
+		peers_handle(peers, PEER_MEMORY, on_frame, b);
 }
 
 static void target_flush(struct shard *s, struct target *t)
@@ -182,12 +247,6 @@ void memory_flush(struct shard *s)
 	for (int i = 0; i < s->target_count; i++)
 		if (s->targets[i].memory_batch.builder.count > 0)
 			target_flush(s, &s->targets[i]);
-}
-
-static size_t memory_batch_bytes_max(const struct shard *s)
-{
-	const struct broker_conf *conf = s->broker->conf;
-	return (size_t)(conf->publish_inflight_bytes + conf->message_bytes_max) + RECORD_ROOM;
 }
 
 enum err memory_publish(

@@ -15,7 +15,7 @@ from cluster import Cluster, Network  # noqa: E402
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     if report.when == "call" and report.failed:
-        for name in ("cluster", "make_cluster"):
+        for name in ("make_cluster",):
             value = item.funcargs.get(name)
             for one in getattr(value, "made", [value] if value else []):
                 report.sections.append(("logs of the nodes", one.logs()))

@@ -113,6 +113,27 @@ def test_an_owner_that_is_cut_off_stops_to_acknowledge(make_cluster, network, na
     moved.close()
 
 
+def test_memory_routes_reach_subscribers_of_all_nodes(cluster, name):
+    route = '{"route": "fast/# -> mqtt durability=memory"}'
+    assert cluster[1].request("PUT", "/api/v1/routes/fast", route)[0] in (200, 204)
+    assert eventually(lambda: all(
+        any(r["name"] == "fast" for r in n.ask("/api/v1/routes")["routes"])
+        for n in cluster.nodes), 10)
+    watch = [client(n, "%s-%d" % (name, n.number)) for n in cluster.nodes]
+    for w in watch:
+        w.subscribe("fast/#", 1)
+    for n in cluster.nodes:
+        from_there = client(n, "%s-p%d" % (name, n.number))
+        for number in range(50):
+            from_there.publish("fast/%d" % n.number, b"%d" % number, 1)
+        from_there.close()
+    for w in watch:
+        got = [(m.topic, int(m.payload)) for m in w.take(150)]
+        for n in cluster.nodes:
+            assert [v for t, v in got if t == "fast/%d" % n.number] == list(range(50))
+        w.close()
+
+
 def coordinator(cluster, group, but=()):
     import confluent_kafka.admin
     admin = confluent_kafka.admin.AdminClient(
