@@ -18,7 +18,8 @@ enum {
 	PLAN_LARGE_MS = 1000, /* with many groups */
 	LARGE_COUNT = 1000,
 	ASK_AGAIN_MS = 200,
-	REFRESH_MS = 15000, /* settled groups are looked at again */
+	ASK_LACKING_MS = 1000, /* a replica is not in sync */
+	REFRESH_MS = 15000,    /* settled groups are looked at again */
 	ASKS_MAX = 32,
 	ARGS_MAX = 1 << 20,
 	TELL_MS = 1000,
@@ -103,6 +104,13 @@ static void ask(struct controller *c, struct model_place *p)
 	partition_ask_info(&a->info);
 }
 
+static int64_t ask_after_ms(const struct model_place *p)
+{
+	if (p->settled != SETTLED_YES)
+		return ASK_AGAIN_MS;
+	return p->present < p->row.voter_count ? ASK_LACKING_MS : REFRESH_MS;
+}
+
 static void ask_some(struct controller *c, int64_t now_ms)
 {
 	struct node *n = c->node;
@@ -115,9 +123,7 @@ static void ask_some(struct controller *c, int64_t now_ms)
 			at = 0;
 			continue;
 		}
-		if (!p->asked &&
-			now_ms - p->asked_ms >=
-				(p->settled == SETTLED_YES ? REFRESH_MS : ASK_AGAIN_MS))
+		if (!p->asked && now_ms - p->asked_ms >= ask_after_ms(p))
 			ask(c, p);
 	}
 	c->ask_at = at;
@@ -303,7 +309,7 @@ static void proposed(struct proposal *p)
 	slice_unref(&c->args);
 	if (p->err != OK && p->err != ERR_CLOSED)
 		LOG(LOG_WARN, AREA_CLUSTER, "move_refused", "err=\"%s\" why=\"%s\"",
-			err_text(p->err), log_text(p->reply.bytes).text);
+			err_text(p->err), node_line(p->reply.bytes).text);
 	node_end_if_idle(c->node);
 }
 
@@ -418,9 +424,9 @@ static void told(struct proposal *p)
 	slice_unref(&n->telling_args);
 	if (p->err != OK && p->err != ERR_CLOSED && p->err != ERR_UNAVAILABLE)
 		LOG(LOG_WARN, AREA_CLUSTER, "addresses_not_told", "err=\"%s\" why=\"%s\"",
-			err_text(p->err), log_text(p->reply.bytes).text);
+			err_text(p->err), node_line(p->reply.bytes).text);
 	if (p->err == ERR_DENIED)
-		node_fail(n, "%s", log_text(p->reply.bytes).text);
+		node_fail(n, "%s", node_line(p->reply.bytes).text);
 	node_end_if_idle(n);
 }
 

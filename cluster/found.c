@@ -192,13 +192,13 @@ static void join_answered(struct peer_call *c)
 		joined(f, text);
 	} else if (c->err == ERR_EXISTS || c->err == ERR_DENIED) {
 		LOG(LOG_ERROR, AREA_CLUSTER, "join_refused", "by=%u why=\"%s\"", c->to,
-			log_text(text).text);
+			node_line(text).text);
 		node_fail(f->node, "refused by node %u: %s", c->to,
-			text.len > 0 ? log_text(text).text : err_text(c->err));
+			text.len > 0 ? node_line(text).text : err_text(c->err));
 		f->state = FOUND_NOT;
 	} else {
 		wait_for(f, "joining by node %u: %s", c->to,
-			text.len > 0 ? log_text(text).text : err_text(c->err));
+			text.len > 0 ? node_line(text).text : err_text(c->err));
 	}
 	slice_unref(&answer);
 }
@@ -574,7 +574,7 @@ static void join_decided(struct proposal *p)
 		add_nodes(n, &b);
 	LOG(p->err == OK ? LOG_INFO : LOG_WARN, AREA_CLUSTER,
 		p->err == OK ? "node_joins" : "node_refused", "node=%u why=\"%s\"",
-		j->request->from, p->err == OK ? "" : log_text(p->reply.bytes).text);
+		j->request->from, p->err == OK ? "" : node_line(p->reply.bytes).text);
 	part = buf_share(&b);
 	buf_fini(&b);
 	n->busy_count--;

@@ -112,6 +112,16 @@ static void say_line(struct node *n, const char *format, va_list args)
 	atomic_store(&n->why_at, next);
 }
 
+struct node_words node_line(struct bytes b)
+{
+	struct node_words w = {{0}};
+
+	for (size_t i = 0; i < b.len && i < sizeof w.text - 1; i++)
+		w.text[i] = (char)(b.at[i] < 0x20 || b.at[i] > 0x7e || b.at[i] == '"' ? '?'
+										      : b.at[i]);
+	return w;
+}
+
 void node_say_why(struct node *n, const char *format, ...)
 {
 	va_list args;

@@ -187,6 +187,11 @@ void op_tell(struct meta_op *op); /* to its loop */
 void node_install(struct node_loop *l, const struct catalog *c); /* takes the share */
 void node_bury(struct node *n, struct partition *p);
 void node_end_if_idle(struct node *n);
+/* A line another node wrote for people, without what is not plain text; ours to print. */
+struct node_words {
+	char text[160];
+};
+struct node_words node_line(struct bytes b);
 void node_say_why(struct node *n, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void node_fail(struct node *n, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void node_write_identity(struct node *n, void (*done)(struct node *n, enum err e));
