@@ -25,6 +25,8 @@ struct group_history {
 	uint64_t group;
 	struct seen *entries; /* by index */
 	uint64_t last, room;
+	uint64_t *ops; /* by offset; 0: none of ours */
+	int64_t ops_room;
 	struct {
 		uint64_t term;
 		int node;
@@ -101,15 +103,6 @@ uint64_t check_op_new(void)
 	return check.op_count;
 }
 
-static void op_compare(const struct op *o, uint64_t number)
-{
-	if (o->acked && o->found && (o->group != o->found_group || o->offset != o->found_offset))
-		sim_fail("op %llu was acknowledged at %llu/%lld, and is at %llu/%lld",
-			(unsigned long long)number, (unsigned long long)o->group,
-			(long long)o->offset, (unsigned long long)o->found_group,
-			(long long)o->found_offset);
-}
-
 void check_acked(uint64_t op, uint64_t group, int64_t offset)
 {
 	struct op *o = &check.ops[op];
@@ -150,19 +143,41 @@ uint64_t check_entries(void)
 	return check.entries;
 }
 
+static struct group_history *history_of(uint64_t group)
+{
+	struct group_history *h = map_get_u64(&check.groups, group);
+
+	if (h != NULL)
+		return h;
+	h = mem_new(sizeof *h);
+	h->group = group;
+	map_put_u64(&check.groups, group, h);
+	return h;
+}
+
+static uint64_t *op_at(struct group_history *h, int64_t offset)
+{
+	int64_t room = h->ops_room ? h->ops_room : 1024;
+
+	sim_must(offset >= 0);
+	while (room <= offset)
+		room *= 2;
+	if (room > h->ops_room) {
+		h->ops = mem_resize(h->ops, (size_t)room * sizeof *h->ops);
+		must(h->ops != NULL);
+		memset(h->ops + h->ops_room, 0, (size_t)(room - h->ops_room) * sizeof *h->ops);
+		h->ops_room = room;
+	}
+	return &h->ops[offset];
+}
+
 static void record_found(uint64_t group, int64_t offset, const struct check_value *v)
 {
-	struct op *o = &check.ops[v->op];
 	struct producer_seen *p;
 	uint64_t key = (uint64_t)v->producer << 32 | (uint32_t)group;
 
 	sim_must(v->op > 0 && v->op <= check.op_count);
-	/* At least once: the one that was acknowledged must be among them. */
-	if (!o->found || v->producer != 0 || (o->acked && o->offset == offset)) {
-		o->found = true;
-		o->found_group = group;
-		o->found_offset = offset;
-	}
+	*op_at(history_of(group), offset) = v->op;
 	if (v->producer == 0)
 		return;
 	p = map_get_u64(&check.producers, key);
@@ -203,18 +218,6 @@ static void records_look(const struct entry *e)
 }
 
 /* --- the history */
-
-static struct group_history *history_of(uint64_t group)
-{
-	struct group_history *h = map_get_u64(&check.groups, group);
-
-	if (h != NULL)
-		return h;
-	h = mem_new(sizeof *h);
-	h->group = group;
-	map_put_u64(&check.groups, group, h);
-	return h;
-}
 
 static struct seen *history_at(struct group_history *h, uint64_t index)
 {
@@ -620,11 +623,11 @@ void check_final(struct sim_node *nodes, int count)
 	for (uint64_t i = 1; i <= check.op_count; i++) {
 		const struct op *o = &check.ops[i];
 
-		op_compare(o, i);
-		if (o->acked && !o->found)
-			sim_fail("op %llu was acknowledged at %llu/%lld, and is nowhere",
+		if (o->acked && *op_at(history_of(o->group), o->offset) != i)
+			sim_fail("op %llu was acknowledged at %llu/%lld, where op %llu is",
 				(unsigned long long)i, (unsigned long long)o->group,
-				(long long)o->offset);
+				(long long)o->offset,
+				(unsigned long long)*op_at(history_of(o->group), o->offset));
 	}
 	for (struct list *n = check.watches.next; n != &check.watches; n = n->next) {
 		struct watched *v = list_entry(n, struct watched, node);

@@ -10,6 +10,7 @@
 #include "server/base/conf.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "cluster/catchup.h"
 #include "cluster/peer.h"
 #include "storage/storage.h"
 #include "tests/sim/sim_disk.h"
@@ -22,6 +23,7 @@ struct sim_settings { /* of a life */
 	struct broker_conf broker;
 	struct group_conf groups;
 	struct peer_settings peers;
+	struct catchup_settings catchup;
 	char address[16];
 };
 
@@ -33,6 +35,7 @@ void sim_process_init(const char *dir)
 	}
 	metric_register(&storage_metrics);
 	metric_register(&node_metrics);
+	metric_register(&catchup_metrics);
 	metric_register(&broker_metrics);
 }
 
@@ -95,6 +98,7 @@ static void configure(struct sim_node *n)
 	conf_add(n->conf, storage_rows, &s->storage);
 	conf_add(n->conf, broker_rows, &s->broker);
 	conf_add(n->conf, peer_rows, &s->peers);
+	conf_add(n->conf, catchup_rows, &s->catchup);
 	setting(n, "node.id", "%d", n->machine.id);
 	setting(n, "node.name", "n%d", n->machine.id);
 	if (n->cluster->nodes > 1)
@@ -111,6 +115,7 @@ static void configure(struct sim_node *n)
 	s->node.version = "sim";
 	s->node.peer_address = s->address;
 	s->node.peers = &s->peers;
+	s->node.catchup = &s->catchup;
 	s->groups = (struct group_conf){.session_ms_min = 1000,
 		.session_ms_max = 60000,
 		.members_max = 100,
