@@ -53,7 +53,7 @@ class Node:
         self.data = os.path.join(self.folder, "data")
         self.log_path = os.path.join(self.folder, "log")
         self.ports = {door: free_port() for door in doors}
-        self.settings = {"listen.%s" % d: "off" for d in ("mqtt", "kafka", "http", "amqp")}
+        self.settings = {"listen.%s" % d: "off" for d in ("mqtt", "kafka", "http", "amqp", "peer")}
         self.settings.update({"listen.%s" % d: "127.0.0.1:%d" % p for d, p in self.ports.items()})
         self.settings["data.dir"] = self.data
         self.settings.update(settings or {})
