@@ -683,8 +683,10 @@ static void on_listed(struct group_call *c)
 		return;
 	for (uint32_t i = 0; i < all->count; i++) {
 		count += all->list[i].call.listed_count;
-		if (all->list[i].call.err != GROUP_OK)
-			res->error = kafka_group_code(all->list[i].call.err);
+		/* Groups coordinated elsewhere are listed there: clients ask all nodes. */
+		enum group_err ge = all->list[i].call.err;
+		if (ge != GROUP_OK && ge != GROUP_NOT_HERE)
+			res->error = kafka_group_code(ge);
 	}
 	res->groups = kafka_list(r, &kafka_list_groups_res_group_type, count);
 	if (res->groups == NULL)

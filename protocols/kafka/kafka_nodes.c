@@ -1,7 +1,7 @@
 /* Kafka's brokers are the nodes of the catalogue with what each advertises for this door. A client
  * is told of the doors of its own kind: over TLS of "kafkas", else of "kafka"; a node without one
- * is no broker to it. What this node itself is told to advertise holds from its start, before the
- * catalogue has it. */
+ * is no broker to it, nor is one that can't be reached while the cluster goes on without it. What
+ * this node itself is told to advertise holds from its start, before the catalogue has it. */
 #include <stdlib.h>
 #include "protocols/kafka/kafka_priv.h"
 
@@ -72,13 +72,14 @@ const struct kafka_broker *kafka_brokers(struct kafka_request *r, uint32_t *coun
 	const struct shard *s = kafka_shard(r);
 	size_t most = (size_t)catalog_node_count(kafka_catalog(r)) + 1;
 	struct kafka_broker *list = kafka_take(r, most * sizeof *list);
+	const struct partition *meta = catalog_meta(kafka_catalog(r));
 	const struct cluster_node *n;
-	bool self = false;
+	bool self = false, together = meta != NULL && place_leader(s, meta) != 0;
 	*count = 0;
 	if (list == NULL)
 		return NULL;
 	for (int at = 0; place_node_next(s, &at, &n);)
-		if (fill(r, n, &list[*count])) {
+		if ((!together || place_reachable(s, n->id)) && fill(r, n, &list[*count])) {
 			self |= list[*count].id == kafka_node_id(kafka_of(r));
 			(*count)++;
 		}

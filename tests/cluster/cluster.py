@@ -24,6 +24,7 @@ class Member(Node):
         self.number, self.space, self.host = number, space, "127.0.0.1"
         if space:
             self.host = space.address
+            self.settings["auth.anonymous"] = "on"
             for door in DOORS:
                 self.settings["listen." + door] = "%s:%d" % (self.host, self.ports[door])
         self.settings.update({"node.id": number, "node.name": "n%d" % number,
