@@ -369,8 +369,20 @@ int controller_balance_count(void *node)
 /* --- time --- */
 
 struct counts {
+	const struct node *node;
 	int under, leaderless, unsettled, alive, active;
 };
+
+static bool all_stay(const struct node *n, const struct meta_place *row)
+{
+	for (int i = 0; i < row->member_count; i++) {
+		const struct model_node *m = map_get_u64(&n->nodes, row->members[i] >> 32);
+
+		if (m == NULL || m->row->state != NODE_ACTIVE || model_lost(n, row->members[i]))
+			return false;
+	}
+	return true;
+}
 
 static bool count_group(void *arg, struct model_place *p, int wanted)
 {
@@ -379,7 +391,8 @@ static bool count_group(void *arg, struct model_place *p, int wanted)
 
 	k->under += p->present >= 0 && p->asked_ms != 0 && p->present < target;
 	k->leaderless += p->present < 0;
-	k->unsettled += p->settled != SETTLED_YES || p->row.member_count != target;
+	k->unsettled += p->settled != SETTLED_YES || p->row.member_count != target ||
+		!all_stay(k->node, &p->row);
 	return true;
 }
 
@@ -404,7 +417,7 @@ static void count_groups(struct controller *c, int64_t now_ms)
 {
 	struct node *n = c->node;
 	struct metric_cells *cells = loop_cells(n->home);
-	struct counts k = {0};
+	struct counts k = {.node = n};
 
 	look_at_nodes(n, now_ms, &k);
 	if (c->leads)
