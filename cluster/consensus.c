@@ -356,10 +356,14 @@ static void read_confirmed(struct raft_barrier *b, int status)
 	r->finished = true;
 }
 
+/* Who is told may ask again at once: that is for the next turn. */
 static void fail_barriers(struct consensus *c, enum err e)
 {
-	struct list *n;
-	while ((n = list_pop(&c->barriers)) != NULL) {
+	struct list told, *n;
+	list_init(&told);
+	while ((n = list_pop(&c->barriers)) != NULL)
+		list_push_back(&told, n);
+	while ((n = list_pop(&told)) != NULL) {
 		struct consensus_barrier *b = list_entry(n, struct consensus_barrier, node);
 		b->done(b, e);
 	}

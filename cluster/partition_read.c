@@ -123,7 +123,7 @@ static void row_work_run(struct row_work *op)
 	metric_add(loop_cells(p->loop), &node_metrics, M_ROW_FETCHES, 1);
 }
 
-/* Who leads has lost that meanwhile: whoever does now is asked. */
+/* Who leads has lost that meanwhile, or is handing it over: whoever does then is asked. */
 static void row_barrier_done(struct consensus_barrier *b, enum err e)
 {
 	struct row_work *op = list_entry(b, struct row_work, barrier);
@@ -138,7 +138,7 @@ static void row_barrier_done(struct consensus_barrier *b, enum err e)
 	if (p->phase != PARTITION_OPEN)
 		reads_rows_end(r, ERR_CLOSED);
 	else
-		remote_rows(r);
+		remote_rows_later(r);
 	partition_unref(p);
 }
 

@@ -46,6 +46,7 @@ void remote_guests_fini(struct partition *p);
 
 /* remote_read.c: retried until somebody serves it or 3 s are over */
 void remote_rows(struct row_read *r);
+void remote_rows_later(struct row_read *r); /* the same, from the next tick on */
 void remote_records(struct record_read *r);
 void remote_seek(struct offset_seek *s);
 void remote_info(struct partition_info *i);

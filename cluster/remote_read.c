@@ -215,6 +215,19 @@ void remote_rows(struct row_read *r)
 	try(o);
 }
 
+void remote_rows_later(struct row_read *r)
+{
+	struct remote_read *o;
+
+	if (r->guest) {
+		reads_rows_end(r, guest_err(r->from));
+		return;
+	}
+	o = read_new(r->from, &rows_kind);
+	o->what.rows = r;
+	park(o);
+}
+
 /* --- records --- */
 
 static void records_write_ask(const struct remote_read *o, struct buf *b)
