@@ -111,10 +111,15 @@ void node_on_led(struct watcher *w, bool leads)
 
 /* --- groups --- */
 
+/* Places of a node of this id whose data was lost are not this one's: while a catalogue that is read
+ * from its beginning comes past them, nothing may be founded again. */
 static bool place_is_mine(const struct node *n, const struct meta_place *row, uint64_t *replica)
 {
+	const struct model_node *m = map_get_u64(&n->nodes, (uint64_t)n->conf.id);
+
 	*replica = meta_place_on(row, (uint32_t)n->conf.id);
-	return *replica != 0 && !model_lost(n, *replica);
+	return *replica != 0 && !model_lost(n, *replica) &&
+		memcmp(m->row->instance, n->identity.instance, sizeof m->row->instance) == 0;
 }
 
 /* Which replica of the group is to be here, and who founds the group. */
