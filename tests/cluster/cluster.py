@@ -104,7 +104,21 @@ class Cluster:
         for n in self.nodes:
             n.start(wait=False)
         self.wait_ready(within)
+        self.wait_spread(within)
         return self
+
+    def wait_spread(self, within=FORM_S):
+        """Until every group has its copies: before that the founder's loss would be everybody's."""
+        wanted = min(3, len(self.running()))
+
+        def spread():
+            try:
+                groups = self.any().ask("/api/v1/partitions?internal=true")["partitions"]
+            except (OSError, AssertionError):
+                return False
+            return all(len(g["in_sync"]) >= wanted and not g["moving"] for g in groups)
+        assert eventually(spread, within, 0.1), self.any().cli("partition", "list",
+                                                               "--internal").stdout
 
     def wait_ready(self, within=FORM_S, nodes=None):
         until = time.monotonic() + within
