@@ -58,6 +58,9 @@ struct loop {
 	int64_t now_ms, now_wall_ms;
 
 	struct loop_msg *taken; /* of the inbox, still to run */
+	/* Stands in the inbox once the loop has ended: what is posted from then on is dropped, so
+	 * nothing keeps a pointer into what its owner may let go before loops_free. */
+	struct loop_msg closed;
 	struct queue local;
 	struct list stages[STAGE_COUNT]; /* hooks wanted */
 	struct list later;               /* hooks that wanted themselves again while they ran */
@@ -297,6 +300,8 @@ static void wake(struct loop *l)
 		;
 }
 
+static void call_drop(struct loop_msg *m);
+
 void loop_post(struct loop *l, struct loop_msg *m)
 {
 	struct loop_msg *head;
@@ -306,9 +311,13 @@ void loop_post(struct loop *l, struct loop_msg *m)
 		return;
 	}
 	head = atomic_load_explicit(&l->inbox, memory_order_relaxed);
-	do
+	do {
+		if (head == &l->closed) {
+			call_drop(m);
+			return;
+		}
 		m->next = head;
-	while (!atomic_compare_exchange_weak(&l->inbox, &head, m));
+	} while (!atomic_compare_exchange_weak(&l->inbox, &head, m));
 	if (atomic_load(&l->asleep) && atomic_exchange(&l->asleep, false))
 		wake(l);
 }
@@ -327,6 +336,14 @@ static void call_run(struct loop_msg *m)
 
 	mem_free(c);
 	fn(arg);
+}
+
+/* Calls have a struct of their own, which would leak; all other messages belong to their senders.
+ */
+static void call_drop(struct loop_msg *m)
+{
+	if (m->run == call_run)
+		mem_free(list_entry(m, struct call, msg));
 }
 
 void loop_call(struct loop *l, void (*fn)(void *arg), void *arg)
@@ -550,21 +567,26 @@ static struct loop *loop_new(struct loops *all, int index)
 	return l;
 }
 
-/* Calls without a struct of their own would leak; all other messages belong to their senders. */
-static void calls_drop(struct loop_msg *m)
+static void calls_drop(const struct loop *l, struct loop_msg *m)
 {
-	while (m != NULL) {
+	while (m != NULL && m != &l->closed) {
 		struct loop_msg *next = m->next;
-		if (m->run == call_run)
-			mem_free(list_entry(m, struct call, msg));
+		call_drop(m);
 		m = next;
 	}
 }
 
+/* Its thread is gone: what waits is looked at while it is all there. */
+static void loop_end(struct loop *l)
+{
+	calls_drop(l, atomic_exchange(&l->inbox, &l->closed));
+	calls_drop(l, l->local.head);
+	queue_init(&l->local);
+}
+
 static void loop_free(struct loop *l)
 {
-	calls_drop(atomic_load(&l->inbox));
-	calls_drop(l->local.head);
+	loop_end(l);
 	event_free(l->wake_event);
 	event_free(l->timer_event);
 	event_base_free(l->base);
@@ -703,5 +725,7 @@ void loops_stop(struct loops *all)
 		loop_post(all->at[i], &all->at[i]->stop_msg);
 	for (int i = 0; i < all->count; i++)
 		must(pthread_join(all->at[i]->thread, NULL) == 0);
+	for (int i = 0; i < all->count; i++)
+		loop_end(all->at[i]);
 	atomic_store(&all->running, false);
 }

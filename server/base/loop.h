@@ -25,7 +25,8 @@ struct loop_msg { /* embed in what is sent; run may free what holds it */
 struct loops *loops_new(int count);
 void loops_run(struct loops *all);
 /* Ends all loops once nothing is on its way between them (if they come to rest at all), joins the
- * threads; frees nothing posted later. Not from a loop. */
+ * threads. What waits or is posted later is dropped: it is not run, and its owner may free it
+ * before loops_free. Not from a loop. */
 void loops_stop(struct loops *all);
 void loops_free(struct loops *all);
 int loops_count(const struct loops *all);

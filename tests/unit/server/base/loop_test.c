@@ -154,6 +154,25 @@ START_TEST(what_was_posted_before_the_stop_runs)
 }
 END_TEST
 
+static void never_run(struct loop_msg *m)
+{
+	ck_abort_msg("message %p ran after the end", (void *)m);
+}
+
+START_TEST(what_is_posted_after_the_end_is_not_kept)
+{
+	start(1);
+	loops_stop(all);
+	struct loop_msg *m = mem_new(sizeof *m);
+	m->run = never_run;
+	loop_post(loops_at(all, 0), m);
+	memset(m, 0xff, sizeof *m); /* its owner lets it go before the loops are freed */
+	mem_free(m);
+	loop_call(loops_at(all, 0), one_done, NULL);
+	loops_free(all);
+}
+END_TEST
+
 /* ---- timers */
 
 enum { TIMERS = 500 };
@@ -446,6 +465,7 @@ int main(void)
 	tcase_add_test(tc, posts_of_one_thread_keep_their_order);
 	tcase_add_test(tc, no_wake_up_is_lost);
 	tcase_add_test(tc, what_was_posted_before_the_stop_runs);
+	tcase_add_test(tc, what_is_posted_after_the_end_is_not_kept);
 	tcase_add_test(tc, what_is_on_its_way_at_the_stop_arrives);
 	tcase_add_test(tc, timers_fire_in_order_and_not_early);
 	tcase_add_test(tc, a_timer_may_set_itself);
