@@ -286,7 +286,7 @@ static void open_session(
 
 	if (s != NULL)
 		session_end(s, ERR_NOTFOUND); /* it starts anew */
-	if (source == NULL || !consensus_ready(source->consensus)) {
+	if (source == NULL || consensus_role(source->consensus) != ROLE_LEADER) {
 		refuse(r, ERR_NOTLEADER);
 		return;
 	}
@@ -567,7 +567,7 @@ static void on_request(void *arg, struct peer_request *r)
 		return;
 	}
 	s = session_find(at, r, q.session);
-	if (s != NULL && !consensus_ready(s->source->consensus)) {
+	if (s != NULL && consensus_role(s->source->consensus) != ROLE_LEADER) {
 		session_end(s, ERR_NOTLEADER);
 		refuse(r, ERR_NOTLEADER);
 	} else if (q.what == CATCHUP_CLOSE) {

@@ -101,7 +101,8 @@ static const struct catchup_source *source_of(void *arg, uint64_t group)
 	const struct partition_finder *f = arg;
 	struct partition *p = f->find(f->arg, group);
 
-	if (p == NULL || partition_unserved(p) != OK)
+	/* Also before its own barrier is through: that may need the one who asks. */
+	if (p == NULL || !partition_local(p) || consensus_role(p->consensus) != ROLE_LEADER)
 		return NULL;
 	p->source.log = p->log;
 	p->source.consensus = p->consensus;

@@ -167,10 +167,10 @@ void consensus_pin(struct consensus *c, bool on)
 	ck_assert_int_ge(T.pins, 0);
 }
 
-bool consensus_ready(const struct consensus *c)
+enum consensus_role consensus_role(const struct consensus *c)
 {
 	(void)c;
-	return T.leads;
+	return T.leads ? ROLE_LEADER : ROLE_FOLLOWER;
 }
 
 int consensus_peers(const struct consensus *c, struct consensus_peer *out, int max)
