@@ -115,7 +115,7 @@ static enum err read_entry(struct plog *p, struct bytes key, struct bytes value)
 	}
 	p->tail = plog_state_of(index, &h);
 	plog_note_term(p, index, h.term);
-	plog_ring_push(p, entry);
+	plog_ring_recover(p, entry);
 	return OK;
 }
 

@@ -19,7 +19,7 @@ struct slot {             /* of the ring */
 	struct list node; /* in the cache's list once it may leave */
 	struct plog *log;
 	struct entry *entry;
-	size_t memory;
+	size_t memory; /* as counted in the cache, 0: not yet */
 };
 
 struct tail_cache {
@@ -72,6 +72,8 @@ void plog_unref(struct plog *p);
 /* The slot's entry, NULL below or above the ring. */
 struct entry *plog_ring_at(const struct plog *p, uint64_t index);
 void plog_ring_push(struct plog *p, struct entry *e); /* takes e; at tail.index, set before */
+/* Likewise, for a log that is not open yet: leaves the cache alone. Any thread. */
+void plog_ring_recover(struct plog *p, struct entry *e);
 void plog_ring_drop_front(struct plog *p);
 void plog_ring_cut(struct plog *p, uint64_t index); /* entries >= index go */
 void plog_ring_fini(struct plog *p);

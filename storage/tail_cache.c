@@ -1,6 +1,7 @@
 /* Recent entries of all logs of a loop under one budget. An entry counts from its append, but can
  * leave only when it is durable and applied; from then on it stands in one list over all logs,
- * and the oldest leaves first. Readers of old entries put nothing in here. */
+ * and the oldest leaves first. Readers of old entries put nothing in here. A log may be opened by a
+ * worker while its loop uses the cache: what is recovered counts when it may leave. */
 #include "server/base/mem.h"
 #include "storage/plog_priv.h"
 #include "storage/storage_metrics.h"
@@ -51,7 +52,8 @@ struct entry *plog_ring_at(const struct plog *p, uint64_t index)
 
 static void slot_free(struct slot *s)
 {
-	s->log->env.cache->bytes -= s->memory;
+	if (s->memory > 0)
+		s->log->env.cache->bytes -= s->memory;
 	list_remove(&s->node);
 	entry_unref(s->entry);
 	mem_free(s);
@@ -69,7 +71,7 @@ static void ring_resize(struct plog *p, uint64_t size)
 	p->ring_mask = size - 1;
 }
 
-void plog_ring_push(struct plog *p, struct entry *e)
+static struct slot *ring_add(struct plog *p, struct entry *e)
 {
 	uint64_t held = p->tail.index - p->before.index; /* e among them */
 	struct slot *s = mem_new(sizeof *s);
@@ -81,10 +83,25 @@ void plog_ring_push(struct plog *p, struct entry *e)
 	list_init(&s->node);
 	s->log = p;
 	s->entry = e;
-	s->memory = entry_memory(e) + sizeof *s;
 	*slot_at(p, e->index) = s;
-	p->env.cache->bytes += s->memory;
+	return s;
+}
+
+static void count_in(struct slot *s)
+{
+	s->memory = entry_memory(s->entry) + sizeof *s;
+	s->log->env.cache->bytes += s->memory;
+}
+
+void plog_ring_push(struct plog *p, struct entry *e)
+{
+	count_in(ring_add(p, e));
 	evict(p->env.cache);
+}
+
+void plog_ring_recover(struct plog *p, struct entry *e)
+{
+	(void)ring_add(p, e);
 }
 
 void plog_ring_drop_front(struct plog *p)
@@ -132,6 +149,8 @@ void plog_may_leave(struct plog *p)
 	while (p->leave_index < end) {
 		struct slot *s = *slot_at(p, ++p->leave_index);
 
+		if (s->memory == 0)
+			count_in(s);
 		list_push_back(&p->env.cache->may_leave, &s->node);
 	}
 	evict(p->env.cache);

@@ -457,6 +457,31 @@ START_TEST(cold_reads_leave_the_tail_alone)
 }
 END_TEST
 
+START_TEST(what_is_recovered_counts_when_it_may_leave)
+{
+	int n = 300;
+	uint64_t all;
+
+	random_seed(7);
+	model_clear();
+	open_store(1);
+	begin_life(50000);
+	on_loop(append_some, &n);
+	wait_durable();
+	all = last;
+	end_life(false);
+	begin_life(50000);
+	ck_assert_uint_eq(plog_last_index(p), all);
+	ck_assert_ptr_nonnull(plog_header(p, 1));
+	ck_assert_uint_eq(tail_cache_bytes(env.cache), 0); /* a worker may have opened it */
+	on_loop(set_applied, &all);
+	ck_assert_uint_gt(tail_cache_bytes(env.cache), 0);
+	ck_assert_uint_le(tail_cache_bytes(env.cache), 50000);
+	end_life(false);
+	store_close(store);
+}
+END_TEST
+
 START_TEST(reads_by_index_give_every_entry)
 {
 	int n = 120;
@@ -900,6 +925,7 @@ int main(void)
 	tcase_add_loop_test(tc, agrees_with_a_model, 0, 12);
 	tcase_add_test(tc, recovery_reads_no_payload_without_rows);
 	tcase_add_test(tc, cold_reads_leave_the_tail_alone);
+	tcase_add_test(tc, what_is_recovered_counts_when_it_may_leave);
 	tcase_add_test(tc, reads_by_index_give_every_entry);
 	tcase_add_loop_test(tc, finds_broken_payloads, 0, 3);
 	tcase_add_loop_test(tc, refuses_a_broken_index, 0, 2);
