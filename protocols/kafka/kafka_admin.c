@@ -120,6 +120,13 @@ static bool twice(const struct kafka_create_topics_req *req, uint32_t at)
 	return false;
 }
 
+/* How many replicas there can be. Nodes that have gone leave the catalogue. */
+static int nodes_count(struct kafka_request *r)
+{
+	int count = catalog_node_count(kafka_catalog(r));
+	return count > 0 ? count : 1;
+}
+
 /* 0, or the code of what is wrong before the catalogue is asked. */
 static int16_t create_check(struct kafka_request *r, uint32_t at, const char **why)
 {
@@ -150,7 +157,7 @@ static int16_t create_check(struct kafka_request *r, uint32_t at, const char **w
 		*why = "there is at least one partition";
 		return KAFKA_INVALID_PARTITIONS;
 	}
-	if (t->replicas == 0 || t->replicas < -1 || t->replicas > 1) {
+	if (t->replicas == 0 || t->replicas < -1 || t->replicas > nodes_count(r)) {
 		*why = "more replicas than nodes";
 		return KAFKA_INVALID_REPLICATION;
 	}

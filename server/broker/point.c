@@ -66,7 +66,7 @@ bool point_round(struct shard *s)
 {
 	if (s->feeds_pending > 0 || s->catalog == NULL)
 		return false;
-	if (list_empty(&s->beginning) && s->points_pending == 0)
+	if (list_empty(&s->beginning) && s->points_pending == 0 && !list_empty(&s->subscribing))
 		round_begin(s);
 	return s->points_pending == 0 && !list_empty(&s->beginning);
 }
