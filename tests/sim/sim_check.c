@@ -365,6 +365,12 @@ static void fill_in(struct sim_node *n, uint64_t group, int64_t next_offset)
 	must(store_iter_free(i) == OK);
 }
 
+/* A fetched state: entries up to it are not shown. */
+static void on_replaced(struct watcher *w)
+{
+	list_entry(w, struct watched, watcher)->last_index = 0;
+}
+
 static void watch(struct eye *eye, struct partition *p)
 {
 	struct watched *v;
@@ -374,6 +380,7 @@ static void watch(struct eye *eye, struct partition *p)
 	v = mem_new(sizeof *v);
 	v->watcher.committed = on_committed;
 	v->watcher.led = on_led;
+	v->watcher.replaced = on_replaced;
 	v->of = eye->of;
 	v->life = eye->of->machine.life;
 	v->group = partition_group(p);

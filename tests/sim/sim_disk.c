@@ -39,8 +39,13 @@ void sim_disk_crash(struct sim_machine *m)
 	struct sim_disk *d = sim_disk_of(m);
 
 	store_mem_crash(d->content);
-	d->fails = false;
-	d->hangs_until_us = 0;
+	sim_disk_renew(m);
+}
+
+void sim_disk_renew(struct sim_machine *m)
+{
+	sim_disk_of(m)->fails = false;
+	sim_disk_of(m)->hangs_until_us = 0;
 }
 
 void sim_disk_wipe(struct sim_machine *m)

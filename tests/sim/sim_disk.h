@@ -18,6 +18,7 @@ struct sim_disk { /* of one machine */
 void sim_disk_init(struct sim_machine *m);
 struct sim_disk *sim_disk_of(const struct sim_machine *m);
 void sim_disk_crash(struct sim_machine *m); /* what was not synced may be lost */
+void sim_disk_renew(struct sim_machine *m); /* it neither fails nor hangs from now on */
 void sim_disk_wipe(struct sim_machine *m);  /* a new, empty disk */
 int64_t sim_disk_free_bytes(const struct sim_machine *m);
 

@@ -162,6 +162,7 @@ void sim_node_start(struct sim_node *n)
 	n->phase = SIM_BOOTING;
 	n->starts++;
 	n->machine.doomed = false;
+	sim_disk_renew(&n->machine);
 	sim_machine_start(&n->machine);
 	sim_trace("start n%d life %llu", n->machine.id, (unsigned long long)n->starts);
 	sim_fiber_after(0, &n->machine, boot, n);
