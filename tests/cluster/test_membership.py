@@ -103,12 +103,13 @@ def test_who_must_not_come_in(cluster, make_cluster):
     stranger = make_cluster(1, start=False)
     lone = stranger[1]
     lone.settings.pop("cluster.seeds", None)
+    lone.settings["node.id"] = 6
     lone.start()
     lone.stop()
-    lone.settings.update({"node.id": 6, "cluster.seeds": cluster[1].peer})
+    lone.settings["cluster.seeds"] = cluster[1].peer
     lone.start(wait=False)
-    assert eventually(lambda: "cluster" in lone.log() and (
-        not lone.is_running() or lone.get("/readyz")[0] != 200), 10)
+    assert refusal(lone, ["another cluster", "other cluster", "cluster id"]), lone.log()
+    assert not lone.is_running() or not lone.is_ready()
     cluster.nodes.remove(twin)
     assert sorted(nodes_of(cluster[1])) == [1, 2, 3]
     cluster.wait_ready()
