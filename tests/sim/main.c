@@ -21,6 +21,7 @@ struct totals { /* shared by the processes */
 	_Atomic uint64_t seeds, failed, ops, acknowledged, faults, entries, events;
 };
 
+static char stdout_buffer[1 << 16];
 static struct totals *totals;
 static struct world_conf conf;
 
@@ -146,6 +147,8 @@ int main(int argc, char **argv)
 	if ((personality(0xffffffff) & ADDR_NO_RANDOMIZE) == 0 &&
 		personality(ADDR_NO_RANDOMIZE) >= 0)
 		execv("/proc/self/exe", argv);
+	/* So that printing takes nothing from the heap. */
+	setvbuf(stdout, stdout_buffer, _IOLBF, sizeof stdout_buffer);
 	if (argc > 1 && !range_read(argv[1], &first, &last)) {
 		fprintf(stderr, "usage: sim FIRST..LAST\n");
 		return 2;
