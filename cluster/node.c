@@ -17,7 +17,13 @@
 #include "server/base/log.h"
 #include "storage/storage.h"
 
-enum { WATCH_MS = 20, CLUSTER_WATCH_MS = 100, GRAVE_MS = 60000 };
+enum {
+	WATCH_MS = 20,
+	CLUSTER_WATCH_MS = 100,
+	GRAVE_MS = 60000,
+	TWICE_MS = 15000,   /* refused for so long as a second process with the same data */
+	TWICE_GAP_MS = 5000 /* between two such refusals */
+};
 
 #define AT(field) offsetof(struct node_conf, field)
 
@@ -142,7 +148,10 @@ void node_fail(struct node *n, const char *format, ...)
 	va_start(args, format);
 	say_line(n, format, args);
 	va_end(args);
+	LOG(LOG_ERROR, AREA_CLUSTER, "node_failed", "why=\"%s\"",
+		n->why[atomic_load(&n->why_at)]);
 	atomic_store(&n->failed, true);
+	atomic_store(&n->ready, false);
 }
 
 void node_unready_why(const struct node *n, char *out, size_t size)
@@ -286,8 +295,10 @@ static void pointed(struct partition_point *q)
 		n->current = true;
 		model_set_peers(n);
 		node_delete_unnamed(n);
+		n->dirty = true; /* replicas may come to be */
 	}
 	node_end_if_idle(n);
+	node_round(n);
 }
 
 static void look_if_current(struct node *n)
@@ -317,7 +328,7 @@ static void watch_fire(struct loop_timer *t)
 {
 	struct node *n = list_entry(t, struct node, timer);
 	int64_t now_ms = loop_now_ms(n->home);
-	bool ready = atomic_load(&n->ready), busy;
+	bool ready = atomic_load(&n->ready) || atomic_load(&n->failed), busy;
 
 	graves_clear(n, now_ms);
 	if (!n->closing) {
@@ -545,6 +556,29 @@ static void peer_changed(struct peer_watcher *w, uint32_t id, bool up)
 	controller_peer_changed(list_entry(w, struct node, peer_watcher), id, up);
 }
 
+/* To be removed is for ever: nothing lets the same data in again. A process of the same data that
+ * is connected may be a dead one's connection that nobody has missed yet. */
+static void judged(void *arg, enum peer_verdict v, uint32_t by, const char *words)
+{
+	struct node *n = arg;
+	int64_t now_ms = loop_now_ms(n->home);
+
+	if (n->closing)
+		return;
+	if (v == PEER_SAYS_REMOVED) {
+		node_fail(n, "refused by node %u: %.60s; to come back it needs empty data", by,
+			words);
+		return;
+	}
+	if (now_ms - n->twice_ms > TWICE_GAP_MS)
+		n->twice_since_ms = now_ms;
+	n->twice_ms = now_ms;
+	if (now_ms - n->twice_since_ms > (v == PEER_SAYS_RUNS ? TWICE_MS : 2 * TWICE_MS))
+		node_fail(n, "refused by node %u: %.120s", by, words);
+	else if (!atomic_load(&n->ready))
+		node_say_why(n, "refused by node %u: %.120s", by, words);
+}
+
 static void make_peers(struct node *n)
 {
 	struct peers_conf c = {
@@ -572,6 +606,7 @@ static void make_peers(struct node *n)
 	}
 	n->peer_watcher = (struct peer_watcher){.loop = n->home, .changed = peer_changed};
 	peers_watch(n->peers, &n->peer_watcher);
+	peers_on_verdict(n->peers, n->home, judged, n);
 	for (int i = 0; i < loops_count(n->loops); i++)
 		partition_home_connect(n->each[i].home, n->peers);
 	found_serve(n);

@@ -122,15 +122,20 @@ static bool place_is_mine(const struct node *n, const struct meta_place *row, ui
 		memcmp(m->row->instance, n->identity.instance, sizeof m->row->instance) == 0;
 }
 
-/* Which replica of the group is to be here, and who founds the group. */
+/* Which replica of the group is to be here, and who founds the group. What the store lacks comes to
+ * be only by a catalogue that is as new as the leader's: the rows that a restart finds may be older
+ * than the end of a replica, which then began again, without what it had promised. */
 void node_want_replica(struct node *n, struct group *g)
 {
 	const struct model_place *p = map_get_u64(&n->places, g->id);
+	bool there = g->replica != 0 || g->stored;
 	uint64_t replica;
 
 	g->asked = 0;
 	g->founder_count = 0;
 	if (p == NULL || !place_is_mine(n, &p->row, &replica))
+		return;
+	if (!there && !n->current && !partition_leads(n->meta))
 		return;
 	g->asked = replica;
 	if (!meta_place_founded_by(&p->row, replica))
