@@ -18,8 +18,7 @@ static struct entry *entry_staged(
 	const struct consensus *c, uint64_t index, const struct raft_wire_entry *w)
 {
 	struct slice payload = slice_ref(w->payload);
-	return entry_of(
-		plog_group(c->log), index, &w->head, w->head.payload_bytes ? &payload : NULL);
+	return entry_of(plog_group(c->log), index, &w->head, &payload);
 }
 
 static size_t stub_bytes(const struct entry_header *h)

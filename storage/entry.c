@@ -61,6 +61,8 @@ struct entry *entry_of(
 
 	if (e->part_count > 0)
 		e->parts[0] = *payload;
+	else if (payload != NULL)
+		slice_unref(payload); /* no bytes, but a share of what they lay in */
 	e->group = group;
 	e->index = index;
 	e->head = *head;

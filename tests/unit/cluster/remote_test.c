@@ -244,6 +244,7 @@ START_TEST(scans_seeks_and_trims_from_anywhere)
 		ck_assert(row.more);
 		ck_assert(bytes_equal(row.rows[29].key, bytes_text("row/29")));
 		row_read_fini(&row);
+		ck_assert_int_eq(ask_point(i), OK);
 		seek = (struct offset_seek){.from = N.node[i].p, .time_ms = 1005};
 		on_loop(1, seek_run, NULL);
 		ck_assert_int_eq(seek.err, OK);
@@ -544,7 +545,7 @@ static int check_values(bool repeatable)
 static void check_counters(void)
 {
 	for (int i = 1; i <= NODES; i++) {
-		char key[4];
+		char key[16];
 		uint64_t count = 0;
 
 		for (int k = 0; k < EACH; k++)
