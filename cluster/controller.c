@@ -470,9 +470,13 @@ static void tell_addresses(struct node *n, int64_t now_ms)
 		return;
 	n->telling_ms = now_ms;
 	model_gather_node(n, &self);
-	if (m->row->state == NODE_REMOVED)
-		node_say_why(n, "this node was removed from the cluster");
-	if (row_is_true(m, &self))
+	if (m->row->state == NODE_REMOVED &&
+		memcmp(m->row->instance, self.instance, sizeof self.instance) == 0)
+		node_fail(n,
+			"node %lld was removed from the cluster; to come back it needs "
+			"empty data",
+			(long long)n->conf.id);
+	if (m->row->state == NODE_REMOVED || row_is_true(m, &self))
 		return;
 	q.node = &self;
 	buf_init(&b, ARGS_MAX);

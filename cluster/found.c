@@ -143,7 +143,8 @@ static void take_nodes(struct found *f, struct rd *r)
 			continue;
 		snprintf(addresses[taken], ADDRESS_BYTES, "%.*s", (int)address.len,
 			(const char *)address.at);
-		nodes[taken] = (struct peer_node){id, addresses[taken], instance.at};
+		nodes[taken] = (struct peer_node){
+			.id = id, .address = addresses[taken], .instance = instance.at};
 		taken++;
 	}
 	if (rd_done(r) == OK)
@@ -318,11 +319,20 @@ static void founds_or_waits(struct found *f)
 	attach(f, (uint64_t)n->conf.id << 32 | 1, true);
 }
 
-/* This node has a catalogue, but no leader of it: seeds only help to find the others. */
+/* This node has a catalogue, but no leader of it: seeds only help to find the others, which may be
+ * at other addresses than the catalogue knows. */
 static void compare(struct found *f)
 {
 	struct node *n = f->node;
 	const struct seed *s = with_cluster(f);
+
+	for (int i = 0; i < f->seed_count; i++) {
+		const struct seed *k = &f->seeds[i];
+
+		if (k->probe.err == OK && !k->own &&
+			memcmp(k->probe.hello.cluster, n->identity.cluster, 16) == 0)
+			peers_found_at(n->peers, k->probe.hello.node, k->address);
+	}
 
 	if (s != NULL && n->version == 0 && loop_now_ms(n->home) - f->joined_ms > NO_ROWS_MS) {
 		join(f, s);
@@ -591,6 +601,8 @@ static void on_join(void *arg, struct peer_request *r)
 	struct joiner *j;
 
 	if (e == OK && (q->kind != META_JOIN || q->node == NULL || q->node_id != r->from))
+		e = ERR_MALFORMED;
+	if (e == OK && r->loop != n->home) /* another group than the catalogue's was named */
 		e = ERR_MALFORMED;
 	meta_request_free(q);
 	if (e == OK && (n->closing || !n->founded))

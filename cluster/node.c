@@ -148,8 +148,7 @@ void node_fail(struct node *n, const char *format, ...)
 	va_start(args, format);
 	say_line(n, format, args);
 	va_end(args);
-	LOG(LOG_ERROR, AREA_CLUSTER, "node_failed", "why=\"%s\"",
-		n->why[atomic_load(&n->why_at)]);
+	LOG(LOG_ERROR, AREA_CLUSTER, "node_failed", "why=\"%s\"", n->why[atomic_load(&n->why_at)]);
 	atomic_store(&n->failed, true);
 	atomic_store(&n->ready, false);
 }

@@ -4,7 +4,10 @@
 #include "cluster/node_priv.h"
 #include "server/base/log.h"
 
-enum { SILENT_MS = 3000 }; /* not connected for that long: it is taken for gone */
+enum {
+	SILENT_MS = 3000, /* not connected for that long: it is taken for gone */
+	NODES_MAX = 512   /* told to the peers, those that were removed included */
+};
 
 static void model_stream_free(struct model_stream *s)
 {
@@ -200,22 +203,32 @@ void model_free(struct node *n)
 
 /* --- other nodes --- */
 
+static int add_peers(const struct node *n, bool removed, struct peer_node *out, int count)
+{
+	const struct model_node *m;
+
+	for (uint32_t at = 0; (m = map_next(&n->nodes, &at)) != NULL;) {
+		if (m->row->id == (uint32_t)n->conf.id || count == NODES_MAX ||
+			(m->row->state == NODE_REMOVED) != removed)
+			continue;
+		out[count++] = (struct peer_node){.id = m->row->id,
+			.address = m->row->address,
+			.instance = m->row->instance,
+			.removed = removed};
+	}
+	return count;
+}
+
 void model_set_peers(struct node *n)
 {
-	struct peer_node nodes[META_NODES_MAX];
-	const struct model_node *m;
-	int count = 0;
+	struct peer_node nodes[NODES_MAX];
+	int count;
 
 	n->nodes_changed = false;
 	if (n->peers == NULL || !n->founded)
 		return;
-	for (uint32_t at = 0; (m = map_next(&n->nodes, &at)) != NULL;) {
-		if (m->row->id == (uint32_t)n->conf.id || m->row->state == NODE_REMOVED ||
-			count == META_NODES_MAX)
-			continue;
-		nodes[count++] = (struct peer_node){
-			.id = m->row->id, .address = m->row->address, .instance = m->row->instance};
-	}
+	count = add_peers(n, false, nodes, 0);
+	count = add_peers(n, true, nodes, count);
 	peers_set_nodes(n->peers, nodes, count);
 }
 

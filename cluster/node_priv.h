@@ -104,6 +104,7 @@ struct node {
 	int door_count;
 	struct stream_setting doors[META_DOORS_MAX]; /* as advertised */
 	int64_t started_ms;
+	int64_t twice_since_ms, twice_ms; /* refused as another process with the same data */
 	_Atomic bool ready, closed, alone, failed;
 	char why[WHY_LINES][160]; /* not ready, or failed; the newest is [why_at] */
 	_Atomic uint32_t why_at;
@@ -145,6 +146,7 @@ struct node {
 	struct found *found;
 	struct controller *controller;
 	_Atomic int aside; /* of node_step_aside: 1 asked, 2 done */
+	int64_t aside_ms;  /* when the groups were last told */
 	int64_t (*connections)(void *arg);
 	void *connections_arg;
 };

@@ -9,7 +9,7 @@
 #include "server/base/log.h"
 #include "storage/storage.h"
 
-enum { STATUS_TIMEOUT_MS = 2000, STATUS_VERSION = 1, NAP_MS = 5 };
+enum { STATUS_TIMEOUT_MS = 2000, STATUS_VERSION = 1, NAP_MS = 5, ASIDE_AGAIN_MS = 200 };
 
 /* --- status --- */
 
@@ -172,10 +172,15 @@ void node_ask_status(struct node_status *s)
 
 static void on_status(void *arg, struct peer_request *r)
 {
+	const struct node *n = arg;
 	struct node_status s = {.of = arg};
 	struct slice part;
 	struct buf b;
 
+	if (r->loop != n->home) { /* another group than the catalogue's was named */
+		peer_answer(r, LANE_HIGH, ERR_MALFORMED, NULL, 0);
+		return;
+	}
 	fill(arg, &s);
 	buf_init(&b, 4096);
 	encode(&s, &b);
@@ -247,11 +252,19 @@ static int led_here(struct node *n, bool tell)
 	return count;
 }
 
+/* A group may have come to be led here meanwhile, or its others were not in sync yet: told again.
+ */
 void node_aside_tick(struct node *n)
 {
-	if (atomic_load(&n->aside) != 1 || led_here(n, false) > 0)
+	int64_t now_ms = loop_now_ms(n->home);
+	bool tell = now_ms - n->aside_ms >= ASIDE_AGAIN_MS;
+
+	if (atomic_load(&n->aside) != 1)
 		return;
-	atomic_store(&n->aside, 2);
+	if (led_here(n, tell) == 0)
+		atomic_store(&n->aside, 2);
+	else if (tell)
+		n->aside_ms = now_ms;
 }
 
 static void aside_begin(void *arg)
@@ -259,6 +272,7 @@ static void aside_begin(void *arg)
 	struct node *n = arg;
 
 	atomic_store(&n->aside, 1);
+	n->aside_ms = loop_now_ms(n->home);
 	if (led_here(n, true) == 0)
 		atomic_store(&n->aside, 2);
 	else

@@ -110,7 +110,7 @@ struct node_list { /* on its way to all loops, shared */
 	int count;
 	struct list_item {
 		uint32_t id;
-		bool checked;
+		bool checked, removed;
 		uint8_t instance[16];
 		char *address;
 	} items[];
@@ -162,12 +162,27 @@ static void take_node(struct peer_home *h, const struct list_item *item)
 
 static void remove_node(struct peer_to *t)
 {
-	LOG(LOG_INFO, AREA_CLUSTER, "peer_removed", "node=%u", t->id);
+	if (t->told)
+		LOG(LOG_INFO, AREA_CLUSTER, "peer_removed", "node=%u", t->id);
 	peer_out_drop(t, ERR_CLOSED);
 	peer_in_close(t->home, t->id, ERR_CLOSED);
 	t->told = false;
 	t->removed = true;
 	t->why[0] = t->told_why[0] = 0;
+}
+
+/* Its id may be in use again by other data: that is told by the same list. */
+static void take_removed(struct peer_home *h, const struct list_item *item)
+{
+	struct peer_to *t = peer_find(h, item->id);
+	if (t == NULL)
+		t = add_node(h, item->id);
+	if (t == NULL)
+		return; /* too many: it is refused when it is known */
+	if (!t->removed || memcmp(t->instance, item->instance, sizeof t->instance) != 0)
+		remove_node(t);
+	t->checked = true;
+	memcpy(t->instance, item->instance, sizeof t->instance);
 }
 
 static void on_nodes(struct loop_msg *m)
@@ -176,7 +191,11 @@ static void on_nodes(struct loop_msg *m)
 	struct peer_home *h = o->home;
 	struct peer_to *t;
 	for (int i = 0; i < o->nodes->count && !h->stopped; i++)
-		if (o->nodes->items[i].id != h->peers->conf.node)
+		if (o->nodes->items[i].id == h->peers->conf.node)
+			continue;
+		else if (o->nodes->items[i].removed)
+			take_removed(h, &o->nodes->items[i]);
+		else
 			take_node(h, &o->nodes->items[i]);
 	for (uint32_t at = 0; (t = map_next(&h->nodes, &at)) != NULL;) {
 		if (t->told && !t->kept)
@@ -197,6 +216,7 @@ void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
 		item->id = nodes[i].id;
 		item->address = mem_text(nodes[i].address, strlen(nodes[i].address));
 		item->checked = nodes[i].instance != NULL;
+		item->removed = nodes[i].removed && item->checked;
 		if (item->checked)
 			memcpy(item->instance, nodes[i].instance, sizeof item->instance);
 	}
@@ -302,6 +322,42 @@ enum err peer_refuse(
 	peer_refusal_write(conn_out(c), code, why);
 	conn_wrote(c);
 	return ERR_DENIED;
+}
+
+struct found_at {
+	struct loop_msg msg;
+	struct peer_home *home;
+	uint32_t node;
+	char address[136];
+};
+
+static void on_found_at(struct loop_msg *m)
+{
+	struct found_at *f = list_entry(m, struct found_at, msg);
+	struct peer_to *t = peer_find(f->home, f->node);
+	if (t != NULL && !t->removed && !t->up && !f->home->stopped &&
+		(t->said == NULL || strcmp(t->said, f->address) != 0)) {
+		set_text(&t->said, f->address, strlen(f->address));
+		peer_out_kick(t);
+	}
+	mem_free(f);
+}
+
+void peers_found_at(struct peers *p, uint32_t node, const char *address)
+{
+	for (int i = 0; i < p->home_count; i++) {
+		struct found_at *f = mem_new(sizeof *f);
+		*f = (struct found_at){.msg.run = on_found_at, .home = &p->homes[i], .node = node};
+		snprintf(f->address, sizeof f->address, "%s", address);
+		loop_post(p->homes[i].loop, &f->msg);
+	}
+}
+
+void peers_on_verdict(struct peers *p, struct loop *loop, peer_judged fn, void *arg)
+{
+	p->judged = fn;
+	p->judged_arg = arg;
+	p->judged_loop = loop;
 }
 
 /* --- watchers --- */

@@ -56,6 +56,7 @@ struct peer_node { /* where a node is */
 	uint32_t id;
 	const char *address;     /* "host:port" */
 	const uint8_t *instance; /* 16 bytes it must have, NULL: any */
+	bool removed;            /* with that instance: never let in again, nor dialled */
 };
 
 struct peers_conf {
@@ -84,9 +85,23 @@ void peers_free(struct peers *p);
 
 /* The cluster is known from now on; connections of nodes of another one are refused. Any loop. */
 void peers_set_cluster(struct peers *p, const uint8_t id[16]);
-/* Whom to be connected with; copies. Loses those not named. Any loop. */
+/* Whom to be connected with; copies. Loses those not named, and those that were removed. Any loop.
+ */
 void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count);
 /* A peer that said hello from another address than the one set is dialled there. */
+/* A node of this cluster has been found at an address of which the list may not know. Any loop. */
+void peers_found_at(struct peers *p, uint32_t node, const char *address);
+
+/* Other nodes refuse this one, and say that it will not help to ask again. */
+enum peer_verdict {
+	PEER_SAYS_REMOVED, /* this node's data was taken out of the cluster */
+	PEER_SAYS_RUNS,    /* a process with the same data runs, and was started before this one */
+	PEER_SAYS_RUNS_NEWER, /* or after it */
+	PEER_VERDICT_COUNT
+};
+typedef void (*peer_judged)(void *arg, enum peer_verdict v, uint32_t by, const char *words);
+/* fn runs on loop, for that loop's connections. Before loops run. */
+void peers_on_verdict(struct peers *p, struct loop *loop, peer_judged fn, void *arg);
 
 /* Sends a frame. Takes the parts (a share each; the array is copied). false: dropped, as there is
  * no connection or its queue is full. Any loop: the frame leaves by this loop's connection. */

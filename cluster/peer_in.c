@@ -127,7 +127,8 @@ static enum peer_refusal judge(
 		snprintf(why, size, "node %u is of no cluster yet", ours.node);
 		return REFUSED_EMPTY;
 	}
-	if (!guest && t != NULL && t->removed) {
+	if (!guest && t != NULL && t->removed &&
+		(!t->checked || memcmp(t->instance, hello->instance, 16) == 0)) {
 		snprintf(why, size, "node %u was removed from the cluster", hello->node);
 		return REFUSED_REMOVED;
 	}
@@ -169,6 +170,26 @@ static void enter(struct peer_home *h, struct peer_in *in)
 	h->in_count++;
 }
 
+/* Another process with the data of one that is connected: two that think and vote as one would
+ * break every promise. The one that is here stays; if it is dead it is found silent soon. */
+static enum err runs_twice(struct peer_home *h, struct peer_in *newer)
+{
+	for (struct list *n = h->ins.next; n != &h->ins; n = n->next) {
+		const struct peer_in *in = list_entry(n, struct peer_in, node);
+		char why[200];
+		if (in == newer || in->from != newer->from || conn_is_closing(in->conn) ||
+			in->hello.boot == newer->hello.boot ||
+			memcmp(in->hello.instance, newer->hello.instance, 16) != 0)
+			continue;
+		snprintf(why, sizeof why, "another process with the data of node %u runs at %.100s",
+			in->from, peer_words(in->hello.address).text);
+		return refuse(newer,
+			in->hello.boot < newer->hello.boot ? REFUSED_RUNS : REFUSED_RUNS_NEWER,
+			why);
+	}
+	return OK;
+}
+
 /* On the loop where it stays. */
 static void settled(struct conn *c)
 {
@@ -186,7 +207,9 @@ static void settled(struct conn *c)
 	conn_deadline(c, 0);
 	enum err e = h->in_count > PEER_INS_MAX
 		? refuse(in, REFUSED_FULL, "too many connections of nodes")
-		: greet(in);
+		: runs_twice(h, in);
+	if (e == OK)
+		e = greet(in);
 	if (e != OK) {
 		conn_close(c, e);
 		return;

@@ -147,6 +147,17 @@ static enum err on_hello(struct peer_to *t, struct conn *c, struct bytes body)
 	return OK;
 }
 
+static void tell_verdict(const struct peer_to *t, enum peer_refusal code, const char *words)
+{
+	const struct peers *p = t->home->peers;
+	enum peer_verdict v = code == REFUSED_REMOVED ? PEER_SAYS_REMOVED
+		: code == REFUSED_RUNS                ? PEER_SAYS_RUNS
+		: code == REFUSED_RUNS_NEWER          ? PEER_SAYS_RUNS_NEWER
+						      : PEER_VERDICT_COUNT;
+	if (v != PEER_VERDICT_COUNT && p->judged != NULL && p->judged_loop == t->home->loop)
+		p->judged(p->judged_arg, v, t->id, words);
+}
+
 static enum err on_refusal(struct peer_to *t, struct bytes body)
 {
 	enum peer_refusal code;
@@ -156,6 +167,7 @@ static enum err on_refusal(struct peer_to *t, struct bytes body)
 		return ERR_MALFORMED;
 	snprintf(why, sizeof why, "refused: %s", peer_words(text).text);
 	note_why(t, why);
+	tell_verdict(t, code, peer_words(text).text);
 	return ERR_DENIED;
 }
 

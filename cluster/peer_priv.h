@@ -64,7 +64,8 @@ struct peer_to { /* a node, and our connection to it, of one loop */
 	struct peer_home *home;
 	uint32_t id;
 	bool told;    /* by peers_set_nodes; else learned from a hello */
-	bool removed; /* was told once and then no more */
+	bool removed; /* was told once and then no more, or told so: this instance is out for ever
+		       */
 	bool kept;    /* while a new list is gone through */
 	bool checked; /* instance must be the one given */
 	uint8_t instance[16];
@@ -145,6 +146,9 @@ struct peers {
 	int home_count;
 	struct peer_table_handler handlers[PEER_KIND_COUNT];
 	struct peer_table_server servers[PEER_OP_COUNT];
+	peer_judged judged; /* NULL: nobody asks */
+	void *judged_arg;
+	struct loop *judged_loop;
 	_Atomic int conns;   /* open, either way */
 	_Atomic int stopped; /* homes */
 };

@@ -50,7 +50,9 @@ enum peer_refusal { /* the numbers are the wire's */
 	REFUSED_EMPTY = 6,    /* the one who refuses has no cluster yet */
 	REFUSED_FULL = 7,     /* too many connections */
 	REFUSED_SELF = 8,     /* it is this very process */
-	REFUSED_REMOVED = 9   /* is not of the cluster any more */
+	REFUSED_REMOVED = 9,  /* is not of the cluster any more */
+	REFUSED_RUNS = 10, /* a process with its data is connected, which was started before it */
+	REFUSED_RUNS_NEWER = 11 /* or after it */
 };
 
 struct peer_frame {

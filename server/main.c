@@ -23,6 +23,7 @@ enum {
 	LISTEN_AFTER_MS = 3000,
 	ASIDE_MS = 3000,
 	READY_POLL_MS = 2,
+	FAILED_POLL_MS = 1000, /* of a node that served and must not any more */
 	WHY_BYTES = 512,
 	PAGE_BYTES_MAX = 1 << 20
 };
@@ -506,7 +507,11 @@ static enum exit_code run(struct daemon *d)
 	while (!is_end(number)) {
 		if (number == SIGHUP)
 			reload(d);
-		number = signal_next(&ours, -1);
+		number = signal_next(&ours, FAILED_POLL_MS);
+		if (number == 0 && node_failed(d->node, why, sizeof why)) {
+			shut_down(d);
+			return fail(why, EXIT_FAILED);
+		}
 	}
 	LOG(LOG_INFO, AREA_MAIN, "stopping", "signal=%d", number);
 	end_at_next_signal();

@@ -370,7 +370,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct peers *p = node_make();
 	struct conn *c = NULL;
 	if (data[0] & 1) {
-		peers_set_nodes(p, &(struct peer_node){2, "b:1", NULL}, 1);
+		peers_set_nodes(p, &(struct peer_node){.id = 2, .address = "b:1"}, 1);
 		run_posted();
 		c = dialled;
 		if (c == NULL)

@@ -279,7 +279,8 @@ START_TEST(refusals_are_told_on_both_sides)
 	if (_i == 3)
 		tell_of(&world[1], &world[0], (const uint8_t *)"nobody-has-this-");
 	if (_i == 2)
-		peers_set_nodes(world[0].peers, &(struct peer_node){2, world[1].address, NULL}, 1);
+		peers_set_nodes(world[0].peers,
+			&(struct peer_node){.id = 2, .address = world[1].address}, 1);
 	else
 		tell_of(&world[0], &world[1], NULL);
 	const char *why = why_not(&world[0]);
@@ -313,8 +314,9 @@ START_TEST(three_nodes)
 	for (int i = 0; i < 3; i++) {
 		struct peer_node all[3];
 		for (int k = 0; k < 3; k++)
-			all[k] = (struct peer_node){
-				world[k].id, world[k].address, world[k].instance};
+			all[k] = (struct peer_node){.id = world[k].id,
+				.address = world[k].address,
+				.instance = world[k].instance};
 		peers_set_nodes(world[i].peers, all, 3);
 	}
 	for (int i = 0; i < 3; i++)
@@ -345,7 +347,8 @@ START_TEST(dialler_refuses)
 		peers_set_cluster(world[i].peers, world_cluster);
 	nap(20);
 	if (_i == 0)
-		peers_set_nodes(world[0].peers, &(struct peer_node){3, world[1].address, NULL}, 1);
+		peers_set_nodes(world[0].peers,
+			&(struct peer_node){.id = 3, .address = world[1].address}, 1);
 	else
 		tell_of(&world[0], &world[1], (const uint8_t *)"nobody-has-this-");
 	const char *why = why_not_after(&world[0], _i == 0 ? 2 : 0);
@@ -378,6 +381,83 @@ START_TEST(a_node_that_says_hello_is_dialled)
 	ck_assert_msg(strstr(why, "removed") != NULL || strstr(why, "closed") != NULL, "%s", why);
 	nap(300);
 	ck_assert_int_eq(world[0].ups, 2);
+	two_down();
+}
+END_TEST
+
+/* A node that starts learns from its list who was removed: that data never comes back; other data
+ * under the id may, only not before the list says so. */
+START_TEST(removed_data_is_told_so)
+{
+	struct peer_node gone = {.id = 2, .removed = true};
+	world_init();
+	for (int i = 0; i < 2; i++) {
+		node_up(&world[i]);
+		peers_set_cluster(world[i].peers, world_cluster);
+	}
+	gone.address = world[1].address;
+	gone.instance = _i == 0 ? world[1].instance : (const uint8_t *)"nobody-has-this-";
+	peers_set_nodes(world[0].peers, &gone, 1);
+	nap(20);
+	tell_of(&world[1], &world[0], world[0].instance);
+	const char *why = why_not(&world[1]);
+	ck_assert_msg(strstr(why, _i == 0 ? "was removed" : "with other data") != NULL, "%s", why);
+	if (_i == 0)
+		ck_assert(reaches(&world[1].verdicts[PEER_SAYS_REMOVED], 1));
+	else
+		ck_assert_int_eq(world[1].verdicts[PEER_SAYS_REMOVED], 0);
+	ck_assert_int_eq(world[0].ups, 0);
+	/* The list changes its mind: another one has that id now. */
+	tell_of(&world[0], &world[1], world[1].instance);
+	ck_assert(reaches(&world[0].ups, 2));
+	ck_assert(reaches(&world[1].ups, 2));
+	two_down();
+}
+END_TEST
+
+/* A copy of a node's data is started, too: the one that is connected stays so. */
+START_TEST(the_same_data_runs_once)
+{
+	world_init();
+	world[2].id = 2;
+	world[2].boot = _i == 0 ? 9 : 5;
+	memcpy(world[2].instance, world[1].instance, 16);
+	two_up(2, 2);
+	node_up(&world[2]);
+	peers_set_cluster(world[2].peers, world_cluster);
+	tell_of(&world[2], &world[0], world[0].instance);
+	ck_assert(reaches(&world[2].verdicts[_i == 0 ? PEER_SAYS_RUNS : PEER_SAYS_RUNS_NEWER], 2));
+	ck_assert_int_eq(world[2].verdicts[_i == 0 ? PEER_SAYS_RUNS_NEWER : PEER_SAYS_RUNS], 0);
+	ck_assert_int_eq(world[2].ups, 0);
+	ck_assert_int_eq(world[1].downs, 0);
+	ck_assert_int_eq(world[0].downs, 0);
+	/* It is a restarted one as soon as the other is gone. */
+	node_down(&world[1]);
+	ck_assert(reaches(&world[2].ups, 2));
+	ck_assert(reaches(&world[0].ups, 4));
+	node_down(&world[2]);
+	node_down(&world[0]);
+}
+END_TEST
+
+/* All addresses that are known are old: a seed says where the node is now. */
+START_TEST(a_node_is_found_at_another_address)
+{
+	world_init();
+	for (int i = 0; i < 2; i++) {
+		node_up(&world[i]);
+		peers_set_cluster(world[i].peers, world_cluster);
+	}
+	peers_set_nodes(world[0].peers,
+		&(struct peer_node){
+			.id = 2, .address = "127.0.0.1:1", .instance = world[1].instance},
+		1);
+	(void)why_not(&world[0]);
+	ck_assert_int_eq(world[0].ups, 0);
+	peers_found_at(world[0].peers, 3, "127.0.0.1:2"); /* nobody of the list */
+	peers_found_at(world[0].peers, 2, world[1].address);
+	ck_assert(reaches(&world[0].ups, 2));
+	ck_assert(reaches(&world[1].ups, 2));
 	two_down();
 }
 END_TEST
@@ -555,7 +635,7 @@ START_TEST(silent_peers_are_given_up)
 	world[0].loop_count = 1;
 	node_up(&world[0]);
 	peers_set_cluster(world[0].peers, world_cluster);
-	peers_set_nodes(world[0].peers, &(struct peer_node){2, address, NULL}, 1);
+	peers_set_nodes(world[0].peers, &(struct peer_node){.id = 2, .address = address}, 1);
 	int at = accept(fd, NULL, NULL);
 	ck_assert_int_ge(at, 0);
 	hello_bytes(&hello, 1, 2);
@@ -751,6 +831,9 @@ int main(void)
 	tcase_add_test(tc, three_nodes);
 	tcase_add_loop_test(tc, dialler_refuses, 0, 2);
 	tcase_add_test(tc, a_node_that_says_hello_is_dialled);
+	tcase_add_loop_test(tc, removed_data_is_told_so, 0, 2);
+	tcase_add_loop_test(tc, the_same_data_runs_once, 0, 2);
+	tcase_add_test(tc, a_node_is_found_at_another_address);
 	tcase_add_test(tc, guests_may_join_and_nothing_else);
 	tcase_add_test(tc, comes_back_after_a_restart);
 	tcase_add_test(tc, strangers_are_shown_the_door);

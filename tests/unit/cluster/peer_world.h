@@ -25,6 +25,7 @@ struct world_node {
 	uint8_t instance[16];
 	const char *cert; /* NULL: no TLS */
 	int64_t queue;
+	uint64_t boot; /* 0: 7 */
 	/* made by node_up */
 	struct conf *conf;
 	void *values;
@@ -39,6 +40,7 @@ struct world_node {
 	atomic_int ups, downs, frames, wrong_loop, asked;
 	_Atomic uint64_t frame_bytes, sum;
 	atomic_int rooms;
+	atomic_int verdicts[PEER_VERDICT_COUNT];
 	struct peer_watcher watchers[WORLD_LOOPS_MAX];
 	struct peer_request *kept; /* of op FENCE: answered by the test */
 };
@@ -85,6 +87,14 @@ static void world_frame(void *arg, uint32_t from, uint64_t group, struct slice b
 	atomic_fetch_add(&n->sum, sum + from);
 	atomic_fetch_add(&n->frame_bytes, body.bytes.len);
 	atomic_fetch_add(&n->frames, 1);
+}
+
+static void world_judged(void *arg, enum peer_verdict v, uint32_t by, const char *words)
+{
+	struct world_node *n = arg;
+	ck_assert(by != 0 && words[0] != 0);
+	ck_assert_int_eq(loop_index(loop_here()), 0);
+	atomic_fetch_add(&n->verdicts[v], 1);
 }
 
 /* Answers with what it was asked, backwards. */
@@ -147,7 +157,7 @@ static void node_up(struct world_node *n)
 {
 	node_open_door(n);
 	struct peers_conf conf = {.node = n->id,
-		.boot = 7,
+		.boot = n->boot ? n->boot : 7,
 		.cluster_name = n->cluster_name ? n->cluster_name : "test",
 		.name = "n",
 		.rack = "r",
@@ -158,6 +168,7 @@ static void node_up(struct world_node *n)
 	n->peers = peers_new(&conf, n->loops, n->workers);
 	n->door.arg = n->peers;
 	peers_handle(n->peers, PEER_RAFT, world_frame, n);
+	peers_on_verdict(n->peers, loops_at(n->loops, 0), world_judged, n);
 	peers_serve(n->peers, PEER_OP_INFO, world_serve, n);
 	peers_serve(n->peers, PEER_OP_POINT, world_serve, n);
 	peers_serve(n->peers, PEER_OP_JOIN, world_serve, n);
@@ -207,7 +218,8 @@ static const uint8_t world_cluster[16] = "the-cluster-of-1";
 /* Node a is told of b, with b's instance. */
 static void tell_of(struct world_node *a, const struct world_node *b, const uint8_t *instance)
 {
-	peers_set_nodes(a->peers, &(struct peer_node){b->id, b->address, instance}, 1);
+	peers_set_nodes(a->peers,
+		&(struct peer_node){.id = b->id, .address = b->address, .instance = instance}, 1);
 }
 
 /* Nodes 1 and 2 with these numbers of loops, of one cluster, connected both ways. */
