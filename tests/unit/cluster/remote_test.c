@@ -276,7 +276,7 @@ END_TEST
 /* --- following without a replica --- */
 
 static struct watcher watch;
-static int64_t watch_next;
+static _Atomic int64_t watch_next;
 static int watch_gaps;
 static void watch_committed(struct watcher *w, struct entry *e)
 {
@@ -308,9 +308,9 @@ static void no_bulk_run(void *arg)
 }
 static int64_t watched(int64_t upto)
 {
-	for (int i = 0; i < 300 && __atomic_load_n(&watch_next, __ATOMIC_SEQ_CST) < upto; i++)
+	for (int i = 0; i < 300 && watch_next < upto; i++)
 		usleep(10000);
-	return __atomic_load_n(&watch_next, __ATOMIC_SEQ_CST);
+	return watch_next;
 }
 
 START_TEST(a_node_without_a_replica_follows)
