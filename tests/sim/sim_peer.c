@@ -61,7 +61,7 @@ struct peer_loop {
 };
 
 struct known { /* a node to be connected with */
-	bool wanted, instance_known;
+	bool wanted, instance_known, removed;
 	uint8_t instance[16];
 	char address[128];
 };
@@ -80,6 +80,10 @@ struct peers {
 	void *handler_args[PEER_KIND_COUNT];
 	peer_server servers[PEER_OP_COUNT];
 	void *server_args[PEER_OP_COUNT];
+	struct loop *judged_on;
+	peer_judged judged;
+	void *judged_arg;
+	uint32_t judged_by;
 };
 
 static struct peers *all_peers[SIM_MACHINES_MAX + 1]; /* by machine; of its present life */
@@ -213,8 +217,9 @@ static bool may_meet(const struct peers *p, const struct peers *q)
 
 	if (!guest && memcmp(p->cluster, q->cluster, sizeof p->cluster) != 0)
 		return false; /* another cluster, or none yet */
-	if (!guest && from->instance_known && memcmp(from->instance, p->conf.instance, 16) != 0)
-		return false;
+	if (!guest && from->instance_known &&
+		(memcmp(from->instance, p->conf.instance, 16) == 0) == from->removed)
+		return false; /* other data, or data that was taken out */
 	return !to->instance_known || memcmp(to->instance, q->conf.instance, 16) == 0;
 }
 
@@ -326,6 +331,41 @@ static void on_up(struct loop_msg *m)
 	tell_watchers(k, true);
 }
 
+static void tell_removed(void *arg)
+{
+	struct peers *p = arg;
+
+	if (!p->stopping)
+		p->judged(p->judged_arg, PEER_SAYS_REMOVED, p->judged_by, "removed");
+}
+
+/* A node that was removed hears of it from whoever refuses it. */
+static void hear_verdict(struct peers *p, const struct peers *q)
+{
+	const struct known *us = &q->known[p->conf.node];
+
+	if (p->judged == NULL || is_zero(p->cluster) || !us->removed || !us->instance_known ||
+		memcmp(us->instance, p->conf.instance, 16) != 0)
+		return;
+	p->judged_by = q->conf.node;
+	loop_call(p->judged_on, tell_removed, p);
+}
+
+void peers_on_verdict(struct peers *p, struct loop *loop, peer_judged fn, void *arg)
+{
+	p->judged_on = loop;
+	p->judged = fn;
+	p->judged_arg = arg;
+}
+
+/* Names are all there is of addresses here. */
+void peers_found_at(struct peers *p, uint32_t node, const char *address)
+{
+	(void)p;
+	(void)node;
+	(void)address;
+}
+
 static void dialled(void *arg)
 {
 	struct conn_out *k = arg;
@@ -335,6 +375,8 @@ static void dialled(void *arg)
 	if (k->up || !k->wanted || p->stopping)
 		return;
 	if (q == NULL || !may_meet(p, q)) {
+		if (q != NULL)
+			hear_verdict(p, q);
 		k->dialling = true;
 		k->backoff_ms = k->backoff_ms * 2 > BACKOFF_MS_MAX ? BACKOFF_MS_MAX
 								   : k->backoff_ms * 2;
@@ -784,14 +826,15 @@ void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
 		for (int i = 0; i < count; i++)
 			if (nodes[i].id == to && to != p->conf.node)
 				want = &nodes[i];
-		p->known[to].wanted = want != NULL;
+		p->known[to].wanted = want != NULL && !want->removed;
+		p->known[to].removed = want != NULL && want->removed;
 		p->known[to].instance_known = want != NULL && want->instance != NULL;
 		if (want != NULL && want->instance != NULL)
 			memcpy(p->known[to].instance, want->instance, 16);
 		for (int i = 0; i < p->loop_count; i++) {
 			struct conn_out *k = conn_of(p, i, to);
 
-			k->wanted = want != NULL;
+			k->wanted = p->known[to].wanted;
 			if (!k->wanted)
 				conn_lose(k);
 			else if (!k->up && !k->dialling && p->started)
