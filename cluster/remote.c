@@ -107,9 +107,13 @@ static void peer_changed(struct peer_watcher *w, uint32_t node, bool up)
 		node_up(h, node);
 	else if (at < h->node_count)
 		h->nodes[at] = h->nodes[--h->node_count];
-	for (int i = 0; up && i < h->count; i++)
-		if (remote_leader(h->all[i]) == node)
-			remote_changed(h->all[i]);
+	for (int i = 0; i < h->count; i++) {
+		struct partition *p = h->all[i];
+		if (!up && partition_local(p))
+			consensus_lost(p->consensus, node);
+		if (up && remote_leader(p) == node)
+			remote_changed(p);
+	}
 }
 
 void remote_home_init(struct partition_home *h)
@@ -231,7 +235,8 @@ void remote_call(struct partition *p, struct peer_call *c, enum peer_op op, stru
 	c->parts = &body;
 	c->part_count = 1;
 	c->lane = LANE_HIGH;
-	c->timeout_ms = REMOTE_WAIT_MS;
+	if (c->timeout_ms <= 0)
+		c->timeout_ms = REMOTE_WAIT_MS;
 	peer_call(p->options.peers, c);
 	buf_fini(b);
 }
