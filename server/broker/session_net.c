@@ -159,11 +159,14 @@ static int table_at(const struct catalog *c, uint64_t group)
 void session_serve_lease(void *arg, struct peer_request *r)
 {
 	struct sessions *all = arg;
-	const struct catalog *c = shard_catalog(all->homes[0].shard);
 	struct rd in = rd_over(r->body.bytes);
 	uint64_t boot = rd_u64be(&in);
 	struct buf out;
-	loop_must_own(all->homes[0].loop);
+	if (loop_here() != all->homes[0].loop) { /* no node of ours names a group here */
+		all->net->answer(r, ERR_MALFORMED, (struct slice){NULL, {NULL, 0}});
+		return;
+	}
+	const struct catalog *c = shard_catalog(all->homes[0].shard);
 	struct node_lease *l = in.err == OK && r->from != 0 ? lease_slot(all, r->from) : NULL;
 	buf_init(&out, SESSION_TABLES_MAX * 8);
 	if (l == NULL || boot < atomic_load(&l->boot)) {
