@@ -19,6 +19,7 @@
 #include <time.h>
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "storage/rocks_crc.h"
 #include "storage/store_priv.h"
 
 enum {
@@ -205,6 +206,7 @@ static enum err rocks_open(struct store_rocks *r, const char *dir, const struct 
 	char *error = NULL;
 	enum err e;
 
+	(void)rocks_crc_in_force(); /* if not, sums are slow */
 	for (int f = 0; f < HANDLES; f++)
 		names[f] = f < FAMILY_COUNT ? store_family_name((enum store_family)f) : "default";
 	r->db = rocksdb_open_column_families(o, dir, HANDLES, names,
