@@ -23,7 +23,8 @@ enum {
 	ASKS_MAX = 32,
 	ARGS_MAX = 1 << 20,
 	TELL_MS = 1000,
-	STEADY_MS = 500 /* after leadership, before anything moves */
+	STEADY_MS = 500,       /* after leadership, before anything moves */
+	TARGET_DEAD_MS = 30000 /* a move to a node that is silent for so long is planned anew */
 };
 
 struct controller {
@@ -61,6 +62,21 @@ static bool same_members(const struct meta_place *p, const struct partition_info
 	return found == p->member_count && i->member_count == p->member_count;
 }
 
+static void note_voters(struct model_place *p, const struct partition_info *i)
+{
+	p->present = i->err == OK ? 0 : -1;
+	if (i->err != OK)
+		return;
+	p->vote_count = 0;
+	for (int k = 0; k < i->member_count; k++) {
+		if (i->members[k].role != MEMBER_VOTER)
+			continue;
+		p->present += i->members[k].in_sync;
+		if (p->vote_count < VOTES_MAX)
+			p->votes[p->vote_count++] = i->members[k].replica;
+	}
+}
+
 static void asked(struct partition_info *i)
 {
 	struct ask *a = list_entry(i, struct ask, info);
@@ -71,15 +87,12 @@ static void asked(struct partition_info *i)
 	if (p != NULL) {
 		p->asked = false;
 		p->asked_ms = loop_now_ms(n->home);
-		p->present = 0;
-		for (int k = 0; k < i->member_count && i->err == OK; k++)
-			p->present += i->members[k].role == MEMBER_VOTER && i->members[k].in_sync;
+		if (memcmp(&a->row, &p->row, sizeof a->row) == 0)
+			note_voters(p, i);
 		if (i->err != OK || memcmp(&a->row, &p->row, sizeof a->row) != 0)
 			p->settled = SETTLED_UNKNOWN;
 		else
 			p->settled = same_members(&p->row, i) ? SETTLED_YES : SETTLED_NO;
-		if (i->err != OK)
-			p->present = -1;
 	}
 	mem_free(a);
 	node_end_if_idle(n);
@@ -170,14 +183,39 @@ static bool first_look(void *arg, struct model_place *p, int wanted)
 	return true;
 }
 
-static void group_of(
-	const struct node *n, const struct meta_place *row, int wanted, struct place_group *out)
+static bool votes(const struct model_place *p, uint64_t replica)
 {
+	for (int i = 0; i < p->vote_count; i++) {
+		if (p->votes[i] == replica)
+			return true;
+	}
+	return false;
+}
+
+/* A node that was to get a replica and died before it had it is not waited for; one that had it is
+ * if the operator says so (cluster.replace_after). */
+static bool not_waited_for(const struct node *n, const struct model_place *p, uint64_t replica)
+{
+	int64_t silent_ms = model_silent_ms(n, (uint32_t)(replica >> 32));
+	int64_t after_ms = n->conf.replace_after_ms;
+
+	if (after_ms > 0 && silent_ms >= after_ms)
+		return true;
+	return silent_ms >= TARGET_DEAD_MS && p->vote_count > 0 && !votes(p, replica);
+}
+
+static void group_of(
+	const struct node *n, const struct model_place *p, int wanted, struct place_group *out)
+{
+	const struct meta_place *row = &p->row;
+
 	*out = (struct place_group){.wanted = wanted};
 	for (int i = 0; i < row->member_count && i < PLACEMENT_REPLICAS_MAX; i++) {
 		out->members[out->count] = (uint32_t)(row->members[i] >> 32);
 		if (model_lost(n, row->members[i]))
 			out->lost |= 1u << out->count;
+		if (not_waited_for(n, p, row->members[i]))
+			out->dead |= 1u << out->count;
 		out->count++;
 	}
 }
@@ -251,7 +289,7 @@ static bool plan_group(void *arg, struct model_place *p, int wanted)
 	enum placement_reason why;
 	bool urgent;
 
-	group_of(n, &p->row, wanted, &old);
+	group_of(n, p, wanted, &old);
 	if (p->settled != SETTLED_YES && a->pass != PLAN_REPAIR && a->pass != PLAN_COUNT) {
 		a->repairing = true;
 		return true;
@@ -260,7 +298,7 @@ static bool plan_group(void *arg, struct model_place *p, int wanted)
 	why = improve(a, &g);
 	if (why == PLACEMENT_KEEP)
 		return true;
-	urgent = why == PLACEMENT_LEAVE || why == PLACEMENT_RETURN;
+	urgent = why == PLACEMENT_LEAVE || why == PLACEMENT_RETURN || why == PLACEMENT_DEAD;
 	a->repairing |= a->pass == PLAN_REPAIR;
 	a->would++;
 	if (a->pass == PLAN_COUNT)

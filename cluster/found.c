@@ -270,12 +270,14 @@ static bool same_id(struct found *f)
 
 		if (s->probe.err != OK || s->own || s->probe.hello.node != (uint32_t)n->conf.id)
 			continue;
-		if (memcmp(n->identity.instance, s->probe.hello.instance, 16) > 0)
+		if (memcmp(n->identity.instance, s->probe.hello.instance, 16) > 0) {
 			node_fail(n, "node.id %u is in use by the node at %s", s->probe.hello.node,
 				s->address);
-		else
+			f->state = FOUND_NOT;
+		} else {
 			wait_for(f, "the node at %s has this node's id %u", s->address,
 				s->probe.hello.node);
+		}
 		return true;
 	}
 	return false;

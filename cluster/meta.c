@@ -647,17 +647,34 @@ static enum err may_drain(const struct change *c, uint32_t id, const struct plac
 	return OK;
 }
 
+/* What rows name may still have to move, and what they name no more may still be needed until it
+ * has: the only copy, or a vote without which the groups it is in could not even let it go. */
 static enum err may_remove(const struct change *c, uint32_t id, const struct placement *nodes)
 {
-	int replicas = 0;
+	bool lives = c->view->alive(c->view->arg, id) != META_SILENT;
+	int replicas = 0, held = c->view->held(c->view->arg, id);
+	struct meta_place catalog;
+	enum err e = place_get(c->v, META_GROUP_ID, &catalog);
 
+	if (e != OK)
+		return e;
 	for (int i = 0; i < nodes->count; i++)
 		replicas += nodes->nodes[i].id == id ? nodes->nodes[i].replicas : 0;
+	for (int i = 0; i < catalog.voter_count && lives; i++)
+		held += held == 0 && catalog.members[i] >> 32 == id;
 	if (others_active(nodes, id, false) == 0)
 		return say(c, ERR_CONFLICT, "node %u is the last", id);
 	if (replicas > 0 && !c->q->force)
 		return say(c, ERR_CONFLICT, "node %u has %d replicas: drain it first, or force it",
 			id, replicas);
+	if (lives && replicas + held > 0 && c->q->force)
+		return say(c, ERR_CONFLICT,
+			"node %u lives, and groups count on it: drain it, or stop it first", id);
+	if (held > 0 && !c->q->force)
+		return say(c, ERR_CONFLICT,
+			"%d groups may still count on node %u: drain it and wait until all has "
+			"moved",
+			held, id);
 	return OK;
 }
 

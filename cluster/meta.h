@@ -148,6 +148,8 @@ struct meta_view {
 	/* Nodes with their loads as applied; groups of all kinds but the catalogue. */
 	void (*placement)(void *arg, struct placement *out);
 	enum meta_alive (*alive)(void *arg, uint32_t node);
+	/* Groups that count on the node still, or may, whatever their rows say. */
+	int (*held)(void *arg, uint32_t node);
 	/* How balancing would go: groups that change. */
 	int (*balance_count)(void *arg);
 };

@@ -40,6 +40,10 @@ const struct conf_row node_rows[] = {
 		"Peer addresses to find the cluster by; empty: a cluster of one."},
 	{"cluster.moves", CONF_INT, AT(moves), "4", 1, 1000, NULL, CONF_AT_START, NULL,
 		"Partitions of a node whose replicas may be moved at a time."},
+	{"cluster.replace_after", CONF_MSEC, AT(replace_after_ms), "0", 0, INT64_MAX, NULL,
+		CONF_AT_START, NULL,
+		"A node that is silent for so long has its replicas made anew on other nodes; 0: "
+		"never, as it may only be under repair and would be copied in vain."},
 	{"stream.partitions", CONF_INT, AT(stream_partitions), "8", 1, META_STREAM_PARTITIONS_MAX,
 		NULL, CONF_AT_START, NULL, "Partitions of a stream that is made without a number."},
 	{"stream.replicas", CONF_INT, AT(stream_replicas), "3", 1, 7, NULL, CONF_AT_START, NULL,
@@ -393,6 +397,7 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 		.arg = n,
 		.placement = model_placement,
 		.alive = model_alive,
+		.held = model_held,
 		.balance_count = controller_balance_count};
 	n->started_ms = clock_ms();
 	atomic_store(&n->alone, conf->seeds == NULL || conf->seeds[0] == 0);

@@ -22,6 +22,7 @@ struct node_conf { /* filled by node_rows: node.*, cluster.*, stream.*, retentio
 				     */
 	int64_t rows_bytes_max;     /* partition.rows: over all loops, rows kept in memory */
 	int64_t moves;              /* cluster.moves: groups of a node that move at a time */
+	int64_t replace_after_ms;   /* cluster.replace_after: nodes silent for so long; 0: never */
 	/* Set by who boots, not by rows: */
 	const char *version;               /* of this server; NULL: "" */
 	const char *peer_address;          /* where other nodes reach this one; NULL: nowhere */

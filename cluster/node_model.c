@@ -143,6 +143,7 @@ static void model_place_row(struct node *n, enum row_op op, struct bytes key, st
 	}
 	p->row = row;
 	p->settled = SETTLED_UNKNOWN;
+	p->vote_count = -1;
 	if (g != NULL)
 		g->told = false;
 }
@@ -245,6 +246,31 @@ enum meta_alive model_alive(void *node, uint32_t id)
 	if (m->up) /* connections are made with the very instance that its row names */
 		return META_ALIVE;
 	return now - m->since_ms < SILENT_MS ? META_ALIVE_UNKNOWN : META_SILENT;
+}
+
+int64_t model_silent_ms(const struct node *n, uint32_t id)
+{
+	const struct model_node *m = map_get_u64(&n->nodes, id);
+
+	return m == NULL || m->up || id == (uint32_t)n->conf.id
+		? 0
+		: loop_now_ms(n->home) - m->since_ms;
+}
+
+int model_held(void *node, uint32_t id)
+{
+	struct node *n = node;
+	const struct model_place *p;
+	int count = 0;
+
+	for (uint32_t at = 0; (p = map_next(&n->places, &at)) != NULL;) {
+		bool holds = p->vote_count < 0;
+
+		for (int i = 0; i < p->vote_count && !holds; i++)
+			holds = p->votes[i] >> 32 == id;
+		count += holds;
+	}
+	return count;
 }
 
 bool model_lost(const struct node *n, uint64_t replica)

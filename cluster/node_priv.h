@@ -14,7 +14,7 @@
 #include "server/base/mem.h"
 #include "storage/identity.h"
 
-enum { WHY_LINES = 8 };
+enum { WHY_LINES = 8, VOTES_MAX = 16 };
 
 struct node_loop { /* one per loop, that loop's */
 	struct node *node;
@@ -61,6 +61,10 @@ struct model_place {
 	bool asked;
 	int64_t asked_ms;
 	int present; /* voters in sync, as last told */
+	/* Who voted when its leader was last asked, the first of them; -1: not since the row was
+	 * changed. */
+	int vote_count;
+	uint64_t votes[VOTES_MAX];
 };
 
 struct model_node {
@@ -159,6 +163,10 @@ void model_gather_node(struct node *n, struct meta_node *out); /* what this node
 								   borrowed texts */
 void model_placement(void *node, struct placement *out);
 enum meta_alive model_alive(void *node, uint32_t id);
+/* Groups that count on the node still, or may, whatever their rows say. */
+int model_held(void *node, uint32_t id);
+/* How long the node has not answered; 0: it does, or is not known. */
+int64_t model_silent_ms(const struct node *n, uint32_t id);
 bool model_lost(const struct node *n, uint64_t replica); /* went with the data of its node */
 int model_wanted(const struct node *n, const struct meta_stream *row); /* NULL: of a table */
 void model_place_groups(struct node *n, bool (*each)(void *arg, struct model_place *p, int wanted),

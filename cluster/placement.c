@@ -86,14 +86,23 @@ static struct place_node *best_new(struct placement *p, const struct place_group
 	return best;
 }
 
+static uint32_t without_bit(uint32_t bits, int at)
+{
+	return (bits & ((1u << at) - 1)) | bits >> (at + 1) << at;
+}
+
 static void remove_at(struct place_group *g, int at)
 {
-	uint32_t low = g->lost & ((1u << at) - 1), high = g->lost >> (at + 1);
-
 	memmove(g->members + at, g->members + at + 1,
 		(size_t)(g->count - at - 1) * sizeof g->members[0]);
-	g->lost = low | high << at;
+	g->lost = without_bit(g->lost, at);
+	g->dead = without_bit(g->dead, at);
 	g->count--;
+}
+
+static uint32_t bit_to_front(uint32_t bits, int at)
+{
+	return (bits >> (at + 1) << (at + 1)) | (bits & ((1u << at) - 1)) << 1 | (bits >> at & 1);
 }
 
 /* The member with the fewest groups to lead comes first; the present one if it is as good. */
@@ -113,11 +122,11 @@ static void choose_leader(struct placement *p, struct place_group *g)
 	}
 	if (best > 0) {
 		uint32_t id = g->members[best];
-		uint32_t low = g->lost & ((1u << best) - 1), bit = g->lost >> best & 1;
 
 		memmove(g->members + 1, g->members, (size_t)best * sizeof g->members[0]);
 		g->members[0] = id;
-		g->lost = (g->lost >> (best + 1) << (best + 1)) | low << 1 | bit;
+		g->lost = bit_to_front(g->lost, best);
+		g->dead = bit_to_front(g->dead, best);
 	}
 }
 
@@ -153,6 +162,30 @@ static int active_members(struct placement *p, const struct place_group *g)
 	return count;
 }
 
+static void put_at(struct place_group *g, int at, uint32_t id)
+{
+	g->members[at] = id;
+	g->lost &= ~(1u << at);
+	g->dead &= ~(1u << at);
+}
+
+/* Members that are not waited for give way to others, as far as there are any. */
+static bool replace_dead(struct placement *p, struct place_group *g)
+{
+	bool changed = false;
+
+	for (int i = 0; i < g->count; i++) {
+		const struct place_node *other = (g->dead >> i & 1) != 0 ? best_new(p, g, true)
+									 : NULL;
+
+		if (other == NULL)
+			continue;
+		put_at(g, i, other->id);
+		changed = true;
+	}
+	return changed;
+}
+
 /* Members on nodes that leave give way to others, at least one of them stays. */
 static bool replace_leaving(struct placement *p, struct place_group *g)
 {
@@ -168,8 +201,7 @@ static bool replace_leaving(struct placement *p, struct place_group *g)
 		}
 		other = active_members(p, g) < g->wanted ? best_new(p, g, true) : NULL;
 		if (other != NULL) {
-			g->members[i] = other->id;
-			g->lost &= ~(1u << i);
+			put_at(g, i, other->id);
 			i++;
 		} else if (active_members(p, g) > 0) {
 			remove_at(g, i);
@@ -236,6 +268,8 @@ enum placement_reason placement_repair(struct placement *p, struct place_group *
 	must(g->wanted <= PLACEMENT_REPLICAS_MAX && g->count <= PLACEMENT_REPLICAS_MAX);
 	placement_count(p, g, -1);
 	raise_or_lower(p, g, &why);
+	if (replace_dead(p, g))
+		why = PLACEMENT_DEAD;
 	if (replace_leaving(p, g))
 		why = PLACEMENT_LEAVE;
 	for (int i = 0; i < g->count; i++) {
@@ -248,7 +282,7 @@ enum placement_reason placement_repair(struct placement *p, struct place_group *
 			why = PLACEMENT_RETURN;
 	}
 	first = g->count > 0 ? node_of(p, g->members[0]) : NULL;
-	if (why != PLACEMENT_KEEP && (first == NULL || !first->active))
+	if (why != PLACEMENT_KEEP && (first == NULL || !first->active || why == PLACEMENT_DEAD))
 		choose_leader(p, g);
 	placement_count(p, g, 1);
 	return why;
@@ -334,6 +368,7 @@ const char *placement_reason_text(enum placement_reason r)
 	switch (r) {
 	case PLACEMENT_KEEP: return "keep";
 	case PLACEMENT_LEAVE: return "leave";
+	case PLACEMENT_DEAD: return "dead";
 	case PLACEMENT_RETURN: return "return";
 	case PLACEMENT_RAISE: return "raise";
 	case PLACEMENT_LOWER: return "lower";

@@ -24,6 +24,8 @@ struct place_group {
 	int count;
 	uint32_t members[PLACEMENT_REPLICAS_MAX]; /* node ids; [0] leads best */
 	uint32_t lost; /* bit i: members[i] is gone with its data, and is to be made anew */
+	uint32_t dead; /* bit i: members[i] is not waited for: it goes if another node can take over
+			*/
 };
 struct placement {
 	struct place_node nodes[PLACEMENT_NODES_MAX]; /* in any order */
@@ -39,6 +41,7 @@ int placement_new(struct placement *p, int wanted, uint32_t members[PLACEMENT_RE
 enum placement_reason {
 	PLACEMENT_KEEP,
 	PLACEMENT_LEAVE,  /* a member's node drains or is removed */
+	PLACEMENT_DEAD,   /* a member's node does not answer and is not waited for */
 	PLACEMENT_RETURN, /* a member's node came back without its data */
 	PLACEMENT_RAISE,
 	PLACEMENT_LOWER,

@@ -23,7 +23,7 @@ struct eval {
 	struct node_conf conf;
 	uint32_t alive; /* bit per node */
 	uint32_t unknown;
-	int balance, writes;
+	int balance, held, writes;
 };
 
 static struct eval w;
@@ -140,6 +140,13 @@ static enum meta_alive view_alive(void *arg, uint32_t id)
 	return w.unknown >> id & 1  ? META_ALIVE_UNKNOWN
 		: w.alive >> id & 1 ? META_ALIVE
 				    : META_SILENT;
+}
+
+static int view_held(void *arg, uint32_t id)
+{
+	(void)arg;
+	(void)id;
+	return w.held;
 }
 
 static int view_balance(void *arg)
@@ -270,6 +277,7 @@ static void setup(void)
 	w.view = (struct meta_view){.conf = &w.conf,
 		.placement = view_placement,
 		.alive = view_alive,
+		.held = view_held,
 		.balance_count = view_balance};
 	w.partition.options.owner = &w.view;
 	w.alive = 1u << 1;
@@ -492,6 +500,30 @@ START_TEST(a_replica_that_went_with_its_data_is_not_kept)
 }
 END_TEST
 
+/* Rows are what is wanted; what is there may be something else yet. */
+START_TEST(nobody_goes_who_is_counted_on)
+{
+	ck_assert_int_eq(join(2, 2, NULL), OK);
+	ck_assert_int_eq(create("s", 2, 2), OK);
+	ck_assert_int_eq(set_state(2, NODE_REMOVED, true), ERR_CONFLICT);
+	ck_assert(said("lives"));
+	w.unknown = 1u << 2;
+	ck_assert_int_eq(set_state(2, NODE_REMOVED, true), ERR_CONFLICT);
+	w.unknown = 0;
+	ck_assert_int_eq(join(3, 3, NULL), OK);
+	ck_assert_int_eq(set_state(3, NODE_REMOVED, true), ERR_CONFLICT);
+	ck_assert_int_eq(set_state(3, NODE_REMOVED, false), ERR_CONFLICT); /* it has a vote */
+	ck_assert(said("1 groups may still count on node 3"));
+	ck_assert_int_eq(set_state(3, NODE_DRAINING, false), OK);
+	w.alive &= ~8u; /* the catalogue lives without it */
+	w.held = 5;
+	ck_assert_int_eq(set_state(3, NODE_REMOVED, false), ERR_CONFLICT);
+	ck_assert(said("5 groups may still count on node 3"));
+	w.held = 0;
+	ck_assert_int_eq(set_state(3, NODE_REMOVED, false), OK);
+}
+END_TEST
+
 START_TEST(draining_and_removing)
 {
 	struct meta_place p;
@@ -703,6 +735,7 @@ int main(void)
 	tcase_add_test(tc, a_deleted_stream_takes_its_places_along);
 	tcase_add_test(tc, places_change_by_nodes_and_keep_replicas);
 	tcase_add_test(tc, a_replica_that_went_with_its_data_is_not_kept);
+	tcase_add_test(tc, nobody_goes_who_is_counted_on);
 	tcase_add_test(tc, draining_and_removing);
 	tcase_add_test(tc, nobody_new_goes_to_who_drains);
 	tcase_add_test(tc, balance_is_asked_for_and_ended);

@@ -120,6 +120,34 @@ START_TEST(replicas_are_raised_and_lowered)
 }
 END_TEST
 
+START_TEST(who_is_not_waited_for_is_replaced_where_that_can_be)
+{
+	struct placement p = nodes(4, 0);
+	struct place_group g = {.wanted = 3, .count = 3, .members = {1, 2, 3}, .dead = 1u};
+	struct place_group h = {.wanted = 3, .count = 3, .members = {2, 3, 4}, .dead = 6u};
+
+	placement_count(&p, &g, 1);
+	placement_count(&p, &h, 1);
+	p.nodes[0].alive = false;
+	ck_assert_int_eq(placement_repair(&p, &g), PLACEMENT_DEAD);
+	ck_assert_int_eq(g.count, 3);
+	valid(&g);
+	for (int i = 0; i < 3; i++)
+		ck_assert_uint_ne(g.members[i], 1);
+	ck_assert_uint_eq(g.dead, 0);
+	ck_assert_int_eq(placement_repair(&p, &g), PLACEMENT_KEEP);
+	/* Nobody else is there: it stays named, and is back when it comes back. */
+	ck_assert_int_eq(placement_repair(&p, &h), PLACEMENT_KEEP);
+	ck_assert_int_eq(h.count, 3);
+	/* What moves to the front takes its mark along. */
+	h = (struct place_group){.wanted = 3, .count = 3, .members = {1, 2, 3}, .dead = 4u};
+	p.nodes[0].active = p.nodes[3].active = false;
+	(void)placement_repair(&p, &h);
+	for (int i = 0; i < h.count; i++)
+		ck_assert_int_eq(h.dead >> i & 1, h.members[i] == 3);
+}
+END_TEST
+
 START_TEST(who_drains_is_replaced)
 {
 	struct placement p = nodes(4, 0);
@@ -302,6 +330,7 @@ int main(void)
 	tcase_add_test(tc, new_groups_spread_over_nodes_and_racks);
 	tcase_add_test(tc, new_groups_take_what_there_is);
 	tcase_add_test(tc, replicas_are_raised_and_lowered);
+	tcase_add_test(tc, who_is_not_waited_for_is_replaced_where_that_can_be);
 	tcase_add_test(tc, who_drains_is_replaced);
 	tcase_add_test(tc, who_lost_its_data_gets_a_new_replica);
 	tcase_add_test(tc, dead_nodes_are_not_fled_from);
