@@ -220,6 +220,7 @@ struct partition_info {
 	void *priv;          /* private */
 	struct partition *at;
 	struct loop *to; /* set by the call */
+	int64_t wait_ms; /* for the leader's answer, then ERR_UNAVAILABLE; 0: 3 s */
 	enum err err;
 	uint64_t term, last_index, commit_index;
 	int64_t first_offset, high_watermark, bytes;

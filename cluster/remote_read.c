@@ -98,7 +98,8 @@ static void try(struct remote_read *o)
 	}
 	buf_init(&b, ANSWER_BYTES);
 	o->kind->write(o, &b);
-	o->call = (struct peer_call){.done = read_done};
+	int64_t left_ms = o->until_ms - loop_now_ms(p->loop);
+	o->call = (struct peer_call){.timeout_ms = left_ms > 0 ? left_ms : 1, .done = read_done};
 	remote_call(p, &o->call, o->kind->op, &b);
 }
 
@@ -382,6 +383,8 @@ void remote_info(struct partition_info *i)
 	struct remote_read *o = read_new(i->at, &info_kind);
 
 	o->what.info = i;
+	if (i->wait_ms > 0 && i->wait_ms < REMOTE_WAIT_MS)
+		o->until_ms = loop_now_ms(i->at->loop) + i->wait_ms;
 	try(o);
 }
 

@@ -3,7 +3,7 @@
 #include "server/broker/admin_cluster.h"
 #include "server/base/mem.h"
 
-enum { ASKED_AT_ONCE = 32 };
+enum { ASKED_AT_ONCE = 128, INFO_WAIT_MS = 1000, SILENT_MAX = 64 };
 
 /* ---- nodes */
 
@@ -95,6 +95,7 @@ struct look_one {
 	struct partition_info info;
 	struct look_all *all;
 	int number;
+	uint32_t asked; /* who led then, as far as known */
 };
 
 struct look_all {
@@ -102,6 +103,8 @@ struct look_all {
 	struct shard *shard;
 	const struct catalog *held; /* names of streams, places */
 	int next, asked;
+	int silent_count;
+	uint32_t silent[SILENT_MAX]; /* leaders that did not answer: not asked again */
 	struct look_one ones[ASKED_AT_ONCE];
 };
 
@@ -155,6 +158,20 @@ static void fill_answer(
 	}
 }
 
+static bool is_silent(const struct look_all *l, uint32_t node)
+{
+	for (int i = 0; i < l->silent_count; i++)
+		if (l->silent[i] == node)
+			return true;
+	return false;
+}
+
+static void note_silent(struct look_all *l, uint32_t node)
+{
+	if (node != 0 && l->silent_count < SILENT_MAX && !is_silent(l, node))
+		l->silent[l->silent_count++] = node;
+}
+
 static void look_next(struct look_all *l, struct look_one *one);
 
 static void on_info(struct partition_info *info)
@@ -166,20 +183,32 @@ static void on_info(struct partition_info *info)
 		fill_answer(l, out, info);
 	else
 		fill_known(l, out);
+	if (info->err == ERR_UNAVAILABLE)
+		note_silent(l, one->asked);
 	l->asked--;
 	look_next(l, one);
 	if (l->asked == 0)
 		l->shown.done(&l->shown);
 }
 
+/* The next one whose leader is not known to be silent: one that stands still costs one wait, not
+ * one for each round. */
 static void look_next(struct look_all *l, struct look_one *one)
 {
+	for (; l->next < l->shown.count; l->next++) {
+		struct admin_replicas *out = &l->shown.of[l->next];
+		one->asked = place_leader(l->shard, out->group.partition);
+		if (!is_silent(l, one->asked))
+			break;
+		fill_known(l, out);
+	}
 	if (l->next == l->shown.count)
 		return;
 	one->all = l;
 	one->number = l->next++;
-	one->info = (struct partition_info){
-		.at = l->shown.of[one->number].group.partition, .done = on_info};
+	one->info = (struct partition_info){.at = l->shown.of[one->number].group.partition,
+		.wait_ms = INFO_WAIT_MS,
+		.done = on_info};
 	l->asked++;
 	partition_ask_info(&one->info);
 }

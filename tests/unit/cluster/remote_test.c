@@ -1,5 +1,6 @@
 #include "tests/unit/cluster/remote_world.h"
 #include <stdio.h>
+#include "server/base/clock.h"
 
 enum { KS = 20, EACH = 400 };
 
@@ -788,6 +789,23 @@ static void busy_run(void *arg)
 	}
 	(void)arg;
 }
+/* Who asks what there is does not want to wait as long as who reads. */
+START_TEST(a_question_waits_as_long_as_it_says)
+{
+	static uint32_t lone = 4;
+	int64_t began;
+
+	leader_wait();
+	ck_assert_int_eq(ask_point(4), OK);
+	on_loop(0, isolate_run, &lone);
+	began = clock_ms();
+	info = (struct partition_info){.at = N.node[4].p, .wait_ms = 300};
+	on_loop(1, info_run, NULL);
+	ck_assert_int_eq(info.err, ERR_UNAVAILABLE);
+	ck_assert_int_lt(clock_ms() - began, 2000);
+}
+END_TEST
+
 static void held_run(void *arg)
 {
 	for (int i = 1; i <= NODES; i++)
@@ -826,6 +844,7 @@ int main(void)
 	tcase_add_loop_test(tc, leaders_change_and_nothing_acknowledged_is_lost, 0, 4);
 	tcase_add_test(tc, a_replica_comes_and_goes);
 	tcase_add_test(tc, nonsense_is_refused);
+	tcase_add_test(tc, a_question_waits_as_long_as_it_says);
 	tcase_add_test(tc, what_other_nodes_have_in_flight_is_bounded_and_waits);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
