@@ -209,6 +209,7 @@ enum err admin_produce(struct admin_produce *p, struct shard *s, const struct st
 	if (e == OK) {
 		batch = batch_builder_seal(&p->builder);
 		p->produce.done = produced;
+		p->produce.forward = true; /* a client of HTTP knows one node */
 		e = produce_start(&p->produce, s, to, partition, batch.bytes);
 		slice_unref(&batch);
 	}

@@ -177,7 +177,7 @@ enum err produce_start(struct produce *p, struct shard *s, const struct stream *
 		.batch_max_ms = b.max_ms,
 		.batch_count = (uint32_t)b.count,
 		.kind = b.producer_id >= 0 ? &produce_kind : NULL,
-		.leader_only = true, /* a Kafka client finds the leader itself */
+		.leader_only = !p->forward, /* a Kafka client finds the leader itself */
 		.repeatable = b.producer_id >= 0,
 		.done = on_done,
 	};

@@ -10,6 +10,7 @@ extern const struct proposal_kind produce_kind; /* of idempotent batches */
 
 struct produce { /* embed; the broker's from produce_start (if it gives OK) until done */
 	struct proposal proposal; /* private */
+	bool forward; /* set by the caller: to the leader, wherever it is; else ERR_NOTLEADER */
 	/* The outcome: */
 	enum err err; /* ERR_SEQUENCE, ERR_FENCED, ERR_NOSPACE, ERR_UNKNOWN, ... */
 	int64_t base_offset;

@@ -1,0 +1,324 @@
+"""The cluster's own life, over real processes: addresses and seeds that change, starts in any order,
+who shows which certificate, nodes that were removed or run twice, and nodes that are killed while
+the cluster founds itself, grows, moves and drains. LIFE_ROUNDS repeats the kills."""
+import os
+import random
+import shutil
+import time
+
+import history as h
+from load import Producer, read_back
+from node import eventually, free_port
+from test_failover import STREAM, prepared
+from test_membership import nodes_of
+
+ROUNDS = int(os.environ.get("LIFE_ROUNDS", "3"))
+
+
+def whole(cluster, wanted=3, nodes=None, within=40):
+    """Every group is led and has its replicas, all in sync; nobody has anything left over."""
+    nodes = nodes or cluster.running()
+    cluster.wait_ready(within, nodes)
+    last = [None]
+
+    def look():
+        try:
+            seen = nodes[0].ask("/api/v1/cluster")
+            groups = nodes[0].ask("/api/v1/partitions?internal=true")["partitions"]
+        except (OSError, AssertionError) as e:
+            last[0] = e
+            return False
+        bad = [g for g in groups if g["leader"] is None or g["moving"] or
+               len(g["in_sync"]) < min(wanted, len(nodes)) or
+               sorted(g["in_sync"]) != sorted(g["replicas"])]
+        here = {n["id"]: n for n in seen["nodes"]}
+        replicas = sum(n["replicas"] for n in here.values())
+        named = sum(len(g["replicas"]) for g in groups)
+        last[0] = (bad, [(i, n["replicas"], sum(i in g["replicas"] for g in groups))
+                         for i, n in here.items()], replicas, named)
+        catalogue = next(g for g in groups if g["group"] == 1)
+        follow = [n for n in here if n not in catalogue["replicas"]]  # without a vote
+        clean = replicas == named + len(follow)
+        return not bad and clean and all(here.get(n.number, {}).get("ready") for n in nodes)
+    assert eventually(look, within, 0.2), last[0]
+
+
+def answers(node, path):
+    try:
+        return node.get(path)
+    except OSError:
+        return 0, b""
+
+
+def ends(node, words, within=15):
+    """It ends by itself with status 1 and says why."""
+    assert eventually(lambda: not node.is_running(), within), node.log()
+    assert node.process.wait() == 1 and words in node.log(), node.log()
+
+
+def move_door(node, door="peer"):
+    node.ports[door] = free_port()
+    node.settings["listen." + door] = "%s:%d" % (node.host, node.ports[door])
+
+
+def test_a_node_comes_back_at_another_address(cluster):
+    for door in ("peer", "kafka"):
+        cluster[2].stop()
+        move_door(cluster[2], door)
+        cluster[2].start(wait=False)
+        whole(cluster)
+        assert eventually(lambda: nodes_of(cluster[1])[2]["address"] == cluster[2].peer, 10)
+
+
+def test_all_nodes_come_back_at_other_addresses(cluster):
+    """What the catalogue says of addresses is of no use then: seeds are."""
+    x = prepared(cluster)
+    producer = Producer(cluster, x, "k", STREAM)
+    assert eventually(lambda: len(x.acked()) > 50, 10)
+    producer.close()
+    for n in cluster.nodes:
+        n.stop()
+        move_door(n)
+    for n in cluster.nodes:
+        n.settings["cluster.seeds"] = ",".join(m.peer for m in cluster.nodes)
+        n.start(wait=False)
+    whole(cluster)
+    read_back(cluster, x, STREAM)
+    assert h.check(x) == {}
+
+
+def test_all_nodes_or_most_of_them_restart_at_once(cluster):
+    x = prepared(cluster)
+    producer = Producer(cluster, x, "k", STREAM)
+    for victims in (cluster.nodes, cluster.nodes[1:], cluster.nodes):
+        acked = len(x.acked())
+        assert eventually(lambda: len(x.acked()) > acked + 50, 10)
+        for n in victims:
+            n.kill()
+        for n in victims:
+            n.start(wait=False)
+        whole(cluster)
+    producer.close()
+    read_back(cluster, x, STREAM)
+    assert h.check(x) == {}
+
+
+def test_seeds_in_any_order_and_starts_in_any_order(make_cluster):
+    cluster = make_cluster(3, start=False)
+    seeds = [n.peer for n in cluster.nodes]
+    for n, order in zip(cluster.nodes, ([2, 1, 0], [0, 2, 1], [1, 0, 2])):
+        n.settings["cluster.seeds"] = " , ".join(seeds[i] for i in order)
+    cluster[3].start(wait=False)
+    time.sleep(0.7)
+    cluster[1].start(wait=False)
+    for number in (1, 3):  # one is silent: a cluster may be behind it
+        assert eventually(lambda n=cluster[number]: answers(n, "/livez")[0] == 200, 8)
+        status, why = answers(cluster[number], "/readyz")
+        assert status == 503 and b"waiting for seed" in why, why
+    cluster[2].start(wait=False)
+    whole(cluster)
+    assert len({n.ask("/api/v1/node")["cluster_id"] for n in cluster.nodes}) == 1
+    # Founded once: who comes later finds it, though one of the seeds has no name.
+    late = cluster.add(4, seeds="no-such-host.invalid:7400," + seeds[1])
+    late.start(wait=False)
+    whole(cluster)
+    assert 4 in nodes_of(cluster[1])
+
+
+def test_seeds_that_cannot_be_found_are_told(make_cluster):
+    cluster = make_cluster(1, start=False)
+    node = cluster[1]
+    node.settings["cluster.seeds"] = "no-such-host.invalid:7400," + node.peer
+    node.start(wait=False)
+    assert eventually(lambda: "no-such-host.invalid" in node.log(), 8), node.log()
+    assert eventually(lambda: answers(node, "/livez")[0] == 200, 8)
+    status, body = answers(node, "/readyz")
+    assert status == 503 and b"no-such-host.invalid" in body, body
+    node.stop()
+
+
+def test_nodes_of_one_id_are_told_apart_before_there_is_a_cluster(make_cluster):
+    cluster = make_cluster(2, start=False)
+    cluster[2].settings["node.id"] = 1
+    for n in cluster.nodes:
+        n.start(wait=False)
+    assert eventually(lambda: sum(n.is_running() for n in cluster.nodes) == 1, 10)
+    gone = next(n for n in cluster.nodes if not n.is_running())
+    assert gone.process.wait(10) == 1 and "node.id 1 is in use" in gone.log(), gone.log()
+
+
+def test_a_removed_node_ends_and_stays_out(cluster):
+    """Drained and removed while it runs; started again; and when all others have been restarted
+    since. With empty data it comes back."""
+    cluster.add(4, seeds=cluster[1].peer).start(wait=False)
+    whole(cluster)
+    done = cluster[2].cli("cluster", "drain", "4", "--yes", "--wait", "--timeout", "60s",
+                          timeout=70)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = cluster[2].cli("cluster", "remove", "4", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ends(cluster[4], "was removed")
+    cluster[4].start(wait=False)
+    ends(cluster[4], "was removed")
+    for number in (1, 2, 3):
+        cluster[number].stop()
+        cluster[number].start(wait=False)
+        whole(cluster)
+    cluster[4].start(wait=False)
+    ends(cluster[4], "was removed")
+    whole(cluster)
+    assert sorted(nodes_of(cluster[1])) == [1, 2, 3]
+    cluster[4].wipe()
+    cluster[4].start(wait=False)
+    whole(cluster)
+    assert sorted(nodes_of(cluster[1])) == [1, 2, 3, 4]
+
+
+def test_records_are_posted_to_any_node(cluster):
+    """A client of HTTP knows one node: what belongs to another one's partitions is passed on."""
+    cluster.create("posted", 6, 1)
+    assert len({p["leader"] for p in cluster.partitions("posted")}) > 1
+    for n in cluster.nodes:
+        for p in range(6):
+            status, body, _ = n.request("POST", "/streams/posted/records?partition=%d" % p, b"v")
+            assert status in (200, 201), (n.number, p, status, body)
+
+
+def test_what_is_still_moving_keeps_its_node(make_cluster):
+    """A node is not removed while the only copy of something is still on it, and one that lives
+    is not removed by force while it has copies."""
+    cluster = make_cluster(2, settings={"catchup.rate": "256KiB"}, start=False)
+    cluster[1].settings["cluster.seeds"] = cluster[2].settings["cluster.seeds"] = ",".join(
+        n.peer for n in cluster.nodes)
+    for n in cluster.nodes:
+        n.start(wait=False)
+    whole(cluster)
+    cluster.create("one", 4, 1)
+    for i in range(40):
+        status, body, _ = cluster[1].request("POST", "/streams/one/records", os.urandom(60000))
+        assert status in (200, 201, 204), (i, status, body)
+    cluster[1].cli("cluster", "drain", "2", "--yes")
+    told = cluster[1].cli("cluster", "remove", "2", "--yes")
+    assert told.returncode == 5, told.stdout + told.stderr
+    told = cluster[1].cli("cluster", "remove", "2", "--yes", "--force")
+    assert told.returncode == 5, told.stdout + told.stderr
+    done = cluster[1].cli("cluster", "drain", "2", "--yes", "--wait", "--timeout", "60s",
+                          timeout=70)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert eventually(lambda: cluster[1].cli("cluster", "remove", "2", "--yes").returncode == 0,
+                      15, 0.3)
+    ends(cluster[2], "was removed")
+    whole(cluster, 1, [cluster[1]])
+
+
+def test_a_copied_folder_runs_once(cluster):
+    twin = cluster.add(9, seeds=cluster[1].peer)
+    cluster.nodes.remove(twin)
+    cluster[2].stop()
+    shutil.copytree(cluster[2].data, twin.data)
+    cluster[2].start(wait=False)
+    whole(cluster)
+    twin.settings["node.id"] = 2
+    twin.start(wait=False)
+    try:
+        ends(twin, "another process with the data of node 2", 40)
+    finally:
+        twin.close()
+    whole(cluster)
+    assert nodes_of(cluster[1])[2]["address"] == cluster[2].peer
+
+
+def test_more_than_five_nodes(make_cluster):
+    """Five of the seven vote on the catalogue, the others follow it; racks are spread over."""
+    racks = {1: "a", 2: "a", 3: "a", 4: "b", 5: "b", 6: "c", 7: "c"}
+    cluster = make_cluster(7, settings={"loops": 1}, node_settings=lambda n: {
+        "node.rack": racks[n]}, start=False)
+    for n in cluster.nodes:
+        n.start(wait=False)
+    whole(cluster, within=60)
+
+    def catalogue():
+        return next(g for g in cluster[3].ask("/api/v1/partitions?internal=true")["partitions"]
+                    if g["group"] == 1)
+    assert eventually(lambda: len(catalogue()["in_sync"]) == 5, 20, 0.3), catalogue()
+    assert len({racks[n] for n in catalogue()["in_sync"]}) == 3
+    cluster.create("spread", 6, 3)
+    for p in cluster.partitions("spread"):
+        assert len({racks[n] for n in p["replicas"]}) == 3, p
+    # One that votes goes for good: another one votes in its place.
+    victim = next(n for n in cluster.nodes if n.number in catalogue()["in_sync"] and
+                  n.number != catalogue()["leader"])
+    victim.kill()
+    rest = [n for n in cluster.nodes if n is not victim]
+    time.sleep(3.5)
+    done = rest[0].cli("cluster", "remove", str(victim.number), "--yes", "--force")
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole(cluster, 3, rest, 60)
+    assert eventually(lambda: len(catalogue()["in_sync"]) == 5, 30, 0.3), catalogue()
+
+
+def test_replicas_and_balance_by_command(make_cluster):
+    cluster = make_cluster(4)
+    whole(cluster)
+    cluster.create("grows", 4, 2)
+    for wanted in (4, 1, 3):
+        done = cluster[2].cli("stream", "alter", "grows", "--replicas", str(wanted))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert eventually(lambda w=wanted: all(
+            len(p["replicas"]) == len(p["in_sync"]) == w for p in cluster.partitions("grows")),
+            30, 0.2), cluster.partitions("grows")
+    done = cluster[3].cli("cluster", "balance", "--yes", "--wait", "--timeout", "60s", timeout=70)
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole(cluster, 3)
+    counts = [n["replicas"] for n in cluster[1].ask("/api/v1/cluster")["nodes"]]
+    assert max(counts) - min(counts) <= 2, counts
+
+
+def struck(cluster, dice, within_s):
+    """One of those that run is killed after a random while, and started again a random while
+    later."""
+    time.sleep(dice.random() * within_s)
+    victim = dice.choice([n for n in cluster.nodes if n.is_running()])
+    victim.kill()
+    time.sleep(dice.choice((0, 0.1, 1.0)))
+    victim.start(wait=False)
+    return victim.number
+
+
+def test_killed_at_any_moment(make_cluster):
+    """kill -9 of whoever, while the cluster is founded, joined by a fourth node, while replicas are
+    raised, lowered and balanced, and while the fourth is drained: the end is always whole, nothing
+    is left over, nothing acknowledged is lost."""
+    seed = int(os.environ.get("LIFE_SEED", random.randrange(1 << 30)))
+    print("LIFE_SEED=%d" % seed)
+    dice = random.Random(seed)
+    for number in range(ROUNDS):
+        cluster = make_cluster(3, start=False)
+        for n in cluster.nodes:
+            n.start(wait=False)
+        hit = ["found %d" % struck(cluster, dice, 1.2)]
+        whole(cluster)
+        x = prepared(cluster, 4)
+        producer = Producer(cluster, x, "k", STREAM, rate=200)
+        cluster.add(4, seeds=cluster[dice.choice((1, 2, 3))].peer).start(wait=False)
+        hit.append("join %d" % struck(cluster, dice, 1.2))
+        whole(cluster)
+        for what, words in (("raise", ("stream", "alter", STREAM, "--replicas", "4")),
+                            ("lower", ("stream", "alter", STREAM, "--replicas", "2")),
+                            ("again", ("stream", "alter", STREAM, "--replicas", "3")),
+                            ("balance", ("cluster", "balance", "--yes")),
+                            ("drain", ("cluster", "drain", "4", "--yes"))):
+            done = cluster[2].cli(*words)
+            assert done.returncode == 0, (hit, what, done.stdout + done.stderr)
+            hit.append("%s %d" % (what, struck(cluster, dice, 0.8)))
+            whole(cluster, {"lower": 2}.get(what, 3))
+        assert eventually(lambda: nodes_of(cluster[2])[4]["replicas"] <= 1, 30, 0.2), hit
+        cluster[4].stop()
+        assert eventually(lambda: cluster[2].cli("cluster", "remove", "4", "--yes").returncode
+                          == 0, 20, 0.3), hit
+        producer.close()
+        whole(cluster, nodes=[cluster[i] for i in (1, 2, 3)])
+        read_back(cluster, x, STREAM)
+        assert h.check(x) == {}, hit
+        print("round %d: %s; %d acknowledged" % (number, ", ".join(hit), len(x.acked())))
+        cluster.close()
