@@ -160,15 +160,23 @@ static void take_node(struct peer_home *h, const struct list_item *item)
 		peer_out_look(t, loop_now_ms(h->loop));
 }
 
-static void remove_node(struct peer_to *t)
+static void drop_node(struct peer_to *t)
 {
 	if (t->told)
 		LOG(LOG_INFO, AREA_CLUSTER, "peer_removed", "node=%u", t->id);
 	peer_out_drop(t, ERR_CLOSED);
 	peer_in_close(t->home, t->id, ERR_CLOSED);
 	t->told = false;
-	t->removed = true;
 	t->why[0] = t->told_why[0] = 0;
+}
+
+/* The list has it no more, and does not say that it was removed: who joins is told of one node
+ * first. It is not dialled, unless it says hello once more. */
+static void forget_node(struct peer_to *t)
+{
+	drop_node(t);
+	set_text(&t->address, NULL, 0);
+	set_text(&t->said, NULL, 0);
 }
 
 /* Its id may be in use again by other data: that is told by the same list. */
@@ -180,7 +188,8 @@ static void take_removed(struct peer_home *h, const struct list_item *item)
 	if (t == NULL)
 		return; /* too many: it is refused when it is known */
 	if (!t->removed || memcmp(t->instance, item->instance, sizeof t->instance) != 0)
-		remove_node(t);
+		drop_node(t);
+	t->removed = true;
 	t->checked = true;
 	memcpy(t->instance, item->instance, sizeof t->instance);
 }
@@ -199,7 +208,7 @@ static void on_nodes(struct loop_msg *m)
 			take_node(h, &o->nodes->items[i]);
 	for (uint32_t at = 0; (t = map_next(&h->nodes, &at)) != NULL;) {
 		if (t->told && !t->kept)
-			remove_node(t);
+			forget_node(t);
 		t->kept = false;
 	}
 	drop_list(o->nodes);

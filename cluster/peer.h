@@ -85,10 +85,10 @@ void peers_free(struct peers *p);
 
 /* The cluster is known from now on; connections of nodes of another one are refused. Any loop. */
 void peers_set_cluster(struct peers *p, const uint8_t id[16]);
-/* Whom to be connected with; copies. Loses those not named, and those that were removed. Any loop.
- */
+/* Whom to be connected with; copies. Those not named are lost until they say hello, those that were
+ * removed for ever. A peer that says hello from another address than the one set is dialled there,
+ * too. Any loop. */
 void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count);
-/* A peer that said hello from another address than the one set is dialled there. */
 /* A node of this cluster has been found at an address of which the list may not know. Any loop. */
 void peers_found_at(struct peers *p, uint32_t node, const char *address);
 

@@ -64,8 +64,7 @@ struct peer_to { /* a node, and our connection to it, of one loop */
 	struct peer_home *home;
 	uint32_t id;
 	bool told;    /* by peers_set_nodes; else learned from a hello */
-	bool removed; /* was told once and then no more, or told so: this instance is out for ever
-		       */
+	bool removed; /* told so: this instance is out for ever */
 	bool kept;    /* while a new list is gone through */
 	bool checked; /* instance must be the one given */
 	uint8_t instance[16];

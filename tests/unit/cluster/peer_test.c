@@ -374,13 +374,38 @@ START_TEST(a_node_that_says_hello_is_dialled)
 	ck_assert(reaches(&world[0].ups, 2));
 	ck_assert(reaches(&world[1].ups, 2));
 	/* Removed, it may not come back. */
-	peers_set_nodes(world[0].peers, NULL, 0);
+	struct peer_node gone = {.id = 2,
+		.removed = true,
+		.address = world[1].address,
+		.instance = world[1].instance};
+	peers_set_nodes(world[0].peers, &gone, 1);
 	ck_assert(reaches(&world[0].downs, 2));
 	ck_assert(reaches(&world[1].downs, 2));
 	const char *why = why_not(&world[1]);
 	ck_assert_msg(strstr(why, "removed") != NULL || strstr(why, "closed") != NULL, "%s", why);
 	nap(300);
 	ck_assert_int_eq(world[0].ups, 2);
+	two_down();
+}
+END_TEST
+
+/* A list that leaves a node out says nothing against it: who joins anew names one seed and has the
+ * others say hello. Nobody is to end for that. */
+START_TEST(a_node_left_out_is_not_removed)
+{
+	world_init();
+	for (int i = 0; i < 2; i++) {
+		node_up(&world[i]);
+		peers_set_cluster(world[i].peers, world_cluster);
+	}
+	tell_of(&world[0], &world[1], world[1].instance);
+	ck_assert(reaches(&world[0].ups, 2));
+	ck_assert(reaches(&world[1].ups, 2));
+	peers_set_nodes(world[0].peers, NULL, 0);
+	ck_assert(reaches(&world[0].downs, 2));
+	ck_assert(reaches(&world[0].ups, 4));
+	ck_assert(reaches(&world[1].ups, 4));
+	ck_assert_int_eq(world[1].verdicts[PEER_SAYS_REMOVED], 0);
 	two_down();
 }
 END_TEST
@@ -831,6 +856,7 @@ int main(void)
 	tcase_add_test(tc, three_nodes);
 	tcase_add_loop_test(tc, dialler_refuses, 0, 2);
 	tcase_add_test(tc, a_node_that_says_hello_is_dialled);
+	tcase_add_test(tc, a_node_left_out_is_not_removed);
 	tcase_add_loop_test(tc, removed_data_is_told_so, 0, 2);
 	tcase_add_loop_test(tc, the_same_data_runs_once, 0, 2);
 	tcase_add_test(tc, a_node_is_found_at_another_address);
