@@ -6,7 +6,8 @@
  * When leadership of the table is lost, or it is led under another term than a group was loaded in,
  * what is in memory may be old: all slots of the table are dropped and who waits is told to look
  * for the coordinator. That one loads the members with the group, so they go on as if nothing was.
- */
+ * With its first call it loads all groups that have members: those that nobody speaks for any more
+ * end there, too. Lists wait until that is done, for a group's state is known to its slot alone. */
 #include "server/broker/group_home.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
@@ -25,7 +26,13 @@ struct table_home { /* one table's groups; its home loop's */
 	struct partition *table;
 	struct loop *loop;
 	int32_t epoch;
-	struct map slots; /* by group id */
+	struct map slots;       /* by group id */
+	struct row_read learn;  /* groups with members, led here anew */
+	struct buf learn_after; /* where its next page begins */
+	bool learning;          /* that read is under way */
+	bool learn_again;       /* and is of an older term */
+	uint32_t unlearned;     /* slots made by it that are not loaded yet */
+	struct list lists;      /* calls that wait for both */
 };
 
 struct groups {
@@ -53,6 +60,7 @@ struct slot {
 	int32_t storing_generation;
 	uint32_t pending; /* completions that will come: keeps the memory */
 	bool loaded, exists, deleting, gone;
+	bool unlearned;            /* counted by its table */
 	bool storing, store_again; /* a store is on its way; and is old already */
 };
 
@@ -144,10 +152,22 @@ static void slot_free_if_unused(struct slot *s)
 	mem_free(s);
 }
 
+static void lists_go_on(struct table_home *t);
+
+static void slot_learned(struct slot *s)
+{
+	if (!s->unlearned)
+		return;
+	s->unlearned = false;
+	s->home->unlearned--;
+	lists_go_on(s->home);
+}
+
 /* Takes the slot out; all who wait are answered why. */
 static void slot_drop(struct slot *s, enum group_err why)
 {
 	struct list *l;
+	slot_learned(s);
 	map_remove(&s->home->slots, s->id.bytes);
 	loop_timer_cancel(&s->timer);
 	s->gone = true;
@@ -163,6 +183,8 @@ static void table_drop_all(struct table_home *t, enum group_err why)
 {
 	uint32_t at = 0;
 	struct slot *s;
+	for (struct list *l; (l = list_pop(&t->lists)) != NULL;)
+		answer(list_entry(l, struct group_call, node), why);
 	while ((s = map_next(&t->slots, &at)) != NULL)
 		slot_drop(s, why);
 }
@@ -261,6 +283,7 @@ static void slot_loaded(struct slot *s)
 {
 	struct list *l;
 	s->loaded = true;
+	slot_learned(s);
 	s->pending++;
 	while (!s->gone && !s->deleting && (l = list_pop(&s->waiting)) != NULL)
 		run_call(s, list_entry(l, struct group_call, node));
@@ -658,6 +681,70 @@ static void list_page(struct table_home *t, struct group_call *c, struct bytes a
 	partition_read_rows(&c->rows);
 }
 
+static void lists_go_on(struct table_home *t)
+{
+	while (!t->learning && t->unlearned == 0 && !list_empty(&t->lists))
+		list_page(t, list_entry(list_pop(&t->lists), struct group_call, node),
+			bytes_of(NULL, 0));
+}
+
+/* Led anew: what has members */
+
+static void learn_page(struct table_home *t);
+
+static void learn_rows(struct table_home *t, const struct row_read *r)
+{
+	for (int i = 0; i < r->count; i++) {
+		struct bytes id = r->rows[i].key;
+		struct slot *s = map_get(&t->slots, id);
+		if (s != NULL || (s = slot_new(t, id)) == NULL)
+			continue;
+		s->unlearned = true;
+		t->unlearned++;
+	}
+}
+
+static void on_learned(struct row_read *r)
+{
+	struct table_home *t = list_entry(r, struct table_home, learn);
+	bool mine = !t->learn_again && partition_leads(t->table) &&
+		!t->groups->loops[loop_index(t->loop)].stopped;
+	bool more = mine && r->err == OK && r->more && r->count > 0;
+	t->learning = false;
+	if (mine && r->err == OK)
+		learn_rows(t, r);
+	buf_clear(&t->learn_after);
+	if (more)
+		buf_add(&t->learn_after, r->rows[r->count - 1].key);
+	row_read_fini(r);
+	if (more || t->learn_again)
+		learn_page(t);
+	else
+		lists_go_on(t);
+}
+
+static void learn_page(struct table_home *t)
+{
+	t->learning = true;
+	t->learn_again = false;
+	t->learn = (struct row_read){.from = t->table,
+		.keyspace = KEYSPACE_GROUP_STATE,
+		.prefix = true,
+		.after = buf_bytes(&t->learn_after),
+		.rows_max = PAGE_ROWS,
+		.bytes_max = PAGE_BYTES,
+		.done = on_learned};
+	partition_read_rows(&t->learn);
+}
+
+static void learn(struct table_home *t)
+{
+	if (t->learning)
+		t->learn_again = true;
+	else
+		learn_page(t);
+}
+
 /* Arriving at the home loop */
 
 static void on_committed(struct watcher *w, struct entry *e)
@@ -681,6 +768,9 @@ static struct table_home *table_home(struct groups_loop *gl, struct partition *t
 		t->groups = gl->groups;
 		t->table = table;
 		t->loop = partition_home(table);
+		t->epoch = -1;
+		list_init(&t->lists);
+		buf_init(&t->learn_after, ID_BYTES_MAX + 1);
 		t->watcher = (struct watcher){.committed = on_committed, .led = on_led};
 		(void)partition_watch(table, &t->watcher);
 		map_put_u64(&gl->tables, partition_group(table), t);
@@ -705,16 +795,20 @@ static void on_call(struct loop_msg *m)
 	}
 	struct table_home *t = table_home(gl, c->table);
 	bool leads = partition_leads(c->table);
-	if (!leads || t->epoch != partition_epoch(c->table)) {
+	bool anew = t->epoch != partition_epoch(c->table);
+	if (!leads || anew) {
 		table_drop_all(t, GROUP_NOT_HERE);
-		t->epoch = partition_epoch(c->table);
+		t->epoch = leads ? partition_epoch(c->table) : -1;
 	}
 	if (!leads) {
 		answer(c, partition_leader(c->table) != 0 ? GROUP_NOT_HERE : GROUP_UNAVAILABLE);
 		return;
 	}
+	if (anew)
+		learn(t);
 	if (c->kind == GROUP_CALL_LIST) {
-		list_page(t, c, bytes_of(NULL, 0));
+		list_push_back(&t->lists, &c->node);
+		lists_go_on(t);
 		return;
 	}
 	struct slot *s = map_get(&t->slots, c->group_id);
@@ -746,6 +840,10 @@ void group_call(struct groups *g, const struct catalog *catalog, struct group_ca
 		(c->group_id.len == 0 || c->group_id.len > ID_BYTES_MAX);
 	if (bad) {
 		answer(c, GROUP_BAD_ID);
+		return;
+	}
+	if (c->table == NULL) { /* the node is of no cluster yet */
+		answer(c, GROUP_UNAVAILABLE);
 		return;
 	}
 	c->msg.run = on_call;
@@ -783,6 +881,7 @@ void groups_free(struct groups *g)
 		struct table_home *t;
 		while ((t = map_next(&g->loops[i].tables, &at)) != NULL) {
 			map_fini(&t->slots);
+			buf_fini(&t->learn_after);
 			mem_free(t);
 		}
 		map_fini(&g->loops[i].tables);

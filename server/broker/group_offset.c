@@ -105,6 +105,12 @@ static void on_page(struct row_read *rows)
 	r->done(r);
 }
 
+/* The node is of no cluster yet. */
+static void nowhere(struct loop_msg *m)
+{
+	on_page(list_entry(m, struct row_read, msg));
+}
+
 void offsets_read(struct offsets_read *r, const struct catalog *catalog, struct bytes group_id)
 {
 	r->found = NULL;
@@ -113,7 +119,12 @@ void offsets_read(struct offsets_read *r, const struct catalog *catalog, struct 
 	buf_init(&r->after, 1 << 17);
 	add_prefix(&r->prefix, group_id);
 	r->rows.from = catalog_table(catalog, group_id);
-	read_page(r);
+	if (r->rows.from != NULL) {
+		read_page(r);
+		return;
+	}
+	r->rows = (struct row_read){.err = ERR_UNAVAILABLE, .msg.run = nowhere};
+	loop_post(loop_here(), &r->rows.msg);
 }
 
 void offsets_read_fini(struct offsets_read *r)

@@ -14,6 +14,8 @@ bool place_reachable(const struct shard *s, uint32_t node)
 uint32_t place_leader(const struct shard *s, const struct partition *p)
 {
 	uint32_t self = node_id(shard_node(s)), leader;
+	if (p == NULL) /* the node is of no cluster yet */
+		return 0;
 	if (partition_leads(p))
 		return self;
 	leader = partition_leader(p);

@@ -67,12 +67,18 @@ static void on_block(struct proposal *proposal)
 
 static void take_block(struct producer_ids *p)
 {
-	struct partition *table = catalog_table_at(shard_catalog(p->shard), 0);
+	const struct catalog *c = shard_catalog(p->shard);
 	if (p->asking)
 		return;
+	if (c == NULL || catalog_table_count(c) == 0) { /* the node is of no cluster yet */
+		serve(p, ERR_UNAVAILABLE);
+		return;
+	}
 	p->asking = true;
-	p->proposal = (struct proposal){
-		.to = table, .kind = &producer_ids_kind, .repeatable = true, .done = on_block};
+	p->proposal = (struct proposal){.to = catalog_table_at(c, 0),
+		.kind = &producer_ids_kind,
+		.repeatable = true,
+		.done = on_block};
 	partition_propose(&p->proposal);
 }
 

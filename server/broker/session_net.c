@@ -104,7 +104,10 @@ void session_serve_fence(void *arg, struct peer_request *r)
 	uint64_t boot = rd_u64be(&in);
 	rd_skip(&in, 8);
 	struct bytes id = rd_take(&in, rd_left(&in));
-	bool mine = in.err == OK && id.len <= UINT16_MAX && boot == all->self.boot;
+	struct session_home *h = &all->homes[loop_index(loop_here())];
+	const struct catalog *c = node_catalog(shard_node(h->shard), h->loop);
+	bool mine = in.err == OK && id.len <= UINT16_MAX && boot == all->self.boot && c != NULL &&
+		catalog_table_count(c) > 0;
 	struct fencing *f = mine ? mem_try(sizeof *f + id.len) : NULL;
 	if (f == NULL) { /* of an earlier boot: nobody is here any more */
 		enum err e = in.err != OK ? ERR_MALFORMED : mine ? ERR_NOMEM : OK;
@@ -113,9 +116,7 @@ void session_serve_fence(void *arg, struct peer_request *r)
 	}
 	*f = (struct fencing){.all = all, .request = r};
 	memcpy(f->id, id.at, id.len);
-	struct session_home *h = &all->homes[loop_index(loop_here())];
 	struct bytes name = bytes_of(f->id, id.len);
-	const struct catalog *c = node_catalog(shard_node(h->shard), h->loop);
 	struct session_home *home = session_home_of(all, catalog_table(c, name));
 	atomic_fetch_add(&all->live, 1);
 	claim_acquire(&f->claim, &home->claims, h->loop, &fence_ops, name);
@@ -176,7 +177,7 @@ void session_serve_lease(void *arg, struct peer_request *r)
 	}
 	atomic_store(&l->seen_ms, clock_ms());
 	atomic_store(&l->boot, boot);
-	while (rd_left(&in) >= 8 && out.err == OK) {
+	for (int i = 0; i < SESSION_TABLES_MAX && rd_left(&in) >= 8; i++) {
 		uint64_t group = rd_u64be(&in);
 		int at = c != NULL ? table_at(c, group) : -1;
 		if (at >= 0 && partition_leads(catalog_table_at(c, at)))

@@ -459,6 +459,9 @@ static enum err copy_will(struct session *s, struct bytes will)
 
 enum err session_open(const struct session_open *ask, struct session_open **out)
 {
+	const struct catalog *c = shard_catalog(ask->shard);
+	if (c == NULL || catalog_table_count(c) == 0)
+		return ERR_UNAVAILABLE; /* the node is of no cluster yet */
 	struct opening *o = mem_try(sizeof *o);
 	struct session *s = mem_try(sizeof *s + ask->client_id.len);
 	if (o == NULL || s == NULL || ask->client_id.len > UINT16_MAX) {
