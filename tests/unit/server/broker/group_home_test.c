@@ -1,0 +1,135 @@
+/* A coordinator that has just come to lead a table: what it lists, and what becomes of members that
+ * do not come back. */
+#include "server/broker/group_home.h"
+#include "server/broker/group_store.h"
+#include "server/broker/keyspace.h"
+#include "tests/unit/server/broker/world_rows.h"
+
+enum { SESSION_MS = 400, GROUPS = 700 /* more than a page */ };
+
+static struct world w;
+static struct groups *groups;
+static const struct group_conf conf = {
+	.session_ms_min = 1,
+	.session_ms_max = 1800000,
+	.members_max = 10,
+	.bytes_max = 1 << 20,
+	.groups_max = 10000,
+	.offset_metadata_max = 4096,
+};
+
+static struct partition *table(void)
+{
+	return catalog_table_at(node_catalog(w.node, loops_at(w.loops, 0)), 0);
+}
+
+static void add_str(struct buf *out, const char *text)
+{
+	buf_add_u16be(out, (uint16_t)strlen(text));
+	buf_add_text(out, text);
+}
+
+static void name(int i, struct buf *key)
+{
+	buf_addf(key, "g%04d", i);
+}
+
+static void generation(int i, struct buf *key, struct buf *value)
+{
+	struct group_row row = {
+		.generation = 7, .time_ms = 1, .protocol_type = bytes_text("consumer")};
+	name(i, key);
+	group_row_write(value, &row);
+}
+
+/* One member, stable, as group_state.h has it. Every tenth group has none. */
+static void members(int i, struct buf *key, struct buf *value)
+{
+	struct group_state_row row = {.generation = i % 10 == 0 ? 6 : 7, .time_ms = 1};
+	struct buf state;
+	buf_init(&state, 1000);
+	buf_add_u8(&state, 1);
+	buf_add_u8(&state, 1);
+	add_str(&state, "range");
+	add_str(&state, "m-1");
+	buf_add_u32be(&state, 1);
+	add_str(&state, "m-1");
+	buf_add_u16be(&state, UINT16_MAX);
+	add_str(&state, "app");
+	add_str(&state, "10.0.0.1");
+	buf_add_u32be(&state, SESSION_MS);
+	buf_add_u32be(&state, SESSION_MS);
+	buf_add_u8(&state, 1);
+	add_str(&state, "range");
+	buf_add_u32be(&state, 0);
+	buf_add_u32be(&state, 0);
+	row.state = buf_bytes(&state);
+	name(i, key);
+	group_state_row_write(value, &row);
+	buf_fini(&state);
+}
+
+struct listing {
+	struct group_call call;
+};
+
+static void listed(struct group_call *c)
+{
+	(void)c;
+	sem_post(&w.done);
+}
+
+static void list_run(void *arg)
+{
+	struct listing *l = arg;
+	l->call = (struct group_call){.kind = GROUP_CALL_LIST, .table = table(), .done = listed};
+	group_call(groups, node_catalog(w.node, loop_here()), &l->call);
+}
+
+/* How many groups are listed in that state. */
+static int count(enum group_state state)
+{
+	struct listing l;
+	int found = 0;
+	world_call(&w, 0, list_run, &l);
+	ck_assert_int_eq(l.call.err, GROUP_OK);
+	ck_assert_uint_eq(l.call.listed_count, GROUPS);
+	for (uint32_t i = 0; i < l.call.listed_count; i++)
+		found += l.call.listed[i].state == state;
+	group_call_fini(&l.call);
+	return found;
+}
+
+START_TEST(groups_with_members_are_listed_as_what_they_are)
+{
+	world_init(&w);
+	world_start(&w, 1);
+	groups = groups_new(&conf, w.loops);
+	rows_put(&w, table(), KEYSPACE_GROUP, GROUPS, generation);
+	rows_put(&w, table(), KEYSPACE_GROUP_STATE, GROUPS, members);
+	/* At once: nobody has spoken for any of them yet. */
+	ck_assert_int_eq(count(GROUP_STABLE), GROUPS - GROUPS / 10);
+	/* Nor does anybody: their sessions end. */
+	int left = GROUPS;
+	for (int i = 0; i < 500 && (left = count(GROUP_EMPTY)) < GROUPS; i++)
+		usleep(20000);
+	ck_assert_int_eq(left, GROUPS);
+	groups_stop(groups);
+	world_stop(&w);
+	groups_free(groups);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("group_home");
+	TCase *tc = tcase_create("leading");
+	tcase_set_timeout(tc, 60);
+	tcase_add_test(tc, groups_with_members_are_listed_as_what_they_are);
+	suite_add_tcase(suite, tc);
+	SRunner *run = srunner_create(suite);
+	srunner_run_all(run, CK_ENV);
+	int failed = srunner_ntests_failed(run);
+	srunner_free(run);
+	return failed == 0 ? 0 : 1;
+}
