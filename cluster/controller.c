@@ -229,17 +229,19 @@ static bool has_member(const struct place_group *g, uint32_t id)
 	return false;
 }
 
-/* Whether all nodes that get or lose a replica may have one more group that moves. */
+/* Whether all nodes that get or lose a replica may have one more group that moves. One that does
+ * not answer is not kept busy; a group that moves already is counted where it is. */
 static bool has_room(const struct plan *a, const struct place_group *old,
-	const struct place_group *new_, bool lost)
+	const struct place_group *new_, bool counted)
 {
 	int64_t max = a->c->node->conf.moves;
 
 	for (int i = 0; i < a->nodes.count; i++) {
 		uint32_t id = a->nodes.nodes[i].id;
 		bool had = has_member(old, id), has = has_member(new_, id);
+		bool more = had != has || (old->lost != 0 && has);
 
-		if ((had != has || (lost && has)) && a->moving[i] >= max)
+		if (more && a->nodes.nodes[i].alive && !(had && counted) && a->moving[i] >= max)
 			return false;
 	}
 	return true;
@@ -304,7 +306,7 @@ static bool plan_group(void *arg, struct model_place *p, int wanted)
 	if (a->pass == PLAN_COUNT)
 		return true;
 	if ((p->settled != SETTLED_YES && !urgent) ||
-		(why != PLACEMENT_LEADER && !has_room(a, &old, &g, old.lost != 0))) {
+		(why != PLACEMENT_LEADER && !has_room(a, &old, &g, p->settled != SETTLED_YES))) {
 		placement_count(&a->nodes, &g, -1);
 		placement_count(&a->nodes, &old, 1);
 		return true;

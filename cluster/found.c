@@ -497,44 +497,21 @@ static void founded(struct proposal *p)
 	node_end_if_idle(n);
 }
 
-static int placeless(struct node *n, uint64_t **out)
-{
-	const struct model_stream *s;
-	uint64_t *groups = NULL;
-	int count = 0;
-
-	for (uint32_t at = 0; (s = map_next(&n->streams, &at)) != NULL;) {
-		size_t room = (size_t)(count + s->row->group_count);
-
-		groups = mem_resize(groups, room * sizeof *groups);
-		must(groups != NULL);
-		for (int i = 0; i < s->row->group_count; i++)
-			if (map_get_u64(&n->places, s->row->groups[i]) == NULL)
-				groups[count++] = s->row->groups[i];
-	}
-	*out = groups;
-	return count;
-}
-
 void found_cluster(struct node *n)
 {
 	struct meta_founding f = {.cluster = {.tables = (uint32_t)n->conf.tables,
 					  .next_group = META_STREAM_FIRST,
 					  .next_incarnation = 2}};
 	struct meta_node self;
-	uint64_t *groups;
 	struct buf b;
 
-	if ((n->founded && n->cluster.next_incarnation > 0) || n->closing || n->founding_busy)
+	if (n->founded || n->closing || n->founding_busy)
 		return;
 	random_fill(f.cluster.id, sizeof f.cluster.id);
 	model_gather_node(n, &self);
 	f.node = &self;
-	f.group_count = placeless(n, &groups);
-	f.groups = groups;
 	buf_init(&b, 1 << 20);
 	meta_founding_encode(&f, &b);
-	mem_free(groups);
 	must(b.err == OK);
 	n->founding_args = buf_share(&b);
 	buf_fini(&b);

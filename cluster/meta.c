@@ -92,7 +92,7 @@ static enum err stream_put(struct eval *v, const char *name, const struct meta_s
 	return e;
 }
 
-/* ERR_UNAVAILABLE: there is no cluster yet, or it has no places yet. */
+/* ERR_UNAVAILABLE: there is no cluster yet. */
 static enum err cluster_get(struct eval *v, struct meta_cluster *out)
 {
 	struct bytes value;
@@ -100,9 +100,7 @@ static enum err cluster_get(struct eval *v, struct meta_cluster *out)
 
 	if (e == ERR_NOTFOUND)
 		return ERR_UNAVAILABLE;
-	if (e == OK)
-		e = meta_cluster_decode(value, out);
-	return e == OK && out->next_incarnation == 0 ? ERR_UNAVAILABLE : e;
+	return e == OK ? meta_cluster_decode(value, out) : e;
 }
 
 static void cluster_put(struct eval *v, const struct meta_cluster *c)
@@ -792,31 +790,22 @@ static void place_alone(struct eval *v, uint64_t group, uint64_t replica)
 	place_put(v, &p);
 }
 
-/* Made once; by data from before there were places: places for all its groups. */
+/* Made once. */
 static enum err found(struct eval *v, struct meta_founding *f)
 {
-	struct meta_cluster *c = &f->cluster, known;
+	struct meta_cluster *c = &f->cluster;
 	struct bytes value;
 	enum err e = eval_get(v, META_KEYSPACE, bytes_text(cluster_key), &value);
 	uint64_t self = replica_of(f->node->id, 1);
 
-	if (e == OK) {
-		e = meta_cluster_decode(value, &known);
-		if (e != OK || known.next_incarnation > 0)
-			return e;
-		*c = known;
-	} else if (e == ERR_NOTFOUND) {
-		c->founded_ms = eval_now_ms(v);
-	} else {
+	if (e != ERR_NOTFOUND)
 		return e;
-	}
+	c->founded_ms = eval_now_ms(v);
 	c->next_incarnation = 2;
 	cluster_put(v, c);
 	place_alone(v, META_GROUP_ID, self);
 	for (uint32_t i = 0; i < c->tables; i++)
 		place_alone(v, META_TABLE_FIRST + i, self);
-	for (int i = 0; i < f->group_count; i++)
-		place_alone(v, f->groups[i], self);
 	f->node->state = NODE_ACTIVE;
 	f->node->incarnation_min = 1;
 	f->node->joined_ms = eval_now_ms(v);

@@ -34,7 +34,7 @@ struct meta_cluster {
 	uint8_t id[16];
 	uint32_t tables;
 	uint64_t next_group;
-	uint32_t next_incarnation; /* 0: the data is older than places of groups */
+	uint32_t next_incarnation;
 	int64_t founded_ms;
 };
 void meta_cluster_encode(const struct meta_cluster *c, struct buf *out);
@@ -121,11 +121,9 @@ void meta_request_encode(const struct meta_request *q, struct buf *out);
 enum err meta_request_decode(struct bytes in, struct meta_request **out) MUST_USE;
 void meta_request_free(struct meta_request *q); /* NULL is fine; not for borrowed parts */
 
-struct meta_founding { /* makes the cluster's row, or gives places to groups of older data */
+struct meta_founding { /* makes the cluster's row */
 	struct meta_cluster cluster;
 	struct meta_node *node; /* who founds */
-	int group_count;        /* that have no place: of this node alone */
-	const uint64_t *groups;
 };
 void meta_founding_encode(const struct meta_founding *f, struct buf *out);
 enum err meta_founding_decode(struct bytes in, struct meta_founding *out) MUST_USE;

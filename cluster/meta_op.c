@@ -4,7 +4,7 @@
  *	change    version 1, kind 1, flags 1 (1 check only, 2 force), name, partitions 8,
  *	          replicas 8, settings 2 {key, has 1, value}, node 4, state 1,
  *	          places 2 {group 8, voters 1, nodes 1 {node 4}}, has node 1 {node row: length 4}
- *	founding  version 1, cluster row {length 4}, node 4, node row {length 4}, groups 4 {group 8}
+ *	founding  version 1, cluster row {length 4}, node 4, node row {length 4}
  *	joined    cluster 16, replica 8
  *
  * A name, key or value is {length 4, text}. */
@@ -191,16 +191,12 @@ void meta_founding_encode(const struct meta_founding *f, struct buf *out)
 	buf_fini(&row);
 	buf_add_u32be(out, f->node->id);
 	add_node_row(out, f->node);
-	buf_add_u32be(out, (uint32_t)f->group_count);
-	for (int i = 0; i < f->group_count; i++)
-		buf_add_u64be(out, f->groups[i]);
 }
 
 enum err meta_founding_decode(struct bytes in, struct meta_founding *out)
 {
 	struct rd r = rd_over(in);
-	uint32_t id, count;
-	uint64_t *groups;
+	uint32_t id;
 
 	*out = (struct meta_founding){0};
 	if (rd_u8(&r) != VERSION)
@@ -210,12 +206,6 @@ enum err meta_founding_decode(struct bytes in, struct meta_founding *out)
 	id = rd_u32be(&r);
 	if (read_node_row(&r, &out->node) == OK)
 		out->node->id = id;
-	count = rd_count(&r, rd_u32be(&r), 8);
-	groups = mem_new((count + 1) * sizeof *groups);
-	for (uint32_t i = 0; i < count; i++)
-		groups[i] = rd_u64be(&r);
-	out->groups = groups;
-	out->group_count = (int)count;
 	if (rd_done(&r) != OK) {
 		meta_founding_fini(out);
 		return ERR_MALFORMED;
@@ -226,7 +216,6 @@ enum err meta_founding_decode(struct bytes in, struct meta_founding *out)
 void meta_founding_fini(struct meta_founding *f)
 {
 	meta_node_free(f->node);
-	mem_free((void *)(uintptr_t)f->groups);
 	*f = (struct meta_founding){0};
 }
 

@@ -1,7 +1,6 @@
 /* The rows of the catalogue as bytes. Pure; what does not decode is ERR_MALFORMED, whole.
  *
- *	c        version 1, id 16, tables 4, next group 8, founded 8; version 2 adds: next
- *	         incarnation 4 (before there were places it was not needed)
+ *	c        version 2, id 16, tables 4, next group 8, founded 8, next incarnation 4
  *	s/NAME   version 1, uuid 16, created 8, replicas 2, log family 1,
  *	         settings 2 {key length 1, key, value length 2, value}, partitions 4 {group 8}
  *	n/ID     version 1, state 1, instance 16, incarnation floor 4, joined 8,
@@ -10,36 +9,33 @@
 #include "cluster/meta.h"
 #include "server/base/mem.h"
 
-enum { VERSION = 1, VERSION_PLACED = 2, DAY_MS = 86400000 };
+enum { VERSION = 1, CLUSTER_VERSION = 2, DAY_MS = 86400000 };
 
 void meta_cluster_encode(const struct meta_cluster *c, struct buf *out)
 {
-	buf_add_u8(out, c->next_incarnation > 0 ? VERSION_PLACED : VERSION);
+	buf_add_u8(out, CLUSTER_VERSION);
 	buf_add(out, bytes_of(c->id, sizeof c->id));
 	buf_add_u32be(out, c->tables);
 	buf_add_u64be(out, c->next_group);
 	buf_add_u64be(out, (uint64_t)c->founded_ms);
-	if (c->next_incarnation > 0)
-		buf_add_u32be(out, c->next_incarnation);
+	buf_add_u32be(out, c->next_incarnation);
 }
 
 enum err meta_cluster_decode(struct bytes in, struct meta_cluster *out)
 {
 	struct rd r = rd_over(in);
-	uint8_t version = rd_u8(&r);
 	struct bytes id;
 
-	if (version != VERSION && version != VERSION_PLACED)
+	if (rd_u8(&r) != CLUSTER_VERSION)
 		rd_fail(&r, ERR_MALFORMED);
 	id = rd_take(&r, sizeof out->id);
 	out->tables = rd_u32be(&r);
 	out->next_group = rd_u64be(&r);
 	out->founded_ms = (int64_t)rd_u64be(&r);
-	out->next_incarnation = version == VERSION_PLACED ? rd_u32be(&r) : 0;
+	out->next_incarnation = rd_u32be(&r);
 	if (r.err == OK &&
 		(out->tables == 0 || out->tables > META_TABLES_MAX ||
-			out->next_group < META_STREAM_FIRST ||
-			(version == VERSION_PLACED && out->next_incarnation == 0)))
+			out->next_group < META_STREAM_FIRST || out->next_incarnation == 0))
 		rd_fail(&r, ERR_MALFORMED);
 	if (r.err == OK)
 		memcpy(out->id, id.at, sizeof out->id);

@@ -111,8 +111,8 @@ void node_on_led(struct watcher *w, bool leads)
 
 /* --- groups --- */
 
-/* Places of a node of this id whose data was lost are not this one's: while a catalogue that is read
- * from its beginning comes past them, nothing may be founded again. */
+/* Places of a node of this id whose data was lost are not this one's: while a catalogue that is
+ * read from its beginning comes past them, nothing may be founded again. */
 static bool place_is_mine(const struct node *n, const struct meta_place *row, uint64_t *replica)
 {
 	const struct model_node *m = map_get_u64(&n->nodes, (uint64_t)n->conf.id);
@@ -180,7 +180,7 @@ static void want_group(struct node *n, uint64_t id, enum store_family family)
 	struct group *g = map_get_u64(&n->groups, id);
 
 	if (map_get_u64(&n->places, id) == NULL)
-		return; /* of data from before there were places: soon */
+		return;
 	if (g == NULL)
 		g = node_group_new(n, id, storage_disk_for_new(n->storage), family);
 	g->wanted = true;

@@ -214,7 +214,7 @@ bool found_idle(const struct found *f);
 void found_attached(struct found *f, enum err e); /* the catalogue's replica is here */
 void found_free(struct found *f);
 void found_tick(struct found *f, int64_t now_ms);
-void found_cluster(struct node *n); /* it founds, or gives places to older data: leads, no places */
+void found_cluster(struct node *n); /* it leads the catalogue, and there is no cluster yet */
 void found_serve(struct node *n);   /* answers those that want to join; boot */
 
 /* controller.c */

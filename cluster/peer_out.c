@@ -15,11 +15,17 @@ static void note_why(struct peer_to *t, const char *why)
 	snprintf(t->why, sizeof t->why, "%s", why);
 }
 
-static const char *not_a_node(const struct peer_to *t)
+const char *peer_not_a_node(const struct peer_home *h)
 {
-	return t->home->peers->conf.tls
-		? "what answers there is not a node"
-		: "what answers there is not a node, or speaks TLS (peer.tls)";
+	return h->peers->conf.tls ? "what answers there is not a node"
+				  : "what answers there is not a node, or speaks TLS (peer.tls)";
+}
+
+const char *peer_closed_early(const struct conn *c, enum err why)
+{
+	return conn_is_tls(c) && why == ERR_PROTOCOL
+		? "TLS: broken off, our certificate may not please"
+		: "closed before it said who it is";
 }
 
 /* 100 ms, doubled each time, at most 2 s, and somewhere between three quarters and all of it: nodes
@@ -126,7 +132,7 @@ static enum err on_hello(struct peer_to *t, struct conn *c, struct bytes body)
 	struct peer_hello hello;
 	enum err e = peer_hello_read(body, &hello);
 	if (e != OK) {
-		note_why(t, not_a_node(t));
+		note_why(t, peer_not_a_node(t->home));
 		return e;
 	}
 	if (!contented(t, c, &hello))
@@ -223,7 +229,7 @@ static enum err out_input(struct conn *c)
 			e = on_frame(s->to, c, &f);
 		if (e != OK) {
 			if (s->to != NULL && !s->to->up && s->to->why[0] == 0)
-				note_why(s->to, not_a_node(s->to));
+				note_why(s->to, peer_not_a_node(s->to->home));
 			return e;
 		}
 		conn_consume(c, f.length);
@@ -259,12 +265,11 @@ static void out_closed(struct conn *c, enum err why)
 	s->to = NULL;
 	atomic_fetch_sub(&p->conns, 1);
 	if (!t->up) {
-		char text[sizeof t->why] = "closed before it said who it is";
+		char text[sizeof t->why];
 		t->greeting = NULL;
-		if (conn_is_tls(c) && why == ERR_PROTOCOL)
-			note_why(t, "TLS: broken off, our certificate may not please");
-		if (t->why[0] != 0)
-			memcpy(text, t->why, sizeof text);
+		if (t->why[0] == 0 || (conn_is_tls(c) && why == ERR_PROTOCOL))
+			note_why(t, peer_closed_early(c, why));
+		memcpy(text, t->why, sizeof text);
 		failed(t, text);
 		return;
 	}

@@ -214,6 +214,9 @@ enum err peer_body(struct peer_home *h, struct conn *c, const struct peer_frame 
 	struct slice *out, bool *owned) MUST_USE;
 
 /* peer_out.c */
+/* In words: what went wrong before a hello. */
+const char *peer_not_a_node(const struct peer_home *h);
+const char *peer_closed_early(const struct conn *c, enum err why);
 void peer_out_look(struct peer_to *t, int64_t now_ms); /* dials when it is time to */
 void peer_out_ping(struct peer_to *t, int64_t now_ms);
 void peer_out_drop(struct peer_to *t, enum err why); /* closes whatever there is */

@@ -59,7 +59,7 @@ static void take_hello(struct probing *x, struct conn *c, const struct peer_fram
 	peer_hello_of(x->home, PEER_FOR_PROBE, &ours);
 	if (e != OK) {
 		slice_unref(&q->held);
-		snprintf(why, sizeof why, "what answers there is not a node");
+		snprintf(why, sizeof why, "%s", peer_not_a_node(x->home));
 	} else if (peer_version_common(&ours, &q->hello) == 0) {
 		e = ERR_UNSUPPORTED;
 		snprintf(why, sizeof why, "it speaks versions %u to %u, this node %u to %u",
@@ -73,7 +73,8 @@ static void take_refusal(struct probing *x, struct bytes body)
 {
 	enum peer_refusal code;
 	struct bytes text;
-	char why[96] = "what answers there is not a node";
+	char why[96];
+	snprintf(why, sizeof why, "%s", peer_not_a_node(x->home));
 	enum err e = peer_refusal_read(body, &code, &text);
 	if (e == OK) {
 		e = code == REFUSED_VERSION ? ERR_UNSUPPORTED : ERR_DENIED;
@@ -98,7 +99,7 @@ static enum err probe_input(struct conn *c)
 	else if (e == OK && f.kind == PEER_REFUSAL)
 		take_refusal(s->of, f.body);
 	else
-		end_probe(s->of, ERR_PROTOCOL, "what answers there is not a node");
+		end_probe(s->of, ERR_PROTOCOL, peer_not_a_node(s->of->home));
 	return OK;
 }
 
@@ -112,10 +113,9 @@ static void probe_timeout(struct conn *c)
 static void probe_closed(struct conn *c, enum err why)
 {
 	struct probe_state *s = conn_state(c);
-	(void)why;
 	if (s->of != NULL) {
 		s->of->conn = NULL;
-		end_probe(s->of, ERR_UNAVAILABLE, "closed before it said who it is");
+		end_probe(s->of, ERR_UNAVAILABLE, peer_closed_early(c, why));
 	}
 }
 

@@ -87,7 +87,11 @@ END_TEST
 
 START_TEST(cluster_row_comes_back)
 {
-	struct meta_cluster in = {.id = {9, 8}, .tables = 16, .next_group = 2048, .founded_ms = 7};
+	struct meta_cluster in = {.id = {9, 8},
+		.tables = 16,
+		.next_group = 2048,
+		.founded_ms = 7,
+		.next_incarnation = 5};
 	struct meta_cluster out;
 	struct buf b;
 
@@ -97,6 +101,7 @@ START_TEST(cluster_row_comes_back)
 	ck_assert_int_eq(memcmp(in.id, out.id, 16), 0);
 	ck_assert_uint_eq(out.tables, 16);
 	ck_assert_uint_eq(out.next_group, 2048);
+	ck_assert_uint_eq(out.next_incarnation, 5);
 	for (size_t len = 0; len < buf_len(&b); len++)
 		ck_assert_int_eq(
 			meta_cluster_decode(bytes_of(buf_bytes(&b).at, len), &out), ERR_MALFORMED);
