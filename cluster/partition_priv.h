@@ -20,6 +20,7 @@ struct building { /* the entry being made; empty between turns */
 	uint32_t part_count, part_room;
 	size_t batch_bytes;
 	uint32_t records;
+	bool confirms; /* leaves also without rows and batches: an answer waits for it */
 	int64_t max_ms;
 	struct list proposals;
 };

@@ -2,7 +2,9 @@
  * before it, and adds its rows and its batch to the entry being made.
  *
  * An answer that changes nothing (a condition does not hold, a duplicate) is a read of pending
- * state and shares the fate of the entry it may have relied on: it is listed with that entry.
+ * state and shares the fate of the entry it may have relied on: it is listed with that entry. With
+ * nothing in flight, and other replicas, an entry without content is made for it: who was paused or
+ * cut off may lead no more, and what its rows deny may have come to be elsewhere.
  *
  * A batch that is in an entry stays at hand until the outcome is known (a share): should the entry
  * be lost with leadership, a proposal that may be repeated is evaluated again. */
@@ -48,7 +50,7 @@ static bool building_begun(const struct building *b)
 
 static bool building_empty(const struct building *b)
 {
-	return b->records == 0 && buf_len(&b->rows) <= CHANGE_HEADER_BYTES;
+	return b->records == 0 && buf_len(&b->rows) <= CHANGE_HEADER_BYTES && !b->confirms;
 }
 
 static void building_begin(struct building *b)
@@ -57,6 +59,7 @@ static void building_begin(struct building *b)
 	b->part_count = 1;
 	b->batch_bytes = 0;
 	b->records = 0;
+	b->confirms = false;
 	b->max_ms = -1;
 }
 
@@ -168,6 +171,7 @@ static void building_seal(struct partition *p, struct building *b)
 	}
 	b->part_count = 0; /* the entry has the parts */
 	b->records = 0;
+	b->confirms = false;
 	pe = pending_new(p);
 	pe->proposal.entry = e;
 	pe->proposal.batch_max_ms = b->max_ms;
@@ -277,9 +281,20 @@ void eval_delete(struct eval *v, uint8_t keyspace, struct bytes key)
 	eval_write(v, &(struct row_change){ROW_DELETE, keyspace, key, bytes_of(NULL, 0)});
 }
 
-/* Nothing was changed: the answer goes with the entry it may have relied on. */
-static void answer_read(struct partition *p, struct building *b, struct proposal *q)
+/* Whether the answer is true whoever leads by now: it tells of what is committed, or of the
+ * proposal or this node alone. */
+static bool answer_is_sure(const struct partition *p, enum err e, bool duplicate)
 {
+	if (p->options.peers == NULL || consensus_peers(p->consensus, NULL, 0) <= 1)
+		return true;
+	return (e == OK && duplicate) || e == ERR_NOSPACE || e == ERR_NOMEM || e == ERR_TOOBIG ||
+		e == ERR_MALFORMED || e == ERR_IO || e == ERR_CORRUPT;
+}
+
+/* Nothing was changed: the answer goes with the entry it may have relied on. */
+static void answer_read(struct partition *p, struct building *b, struct proposal *q, bool sure)
+{
+	b->confirms = b->confirms || (!sure && list_empty(&p->inflight));
 	if (!building_empty(b)) {
 		q->index = plog_last_index(p->log) + 1;
 		list_push_back(&b->proposals, &q->node);
@@ -366,7 +381,7 @@ static bool evaluate_one(struct partition *p, struct building *b, struct proposa
 	list_remove(&q->node);
 	p->held_bytes -= before - propose_cost(q);
 	if (e != OK || (!v.rows && (q->batch_count == 0 || q->batch.bytes.len == 0))) {
-		answer_read(p, b, q);
+		answer_read(p, b, q, answer_is_sure(p, e, v.duplicate));
 		return true;
 	}
 	q->wrote = true;
