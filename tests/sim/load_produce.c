@@ -44,6 +44,10 @@ static void produced(struct produce *r)
 	struct producing *o = list_entry(r, struct producing, produce);
 	struct producer *p = o->by;
 
+	sim_note("producer %d sequence %u count %d group %llu: %s, offset %lld", p->actor.id,
+		o->sequence, o->sequence == p->sequence ? p->count : 0,
+		(unsigned long long)partition_group(r->proposal.to), err_text(r->err),
+		(long long)r->base_offset);
 	if (o->sequence == p->sequence && p->count > 0 && r->err == OK)
 		acknowledged(p, partition_group(r->proposal.to), r->base_offset);
 	else if (r->err != OK && !err_is_passing(r->err) && o->sequence == p->sequence)

@@ -309,6 +309,8 @@ static void on_published(struct publish *p)
 		return;
 	}
 	id = session_ids_find(&k->session->received, in->packet_id);
+	sim_note("%s sequence %u id %u: %s, offset %lld", k->client->name, k->client->sequence,
+		in->packet_id, err_text(p->err), (long long)p->offset);
 	sim_must(id != NULL);
 	if (p->err != OK) {
 		if (!err_is_passing(p->err) && p->err != ERR_FENCED)

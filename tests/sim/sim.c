@@ -377,6 +377,19 @@ void sim_trace(const char *format, ...)
 		printf("%s\n", line);
 }
 
+void sim_note(const char *format, ...)
+{
+	va_list args;
+
+	if (!sim.tracing)
+		return;
+	printf("%9.6f n%d   ", (double)sim.now_us / SIM_S, sim.here ? sim.here->id : 0);
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	printf("\n");
+}
+
 void sim_quiet(void)
 {
 	sim.quiet = true;

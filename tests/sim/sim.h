@@ -57,6 +57,8 @@ bool sim_chance(int per_thousand);
 /* The record: what happened, with time and machine. The last lines are printed on failure. */
 void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool sim_tracing(void);
+/* The same for what is too much to keep: printed when all is. */
+void sim_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 uint64_t sim_trace_hash(void); /* of all that was recorded: the same seed gives the same */
 uint64_t sim_events(void);
 void sim_print_last(void);

@@ -178,6 +178,9 @@ static void record_found(uint64_t group, int64_t offset, const struct check_valu
 
 	sim_must(v->op > 0 && v->op <= check.op_count);
 	*op_at(history_of(group), offset) = v->op;
+	if (v->producer != 0)
+		sim_note("group %llu offset %lld: producer %u sequence %u",
+			(unsigned long long)group, (long long)offset, v->producer, v->sequence);
 	if (v->producer == 0)
 		return;
 	p = map_get_u64(&check.producers, key);
