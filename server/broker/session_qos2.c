@@ -31,21 +31,52 @@ static enum err forget_row(struct eval *v, struct bytes key, uint64_t epoch)
 	return e;
 }
 
-static enum err evaluate(struct eval *v, struct bytes args)
+/* The client's epoch here is that of who releases: a publish of an earlier connection that is still
+ * on its way finds the id forgotten, and must not be taken for a new one. */
+static enum err raise_epoch(struct eval *v, struct bytes key, uint64_t epoch)
+{
+	uint8_t now[sizeof epoch];
+	struct bytes held;
+	enum err e;
+	if (key.len < QOS2_KEY_EXTRA)
+		return ERR_MALFORMED;
+	key.len -= QOS2_KEY_EXTRA - 1;
+	e = eval_get(v, KEYSPACE_QOS2, key, &held);
+	if (e == ERR_NOTFOUND)
+		return OK;
+	if (e == OK && held.len == sizeof now && get_u64be(held.at) < epoch) {
+		put_u64be(now, epoch);
+		eval_put(v, KEYSPACE_QOS2, key, bytes_of(now, sizeof now));
+	}
+	return e;
+}
+
+static enum err evaluate(struct eval *v, struct bytes args, bool release)
 {
 	struct rd r = rd_over(args);
 	uint64_t epoch = rd_u64be(&r);
 	enum err e = OK;
 	while (e == OK && r.err == OK && rd_left(&r) > 0) {
 		struct bytes key = rd_take(&r, rd_u32be(&r));
-		if (r.err == OK)
+		if (r.err == OK && release)
+			e = raise_epoch(v, key, epoch);
+		if (r.err == OK && e == OK)
 			e = forget_row(v, key, epoch);
 	}
 	return e != OK ? e : r.err != OK ? ERR_MALFORMED : OK;
 }
 
-const struct proposal_kind qos2_forget_kind = {PROPOSAL_QOS2_FORGET, evaluate};
-const struct proposal_kind qos2_release_kind = {PROPOSAL_QOS2_RELEASE, evaluate};
+static enum err forget_evaluate(struct eval *v, struct bytes args)
+{
+	return evaluate(v, args, false);
+}
+static enum err release_evaluate(struct eval *v, struct bytes args)
+{
+	return evaluate(v, args, true);
+}
+
+const struct proposal_kind qos2_forget_kind = {PROPOSAL_QOS2_FORGET, forget_evaluate};
+const struct proposal_kind qos2_release_kind = {PROPOSAL_QOS2_RELEASE, release_evaluate};
 
 static void finish(struct qos2_walk *w)
 {
