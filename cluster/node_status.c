@@ -75,12 +75,10 @@ static void encode(const struct node_status *s, struct buf *out)
 
 static void take_text(struct rd *r, char *out, size_t size)
 {
-	struct bytes b = rd_take(r, rd_u8(r));
+	struct node_words words = node_line(rd_take(r, rd_u8(r)));
 
-	struct log_peer_text text = log_text(b);
-
-	text.text[size - 1 < sizeof text.text ? size - 1 : sizeof text.text - 1] = 0;
-	memcpy(out, text.text, strlen(text.text) + 1);
+	words.text[size - 1 < sizeof words.text ? size - 1 : sizeof words.text - 1] = 0;
+	memcpy(out, words.text, strlen(words.text) + 1);
 }
 
 enum err node_status_decode(struct bytes in, struct node_status *s)
@@ -221,9 +219,10 @@ static void aside_one(struct loop_msg *m)
 static bool other_can_lead(const struct node *n, const struct meta_place *row)
 {
 	for (int i = 0; i < row->voter_count; i++) {
-		const struct model_node *m = map_get_u64(&n->nodes, row->members[i] >> 32);
+		uint64_t id = row->members[i] >> 32;
+		const struct model_node *m = map_get_u64(&n->nodes, id);
 
-		if (m != NULL && m->up)
+		if (m != NULL && m->up && id != (uint64_t)n->conf.id)
 			return true;
 	}
 	return false;
