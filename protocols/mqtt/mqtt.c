@@ -161,6 +161,9 @@ static enum err on_pingreq(struct mqtt_conn *m, const struct mqtt_frame *f)
 	enum mqtt_reason why;
 	if (mqtt_read_empty(f, &why) != OK)
 		return mqtt_refuse(m, why, "PINGREQ");
+	/* One that is not this node's any more is found out, also when nothing else comes. */
+	if (m->session != NULL)
+		(void)session_may_acknowledge(m->session);
 	mqtt_wrote(m, mqtt_write_pingresp(conn_out(m->conn)));
 	return OK;
 }

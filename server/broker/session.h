@@ -116,8 +116,9 @@ void session_done(struct session *s, uint16_t packet_id);
 uint64_t session_write(struct session *s, bool subscriptions);
 uint64_t session_written(const struct session *s);
 /* Whether its client may be told that something is done. Not while this node cannot reach the table
- * of a session that lasts (session.lease): others may have declared it absent. `written` runs once
- * it may again. */
+ * of a session that lasts (session.lease): others may have declared it absent, or have it. So when
+ * the lease is there again, the session is proved first by a write in its epoch; `fenced` runs if
+ * that is refused, `written` once it may again. */
 bool session_may_acknowledge(struct session *s);
 /* What is in flight has changed and should be in the rows within a second. */
 void session_touch(struct session *s);

@@ -192,6 +192,9 @@ void session_serve_lease(void *arg, struct peer_request *r)
 void session_leased(struct sessions *all, int at, int64_t asked_ms)
 {
 	int64_t until = asked_ms + all->lease_ms, held = atomic_load(&all->leased[at]);
+	/* First, so that nobody finds it renewed and no lapse. */
+	if (held < clock_ms())
+		atomic_fetch_add(&all->lapses[at], 1);
 	while (held < until && !atomic_compare_exchange_weak(&all->leased[at], &held, until))
 		;
 }
@@ -313,12 +316,27 @@ void session_net_home_init(struct session_home *h)
 	loop_timer_init(&h->ack_timer, h->loop, on_ack_tick);
 }
 
+/* While the lease was out, another node may have claimed the session, or the table's leader have
+ * declared it absent, and nobody could tell us. A write in its epoch finds out: it is refused then,
+ * and the session let go. */
+static bool still_ours(struct session *s)
+{
+	struct session_rows *d = s->durable;
+	uint32_t lapses = atomic_load(&s->all->lapses[d->table_at]);
+	if (d->lapses != lapses) {
+		d->lapses = lapses;
+		d->proof = session_write(s, false);
+	}
+	return d->written >= d->proof;
+}
+
 bool session_may_acknowledge(struct session *s)
 {
 	const struct session_rows *d = s->durable;
 	struct sessions *all = s->all;
-	if (d == NULL || d->brief || d->table_at < 0 || all->net->alone(all->net_arg) ||
-		clock_ms() < atomic_load(&all->leased[d->table_at]))
+	if (d == NULL || d->brief || d->table_at < 0 || all->net->alone(all->net_arg))
+		return true;
+	if (clock_ms() < atomic_load(&all->leased[d->table_at]) && still_ours(s))
 		return true;
 	struct session_home *h = &all->homes[loop_index(shard_loop(session_shard(s)))];
 	if (list_empty(&s->unleased))

@@ -349,8 +349,10 @@ static void have_rows(struct opening *o)
 		return;
 	s->durable = durable_new(s, o->claim.to, o->epoch, o->born);
 	s->durable->brief = !lasts;
-	if (s->durable->table_at >= 0)
+	if (s->durable->table_at >= 0) {
 		session_leased(s->all, s->durable->table_at, o->asked_ms);
+		s->durable->lapses = atomic_load(&s->all->lapses[s->durable->table_at]);
+	}
 	for (uint32_t i = 0; i < o->group_count; i++)
 		(void)durable_list(s->durable, o->groups[i], true);
 }

@@ -59,6 +59,8 @@ struct sessions {
 	struct node_lease leases[SESSION_NODES_MAX];
 	/* By table, until when our lease holds, clock_ms. */
 	_Atomic int64_t leased[SESSION_TABLES_MAX];
+	/* How often it had run out when it was renewed. */
+	_Atomic uint32_t lapses[SESSION_TABLES_MAX];
 	_Atomic int64_t live;     /* sessions in memory, and things under way for absent ones */
 	_Atomic int64_t stopping; /* homes that have not stopped yet */
 	int count;
@@ -91,6 +93,8 @@ struct session_rows { /* what a session in rows has beside */
 	bool untouched;       /* the end of one that never came to be */
 	bool brief;           /* says where the client is, and no more */
 	int table_at;         /* in sessions.leased */
+	uint32_t lapses;      /* of the lease, that are known to have been survived... */
+	uint64_t proof;       /* ...once this write is written */
 	struct loop_hook hook;
 	struct loop_timer timer;
 };

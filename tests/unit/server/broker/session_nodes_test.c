@@ -565,6 +565,33 @@ START_TEST(without_a_lease_nothing_is_acknowledged)
 }
 END_TEST
 
+/* Whoever stood still is told nothing of what came to pass meanwhile. */
+START_TEST(after_a_lapse_a_session_is_proved_first)
+{
+	struct session *lost = open_at(0, "a", false, 60), *kept = open_at(0, "b", false, 60);
+	t.sides[0].silent = true;
+	struct session *s = open_at(1, "a", false, 60);
+	world_call(&t.w, 0, run_allowed, lost);
+	ck_assert(t.allowed);
+	ck_assert_int_eq(t.fenced, 0);
+	atomic_store(&t.sides[0].all->leased[lost->durable->table_at], 0);
+	for (int i = 0; i < 1000 && !was_fenced(); i++) {
+		world_call(&t.w, 0, run_allowed, lost);
+		ck_assert(!t.allowed);
+		usleep(10000);
+	}
+	ck_assert(was_fenced());
+	for (int i = 0; i < 1000 && !t.allowed; i++) {
+		world_call(&t.w, 0, run_allowed, kept);
+		usleep(10000);
+	}
+	ck_assert(t.allowed);
+	ck_assert_int_eq(t.fenced, 1);
+	close_at(0, kept);
+	close_at(1, s);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("nodes");
@@ -583,6 +610,7 @@ int main(void)
 	tcase_add_test(leases, sessions_of_a_silent_node_are_absent);
 	tcase_add_test(leases, another_boot_ends_the_sessions_of_the_one_before);
 	tcase_add_test(leases, without_a_lease_nothing_is_acknowledged);
+	tcase_add_test(leases, after_a_lapse_a_session_is_proved_first);
 	Suite *s = suite_create("session_nodes");
 	suite_add_tcase(s, tc);
 	suite_add_tcase(s, leases);
