@@ -2,6 +2,7 @@
 its own where links can be cut. Started, killed, paused, wiped and ended by their own process
 ids."""
 import json
+import itertools
 import os
 import shutil
 import signal
@@ -103,7 +104,7 @@ class Cluster:
 
     def __init__(self, count=3, settings=None, node_settings=None, network=None):
         self.folder = tempfile.mkdtemp(prefix="sluice-cluster-")
-        self.network, self.nodes = network, []
+        self.network, self.nodes, self.count = network, [], count
         self.settings = {"stream.partitions": 4, "tables": 4, "loops": 2, "disk.reserve": "64MiB",
                          "group.initial_rebalance_delay": "100ms"}
         self.settings.update(settings or {})
@@ -205,7 +206,31 @@ class Cluster:
         return "\n".join("---- node %d (%s)\n%s" % (
             n.number, "runs" if n.is_running() else "is down", n.log(4000)) for n in self.nodes)
 
+    def mend(self):
+        """As it was after start, for the next test: all run, nothing is cut, and what the test made
+        (streams, routes, nodes) is gone."""
+        if self.network:
+            self.network.heal()
+        for n in self.nodes:
+            if n.paused:
+                n.go_on()
+            if not n.is_running():
+                n.start(wait=False)
+        self.wait_ready()
+        self.wait_spread()
+        assert len(self.nodes) == self.count
+        for kind, key, keep in (("routes", "routes", "default"), ("streams", "streams", "mqtt")):
+            for one in self.any().ask("/api/v1/" + kind)[key]:
+                if one["name"] != keep and not one["name"].startswith("__"):
+                    path = "/api/v1/%s/%s" % (kind, one["name"])
+                    assert self.any().request("DELETE", path)[0] in (200, 204), path
+
     def close(self):
+        """All at once: one that is told alone looks for another to hand its leaderships to."""
+        for n in self.nodes:
+            if n.is_running():
+                n.go_on()
+                n.process.terminate()
         for n in self.nodes:
             n.close()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -230,8 +255,10 @@ class Network:
     """A bridge and a namespace per node; a cut is a rule of nftables that drops. Needs root, ip and
     nft: usable() says whether they are there."""
 
+    numbers = itertools.count()  # what a closed one leaves takes a moment to go
+
     def __init__(self):
-        self.prefix = "sl%d" % (os.getpid() % 100000)
+        self.prefix = "sl%d%s" % (os.getpid() % 100000, chr(97 + next(self.numbers) % 26))
         self.net = (77, free_port() % 250)
         self.spaces = {}
         run("ip", "link", "add", self.prefix, "type", "bridge")

@@ -6,7 +6,8 @@ import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-sys.path.insert(0, os.path.join(os.path.dirname(HERE), "crash"))
+for folder in ("crash", "faults"):
+    sys.path.append(os.path.join(os.path.dirname(HERE), folder))
 
 from cluster import Cluster, Network  # noqa: E402
 
@@ -15,7 +16,7 @@ from cluster import Cluster, Network  # noqa: E402
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     if report.when == "call" and report.failed:
-        for name in ("make_cluster",):
+        for name in ("make_cluster", "shared", "linked"):
             value = item.funcargs.get(name)
             for one in getattr(value, "made", [value] if value else []):
                 report.sections.append(("logs of the nodes", one.logs()))
@@ -39,6 +40,70 @@ def make_cluster():
 @pytest.fixture
 def cluster(make_cluster):
     return make_cluster()
+
+
+class Shared:
+    """One cluster for the tests of a process that leave it whole; one that a test has broken for
+    good is replaced."""
+
+    def __init__(self, settings=None, linked=False):
+        self.settings, self.linked, self.one = settings, linked, None
+
+    def get(self):
+        if self.one is None:
+            network = Network() if self.linked else None
+            self.one = Cluster(3, self.settings, network=network,
+                               node_settings=lambda n: {"node.rack": "rack-%d" % n})
+            self.one.start()
+        return self.one
+
+    def mend(self):
+        try:
+            self.one.mend()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self):
+        if self.one is not None:
+            self.one.close()
+            if self.linked:
+                self.one.network.close()
+        self.one = None
+
+
+def lend(lender):
+    yield lender.get()
+    lender.mend()
+
+
+@pytest.fixture(scope="module")
+def lender():
+    one = Shared({"session.lease": "2s"})
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def linked_lender():
+    if not Network.usable():
+        pytest.skip("needs root, ip and nft")
+    one = Shared({"session.lease": "2s"}, linked=True)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def shared(lender):
+    """A whole cluster that others use after this test: whatever was killed, paused or made is put
+    right after it."""
+    yield from lend(lender)
+
+
+@pytest.fixture
+def linked(linked_lender):
+    """The same, each node in a namespace of its own: linked.network cuts links."""
+    yield from lend(linked_lender)
 
 
 @pytest.fixture

@@ -192,15 +192,16 @@ def check_delivered(acked, given, qos):
 # ---- claims: one client id, many connections
 
 def check_claims(claims):
-    """claims: (client id, connected at, last answered at) of each connection that was accepted, on
-    one clock. A connection may not be answered after a later claim of its id was: {} or what
-    is wrong. `connected at` is when CONNACK came."""
+    """claims: (client id, asked, accepted, sent, answered) of each connection that was accepted, on
+    the clock of the test: it owned the session at some time between asked and accepted, and again
+    between sending its last acknowledged publish and the answer. Nobody else may have owned it in
+    between: {} or what is wrong."""
     by_id, wrong = defaultdict(list), []
-    for client, began, last in claims:
-        by_id[client].append((began, last))
-    for client, spans in by_id.items():
-        spans.sort()
-        for (began, last), (later, _) in zip(spans, spans[1:]):
-            if last > later:
-                wrong.append((client, began, last, later))
+    for client, *times in claims:
+        by_id[client].append(times)
+    for client, all_of in by_id.items():
+        all_of.sort()
+        for at, (asked, accepted, _, _) in enumerate(all_of):
+            wrong += [(client, one, all_of[at]) for one in all_of[max(0, at - 50):at]
+                      if asked > one[1] and accepted < one[2]]
     return {"answered after a later claim": wrong[:10]} if wrong else {}

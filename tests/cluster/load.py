@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 import time
+import uuid
 
 import confluent_kafka
 import mqtt_client as mqtt
@@ -16,12 +17,15 @@ CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK, PINGREQ = 2, 3, 4, 5,
 class Link:
     """One MQTT 5 connection that was accepted."""
 
-    def __init__(self, node, client, clean=True, expiry=0, within=5):
+    def __init__(self, node, client, clean=True, expiry=0, within=5, will=None):
         sock = socket.create_connection((node.host, node.ports["mqtt"]), timeout=within)
         self.raw = mqtt.Raw(None, sock=sock)
         try:
             props = b"\x11" + struct.pack(">I", expiry) if expiry else b""
-            self.raw.send(mqtt.connect(client, flags=2 if clean else 0, keepalive=60, props=props))
+            flags, rest = 2 if clean else 0, b""
+            if will:  # (topic, payload), at QoS 1
+                flags, rest = flags | 0x0c, b"\0" + mqtt.text(will[0]) + mqtt.text(will[1])
+            self.raw.send(mqtt.connect(client, flags=flags, keepalive=60, props=props, rest=rest))
             answer = self.raw.read(within)
             if answer is None or answer.kind != CONNACK or answer.body[1] != 0:
                 raise OSError("not accepted: %r" % answer)
@@ -46,8 +50,10 @@ class Publisher:
 
     LONG_S = 0.3
 
-    def __init__(self, cluster, history, name, topic, qos=1, pause_s=0.0, answer_s=1.5):
+    def __init__(self, cluster, history, name, topic, qos=1, pause_s=0.0, answer_s=1.5,
+                 clean=False):
         self.cluster, self.history, self.name, self.topic = cluster, history, name, topic
+        self.client, self.clean = name + "-" + uuid.uuid4().hex[:8], clean
         self.qos, self.pause_s, self.answer_s = qos, pause_s, answer_s
         self.link, self.at, self.count, self.waits, self.retries = None, 0, 0, [], 0
         self.most_retries = 0
@@ -60,7 +66,8 @@ class Publisher:
         nodes = self.cluster.nodes
         node = nodes[self.at % len(nodes)]
         self.at += 1
-        self.link = Link(node, self.name, clean=False, expiry=600, within=self.answer_s)
+        self.link = Link(node, self.client, clean=self.clean,
+                         expiry=0 if self.clean else 600, within=self.answer_s)
 
     def _step(self, wanted, pid):
         while True:
@@ -101,6 +108,7 @@ class Publisher:
                     self.link.close()
                     self.link = None
                 self.retries += 1
+                self.most_retries = max(self.most_retries, self.retries)
                 time.sleep(0.02)
         return False
 
@@ -130,7 +138,8 @@ class Subscriber:
     holds the payloads in the order they came; at QoS 2 each exchange is finished."""
 
     def __init__(self, cluster, name, topic, qos=1):
-        self.cluster, self.name, self.topic, self.qos = cluster, name, topic, qos
+        self.cluster, self.topic, self.qos = cluster, topic, qos
+        self.name = name + "-" + uuid.uuid4().hex[:8]
         self.given, self.open, self.at, self.ending, self.error = [], set(), 0, False, None
         self.link = None
         self._connect()
@@ -250,7 +259,8 @@ class Reader:
     """A member of a consumer group that polls, commits now and then, and writes down what it saw.
     assignments counts how often it was given partitions."""
 
-    def __init__(self, cluster, history, name, stream, group="readers", **more):
+    def __init__(self, cluster, history, name, stream, group=None, **more):
+        group = group or "readers-" + uuid.uuid4().hex[:8]
         self.history, self.name, self.ending, self.assignments = history, name, False, 0
         self.rebalances, self.commit_errors = [], []
         self.consumer = confluent_kafka.Consumer({

