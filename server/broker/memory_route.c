@@ -8,7 +8,9 @@
  *
  * Other nodes get the batch as a frame of the bulk lane, each from the loop that made it; there its
  * checksum is asked and it goes to all loops with subscriptions. Nobody waits for another node:
- * what its connection, or its loops, have no room for is dropped and counted. */
+ * what its connection, or its loops, have no room for is dropped and counted. Nodes where nobody
+ * subscribes get the frames, too: to spare them, a node's first subscription would have to wait
+ * until all others know of it, and clients spread over nodes leave hardly one without any. */
 #include <stdatomic.h>
 #include "cluster/peer.h"
 #include "server/broker/broker_priv.h"
