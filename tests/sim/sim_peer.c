@@ -62,6 +62,7 @@ struct peer_loop {
 
 struct known { /* a node to be connected with */
 	bool wanted, instance_known, removed;
+	bool told, learnt; /* has been in the list; has said hello */
 	uint8_t instance[16];
 	char address[128];
 };
@@ -366,6 +367,23 @@ void peers_found_at(struct peers *p, uint32_t node, const char *address)
 	(void)address;
 }
 
+/* A node of this cluster of which the list does not know yet is dialled, too. */
+static void learn(struct peers *q, const struct peers *p)
+{
+	uint32_t id = p->conf.node;
+
+	if (is_zero(p->cluster) || q->known[id].wanted || q->known[id].removed || q->known[id].told)
+		return;
+	q->known[id].wanted = q->known[id].learnt = true;
+	for (int i = 0; i < q->loop_count; i++) {
+		struct conn_out *k = conn_of(q, i, id);
+
+		k->wanted = true;
+		if (!k->up && !k->dialling)
+			sim_after(sim_pick(1, 1000), q->machine, dial, k);
+	}
+}
+
 static void dialled(void *arg)
 {
 	struct conn_out *k = arg;
@@ -383,6 +401,7 @@ static void dialled(void *arg)
 		sim_after(k->backoff_ms * SIM_MS * sim_pick(80, 120) / 100, p->machine, dial, k);
 		return;
 	}
+	learn(q, p);
 	k->up = true;
 	k->epoch++;
 	k->life = q->machine->life;
@@ -826,7 +845,9 @@ void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
 		for (int i = 0; i < count; i++)
 			if (nodes[i].id == to && to != p->conf.node)
 				want = &nodes[i];
-		p->known[to].wanted = want != NULL && !want->removed;
+		p->known[to].told = p->known[to].told || want != NULL;
+		p->known[to].learnt = p->known[to].learnt && !p->known[to].told;
+		p->known[to].wanted = want != NULL ? !want->removed : p->known[to].learnt;
 		p->known[to].removed = want != NULL && want->removed;
 		p->known[to].instance_known = want != NULL && want->instance != NULL;
 		if (want != NULL && want->instance != NULL)
