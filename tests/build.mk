@@ -34,9 +34,10 @@ faults:
 	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) all forgetfs
 	@SLUICE_BIN=$(BUILD)/release $(PY) -m pytest -q -p no:cacheprovider tests/faults $(ARGS)
 
-# Several processes as one cluster; FAILOVER_ROUNDS=20 for the floors' worst of 20.
+# Several processes as one cluster, one test after the other; PHASES=cluster tools/test runs them
+# side by side.
 cluster:
-	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) all
+	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) all forgetfs
 	@SLUICE_BIN=$(BUILD)/release $(PY) -m pytest -q -p no:cacheprovider tests/cluster $(ARGS)
 
 .PHONY: fuzz fuzz-bins list-fuzz-bins proto crash faults cluster forgetfs
