@@ -121,12 +121,19 @@ class Producer(Client):
         return read_all(link, struct.unpack(">i", read_all(link, 4))[0])[4:]
 
     def leader(self):
-        """Host and port of who leads partition 0, as one node knows."""
-        node = self.nodes[self.at % len(self.nodes)]
-        self.at += 1
-        with self.open(node, node.ports["kafka"]) as link:
-            body = struct.pack(">ih", 1, len(STREAM)) + STREAM.encode()
-            answer, at = self.call(link, 3, 1, body), 4
+        """Host and port of who leads partition 0, as the next node knows that can be reached."""
+        body, answer, at = struct.pack(">ih", 1, len(STREAM)) + STREAM.encode(), b"", 4
+        for _ in self.nodes:
+            node = self.nodes[self.at % len(self.nodes)]
+            self.at += 1
+            try:
+                with self.open(node, node.ports["kafka"]) as link:
+                    answer = self.call(link, 3, 1, body)
+                break
+            except ConnectionRefusedError:
+                continue
+        if not answer:
+            raise OSError("nobody is there")
         brokers = {}
         for _ in range(struct.unpack_from(">i", answer)[0]):
             number, length = struct.unpack_from(">ih", answer, at)
