@@ -576,7 +576,7 @@ void partition_attach(struct partition *p, const struct partition_options *o,
 {
 	loop_must_own(p->loop);
 	must(p->phase == PARTITION_OPEN && p->consensus == NULL && !p->attaching);
-	must(o->group == p->options.group && o->replica != 0);
+	must(o->group == p->options.group && o->replica != 0 && !p->detaching);
 	p->options.replica = o->replica;
 	p->options.log_family = o->log_family;
 	p->options.vital = o->vital;
@@ -600,19 +600,39 @@ static void replica_end(struct partition *p)
 	atomic_store(&p->attached, false);
 }
 
+struct gone { /* what the replica had, on its way out of the store */
+	struct durable durable;
+	struct partition *partition; /* share */
+};
+
+static void detach_gone(struct durable *d)
+{
+	struct gone *g = list_entry(d, struct gone, durable);
+	struct partition *p = g->partition;
+
+	mem_free(g);
+	p->detaching = false;
+	p->closed(p->owner_arg);
+	partition_unref(p);
+}
+
+/* The next replica of the group here looks into the store from another thread: it must find nothing
+ * of this one, or it takes for its own what is about to be deleted. */
 static void detach_end(void *arg)
 {
 	struct partition *p = arg;
+	struct gone *g = mem_new(sizeof *g);
 
 	replica_end(p);
-	p->detaching = p->destroy = false;
+	p->destroy = false;
 	p->overlay_stale = false;
 	p->options.replica = 0;
 	p->term = 0;
 	atomic_store(&p->bytes, 0);
 	look_for_leader(p);
-	p->closed(p->owner_arg);
-	partition_unref(p);
+	g->partition = p;
+	g->durable.done = detach_gone;
+	lane_when_durable(p->env->lane, &g->durable);
 }
 
 static void detach_rows(void *arg)

@@ -719,6 +719,47 @@ START_TEST(a_replica_comes_and_goes)
 }
 END_TEST
 
+static void attach_next(void *arg)
+{
+	struct partition_options o = options_of(4, 4);
+
+	o.founders = NULL;
+	o.founder_count = 0;
+	o.replica += 1 + (uint64_t) * (int *)arg;
+	partition_attach(N.node[4].p, &o, attached, NULL);
+}
+static int rounds;
+static void detach_attach_run(void *arg)
+{
+	partition_detach(arg, attach_next, &rounds);
+}
+
+/* The next one comes as soon as the one before is gone. It was not: what was deleted only in the
+ * lane was read as the next one's own, and then went. */
+START_TEST(a_replica_that_comes_again_has_nothing_of_the_one_before)
+{
+	int four = 4, three = 3;
+
+	leader_wait();
+	for (int i = 0; i < 100; i++)
+		ck_assert_int_eq(publish(4, 5), OK);
+	on_loop(0, attach_run, NULL);
+	on_loop(0, want_run, &four);
+	ck_assert(members_are(4));
+	ck_assert_int_eq(ask_point(4), OK);
+	ck_assert_uint_gt(plog_last_index(N.node[4].p->log), 5);
+	on_loop(0, want_run, &three);
+	ck_assert(members_are(3));
+	for (rounds = 0; rounds < 5; rounds++) {
+		on_loop(0, detach_attach_run, N.node[4].p);
+		ck_assert_int_eq(attach_err, OK);
+		ck_assert_uint_eq(plog_last_index(N.node[4].p->log), 0);
+		ck_assert_uint_eq(plog_marks(N.node[4].p->log)->applied_index, 0);
+		ck_assert_uint_eq(plog_marks(N.node[4].p->log)->vote, 0);
+	}
+}
+END_TEST
+
 /* --- bounds, and peers that send nonsense --- */
 
 static void raw_run(void *arg)
@@ -843,6 +884,7 @@ int main(void)
 	tcase_add_loop_test(tc, all_that_is_sent_is_there_once_in_order, 0, 2);
 	tcase_add_loop_test(tc, leaders_change_and_nothing_acknowledged_is_lost, 0, 4);
 	tcase_add_test(tc, a_replica_comes_and_goes);
+	tcase_add_test(tc, a_replica_that_comes_again_has_nothing_of_the_one_before);
 	tcase_add_test(tc, nonsense_is_refused);
 	tcase_add_test(tc, a_question_waits_as_long_as_it_says);
 	tcase_add_test(tc, what_other_nodes_have_in_flight_is_bounded_and_waits);
