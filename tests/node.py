@@ -17,13 +17,15 @@ SLUICED = os.environ.get("SLUICED", os.path.join(BIN, "sluiced"))
 SLUICE = os.environ.get("SLUICE", os.path.join(BIN, "sluice"))
 READY_S = float(os.environ.get("SLUICE_READY_S", "5"))  # promised for one node
 PLAIN_DOORS = ("mqtt", "kafka", "http", "peer")
+# Of tests that run side by side each has ports of its own: TEST_PORTS=20000-21000.
+PORTS = [int(p) for p in os.environ.get("TEST_PORTS", "20000-32000").split("-")]
 _given = set()  # ports handed out by this process, so that no two nodes draw the same
 
 
 def free_port():
     """A port below the range that outgoing connections draw from, so that none takes it."""
     while True:
-        port = random.randrange(20000, 32000)
+        port = random.randrange(*PORTS)
         if port in _given:
             continue
         with socket.socket() as s:
