@@ -149,9 +149,11 @@ static void take_node(struct peer_home *h, const struct list_item *item)
 	memcpy(t->instance, item->instance, sizeof t->instance);
 	if (t->address == NULL || strcmp(t->address, item->address) != 0) {
 		set_text(&t->address, item->address, strlen(item->address));
-		set_text(&t->said, NULL, 0);
 		t->retry_ms = 0;
 	}
+	/* The list may be older than what the node itself has said: both are tried. */
+	if (t->said != NULL && strcmp(t->said, t->address) == 0)
+		set_text(&t->said, NULL, 0);
 	if (other) {
 		peer_out_drop(t, ERR_FENCED);
 		peer_in_close(h, t->id, ERR_FENCED);

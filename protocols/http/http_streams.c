@@ -15,6 +15,8 @@ const struct stream *exchange_stream(struct exchange *x)
 
 	if (c == NULL)
 		answer_err(x, ERR_UNAVAILABLE, NULL);
+	else if (s == NULL && !broker_ready(x->http->env.broker))
+		answer_err(x, ERR_UNAVAILABLE, "this node does not know all streams yet");
 	else if (s == NULL)
 		answer_error(x, 404, "not_found", "no stream %.*s",
 			(int)(x->params[0].len < 100 ? x->params[0].len : 100),

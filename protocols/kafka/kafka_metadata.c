@@ -238,7 +238,9 @@ static bool fill_asked(struct kafka_request *r, const struct kafka_metadata_req 
 		}
 		t->name = asked->name;
 		t->topic_id = asked->topic_id;
-		t->error = by_id                  ? KAFKA_UNKNOWN_TOPIC_ID
+		t->error = !broker_ready(shard_broker(r->kc->home->shard))
+			? KAFKA_LEADER_NOT_AVAILABLE
+			: by_id                   ? KAFKA_UNKNOWN_TOPIC_ID
 			: name_valid(asked->name) ? KAFKA_UNKNOWN_TOPIC
 						  : KAFKA_INVALID_TOPIC;
 	}

@@ -487,6 +487,31 @@ START_TEST(a_node_is_found_at_another_address)
 }
 END_TEST
 
+/* Who starts reads the list's past: an address that was right once, after the node has said hello
+ * from where it is now. */
+START_TEST(an_old_list_does_not_hide_where_a_node_is)
+{
+	struct peer_node old = {.id = 2, .address = "127.0.0.1:1", .instance = world[1].instance};
+	world_init();
+	for (int i = 0; i < 2; i++) {
+		node_up(&world[i]);
+		peers_set_cluster(world[i].peers, world_cluster);
+	}
+	peers_set_nodes(world[0].peers, &old, 1);
+	tell_of(&world[1], &world[0], NULL);
+	ck_assert(reaches(&world[0].ups, 2));
+	old.address = "127.0.0.1:2";
+	peers_set_nodes(world[0].peers, &old, 1);
+	world[1].port = (int)strtol(strrchr(world[1].address, ':') + 1, NULL, 10);
+	node_down(&world[1]);
+	ck_assert(reaches(&world[0].downs, 2));
+	node_up(&world[1]); /* says nothing now */
+	peers_set_cluster(world[1].peers, world_cluster);
+	ck_assert(reaches(&world[0].ups, 4));
+	two_down();
+}
+END_TEST
+
 START_TEST(guests_may_join_and_nothing_else)
 {
 	static struct asked a;
@@ -860,6 +885,7 @@ int main(void)
 	tcase_add_loop_test(tc, removed_data_is_told_so, 0, 2);
 	tcase_add_loop_test(tc, the_same_data_runs_once, 0, 2);
 	tcase_add_test(tc, a_node_is_found_at_another_address);
+	tcase_add_test(tc, an_old_list_does_not_hide_where_a_node_is);
 	tcase_add_test(tc, guests_may_join_and_nothing_else);
 	tcase_add_test(tc, comes_back_after_a_restart);
 	tcase_add_test(tc, strangers_are_shown_the_door);
