@@ -228,6 +228,20 @@ def test_seek_and_out_of_range(node, name):
     c.close()
 
 
+@pytest.mark.parametrize("rack", ["here", "elsewhere"])
+def test_consumers_say_their_rack(make_node, name, rack):
+    """One node has the only copy: whatever the rack, it is read there (fetch from the nearest of
+    several is in tests/cluster)."""
+    node = make_node({"node.rack": "here", "group.initial_rebalance_delay": "0"})
+    sent = records(500)
+    confluent_produce(node.kafka, name, sent)
+    c = confluent_consumer(node.kafka, [name], **{"client.rack": rack})
+    try:
+        same([(m.key(), m.value()) for m in poll(c, len(sent))], sent)
+    finally:
+        c.close()
+
+
 def test_a_long_poll_ends_when_a_record_comes(node, name):
     single(node, name)
     c = confluent_consumer(node.kafka, [name], **{"fetch.wait.max.ms": 5000})
