@@ -451,7 +451,10 @@ void node_attach_meta(struct node *n, uint64_t replica, bool founds)
 	change_replica(g, attach);
 }
 
-/* Whether the leader's configuration is without the replica that is named no more. */
+static void align_replica(struct node *n, struct group *g);
+
+/* Whether the leader's configuration is without the replica that is named no more. A round that
+ * came past meanwhile left this group alone: it is brought in line now. */
 static void may_go(struct partition_info *i)
 {
 	struct leave_ask *a = list_entry(i, struct leave_ask, info);
@@ -468,6 +471,8 @@ static void may_go(struct partition_info *i)
 		g->asked = 0;
 		g->leaving = false;
 		change_replica(g, detach);
+	} else if (!n->closing) {
+		align_replica(n, g);
 	}
 	mem_free(a);
 	node_end_if_idle(n);

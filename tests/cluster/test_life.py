@@ -238,8 +238,8 @@ def test_more_than_five_nodes(make_cluster):
     whole(cluster, within=60)
 
     def catalogue():
-        return next(g for g in cluster[3].ask("/api/v1/partitions?internal=true")["partitions"]
-                    if g["group"] == 1)
+        seen = cluster.any().ask("/api/v1/partitions?internal=true")["partitions"]
+        return next(g for g in seen if g["group"] == 1)
     assert eventually(lambda: len(catalogue()["in_sync"]) == 5, 20, 0.3), catalogue()
     assert len({racks[n] for n in catalogue()["in_sync"]}) == 3
     cluster.create("spread", 6, 3)
@@ -322,3 +322,60 @@ def test_killed_at_any_moment(make_cluster):
         assert h.check(x) == {}, hit
         print("round %d: %s; %d acknowledged" % (number, ", ".join(hit), len(x.acked())))
         cluster.close()
+
+
+def test_changes_and_kills_all_at_once(make_cluster):
+    """Nothing waits for anything: replicas, leaders, streams and drains are asked for while nodes
+    are killed, also two of four at a time. LIFE_SECONDS of it, then all must come to rest."""
+    seed = int(os.environ.get("LIFE_SEED", random.randrange(1 << 30)))
+    print("LIFE_SEED=%d" % seed)
+    dice = random.Random(seed)
+    cluster = make_cluster(4)
+    whole(cluster)
+    x = prepared(cluster, 4)
+    producer = Producer(cluster, x, "k", STREAM, rate=200)
+    said = []
+
+    def tell(*words):
+        node = dice.choice(cluster.running())
+        said.append((node.number, words, node.cli(*words, timeout=60).returncode))
+
+    until = time.monotonic() + float(os.environ.get("LIFE_SECONDS", "12"))
+    while time.monotonic() < until:
+        what = dice.randrange(8)
+        if what < 2:
+            down = [n for n in cluster.nodes if n.is_running()]
+            for n in dice.sample(down, dice.choice((1, 1, 2))):
+                n.kill()
+                said.append((n.number, "killed"))
+            time.sleep(dice.random())
+            for n in cluster.nodes:
+                if not n.is_running():
+                    n.start(wait=False)
+        elif what < 4:
+            tell("stream", "alter", STREAM, "--replicas", str(dice.randint(1, 4)))
+        elif what == 4:
+            tell("cluster", "balance", "--yes")
+        elif what == 5:
+            tell("cluster", "drain", str(dice.randint(1, 4)), "--yes")
+        elif what == 6:
+            tell("cluster", "drain", str(dice.randint(1, 4)), "--undo", "--yes")
+        else:
+            name = "s%d" % dice.randint(1, 3)
+            tell("stream", *dice.choice((("create", name, "--partitions", "3"),
+                                         ("delete", name, "--yes"))))
+        time.sleep(dice.random() * 0.5)
+    cluster.wait_ready(30)
+    for n in range(1, 5):
+        assert eventually(lambda n=n: cluster[1].cli(
+            "cluster", "drain", str(n), "--undo", "--yes").returncode == 0, 20, 0.5), said
+    assert eventually(lambda: cluster[1].cli(
+        "stream", "alter", STREAM, "--replicas", "3").returncode == 0, 20, 0.5), said
+    try:
+        whole(cluster, within=60)
+    except AssertionError as e:
+        raise AssertionError((e.args, said)) from e
+    producer.close()
+    read_back(cluster, x, STREAM)
+    assert h.check(x) == {}, said
+    print("%d changes and kills, %d acknowledged" % (len(said), len(x.acked())))
