@@ -335,30 +335,33 @@ void propose_tick(struct partition *p, int64_t now_ms)
 
 /* --- arrival --- */
 
+static void gather(struct partition *p, struct proposal *q)
+{
+	if (p->held_bytes == 0) /* how long others waited for a leader does not count for it */
+		p->unready_ms = 0;
+	p->held_bytes += propose_cost(q);
+	list_push_back(&p->gathered, &q->node);
+	loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook);
+}
+
 static void arrive(struct partition *p, struct proposal *q)
 {
-	size_t held = p->held_bytes + propose_cost(q);
-
 	metric_add(loop_cells(p->loop), &node_metrics, M_PROPOSALS, 1);
 	if (p->phase != PARTITION_OPEN) {
 		refuse(p, q, ERR_CLOSED);
 		return;
 	}
-	if (p->held_bytes > 0 && held > p->home->limits.inflight_bytes_max) {
+	if (p->held_bytes > 0 &&
+		p->held_bytes + propose_cost(q) > p->home->limits.inflight_bytes_max)
 		refuse(p, q, ERR_BUSY);
-		return;
-	}
-	p->held_bytes = held;
-	list_push_back(&p->gathered, &q->node);
-	loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook);
+	else
+		gather(p, q);
 }
 
 void propose_guest(struct partition *p, struct proposal *q)
 {
 	metric_add(loop_cells(p->loop), &node_metrics, M_PROPOSALS_IN, 1);
-	p->held_bytes += propose_cost(q);
-	list_push_back(&p->gathered, &q->node);
-	loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook);
+	gather(p, q);
 }
 
 static void on_arrive(struct loop_msg *m)

@@ -468,7 +468,8 @@ void remote_rows_serve(void *arg, struct peer_request *request)
 	reads_rows(&s->u.rows);
 }
 
-/* Headers lie in one chunk, payloads stay where they are. */
+/* Headers lie in one chunk, payloads stay where they are. Of many small entries the first are
+ * given: who asked goes on behind them. */
 static void records_answer(struct peer_request *request, const struct record_read *r, struct buf *b)
 {
 	struct records_given g = {r->err, r->first_offset, r->high_watermark, 0};
@@ -476,7 +477,8 @@ static void records_answer(struct peer_request *request, const struct record_rea
 	struct slice *parts;
 	int n = 0;
 
-	g.count = r->err == OK ? (uint16_t)r->count : 0;
+	if (r->err == OK)
+		g.count = (uint16_t)(r->count < REMOTE_ENTRIES_MAX ? r->count : REMOTE_ENTRIES_MAX);
 	records_given_write(b, &g);
 	for (int i = 0; i < g.count; i++) {
 		records_entry_write(b, r->entries[i]);

@@ -30,11 +30,19 @@ static enum err refuse(struct eval *v, struct bytes args)
 }
 static const struct proposal_kind refuse_kind = {61, refuse};
 
-static void setup(void)
+static void setup_tail(size_t tail_bytes)
 {
 	proposal_kind_add(&count_kind);
 	proposal_kind_add(&refuse_kind);
-	world_up(3);
+	world_up(3, tail_bytes);
+}
+static void setup(void)
+{
+	setup_tail(8 << 20);
+}
+static void setup_small_tail(void)
+{
+	setup_tail(64 << 10);
 }
 
 /* --- one thing asked of one node --- */
@@ -420,7 +428,8 @@ static void sent(struct proposal *q)
 		s->acked++;
 	else
 		s->failed++;
-	ck_assert(q->err == OK || q->err == ERR_UNKNOWN || q->err == ERR_UNAVAILABLE);
+	ck_assert_msg(q->err == OK || q->err == ERR_UNKNOWN || q->err == ERR_UNAVAILABLE, "%s",
+		err_text(q->err));
 	if (s->next == EACH && s->open == 0 && --senders_left == 0)
 		sem_post(&N.done);
 }
@@ -847,6 +856,27 @@ START_TEST(a_question_waits_as_long_as_it_says)
 }
 END_TEST
 
+/* How long a leader has been waited for begins with who waits: what was refused long before that,
+ * or ended without an outcome, does not count. */
+START_TEST(who_comes_later_waits_as_long)
+{
+	static uint32_t lone = 4;
+	int64_t began;
+
+	leader_wait();
+	ck_assert_int_eq(ask_point(4), OK);
+	one.q = (struct proposal){.to = N.node[4].p, .leader_only = true};
+	world_batch_into(&one.q, 1, 100, 1000);
+	on_loop(1, one_run, NULL);
+	ck_assert_int_eq(one.q.err, ERR_NOTLEADER);
+	usleep(3200000);
+	on_loop(0, isolate_run, &lone);
+	began = clock_ms();
+	ck_assert_int_eq(publish(4, 1), ERR_UNAVAILABLE);
+	ck_assert_int_gt(clock_ms() - began, 2500);
+}
+END_TEST
+
 static void held_run(void *arg)
 {
 	for (int i = 1; i <= NODES; i++)
@@ -868,9 +898,59 @@ START_TEST(what_other_nodes_have_in_flight_is_bounded_and_waits)
 }
 END_TEST
 
+/* One record each, one after the other: each is an entry. */
+static struct small {
+	struct proposal q;
+	int left;
+} small;
+static void small_go(struct small *s)
+{
+	s->q = (struct proposal){.to = N.node[leader_now()].p, .done = s->q.done};
+	world_batch_into(&s->q, 1, 1, 1000);
+	partition_propose(&s->q);
+}
+static void small_done(struct proposal *q)
+{
+	struct small *s = list_entry(q, struct small, q);
+
+	ck_assert_int_eq(q->err, OK);
+	if (--s->left == 0)
+		sem_post(&N.done);
+	else
+		small_go(s);
+}
+static void small_run(void *arg)
+{
+	(void)arg;
+	small.q.done = small_done;
+	small_go(&small);
+}
+
+/* The store gives as many as fit the bytes; an answer has room for a number of them. */
+START_TEST(many_small_entries_are_read_in_parts)
+{
+	enum { MANY = REMOTE_ENTRIES_MAX + 900 };
+	int64_t at = 0;
+	int reads = 0;
+
+	leader_wait();
+	small.left = MANY;
+	on_loop(1, small_run, NULL);
+	ck_assert_int_eq(ask_point(4), OK);
+	for (; at < MANY; record_read_fini(&records), reads++) {
+		ck_assert_int_eq(read_records(4, at), OK);
+		ck_assert_int_gt(records.count, 0);
+		ck_assert_int_le(records.count, REMOTE_ENTRIES_MAX);
+		ck_assert_int_eq(records.entries[0]->head.base_offset, at);
+		at += records.count;
+	}
+	ck_assert_int_ge(reads, 2);
+}
+END_TEST
+
 int main(void)
 {
-	TCase *tc = tcase_create("remote");
+	TCase *tc = tcase_create("remote"), *cold = tcase_create("cold");
 	Suite *s = suite_create("remote");
 	SRunner *sr;
 	int failed;
@@ -887,8 +967,13 @@ int main(void)
 	tcase_add_test(tc, a_replica_that_comes_again_has_nothing_of_the_one_before);
 	tcase_add_test(tc, nonsense_is_refused);
 	tcase_add_test(tc, a_question_waits_as_long_as_it_says);
+	tcase_add_test(tc, who_comes_later_waits_as_long);
 	tcase_add_test(tc, what_other_nodes_have_in_flight_is_bounded_and_waits);
+	tcase_add_checked_fixture(cold, setup_small_tail, world_down);
+	tcase_set_timeout(cold, 120);
+	tcase_add_test(cold, many_small_entries_are_read_in_parts);
 	suite_add_tcase(s, tc);
+	suite_add_tcase(s, cold);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);

@@ -42,6 +42,7 @@ static struct net_world {
 	bool cut[NODES + 1][NODES + 1];
 	int lose; /* one of so many frames; 0: none */
 	int no_bulk;
+	size_t tail_bytes; /* of each node's tail in memory */
 	uint64_t frames, lost, calls;
 } N;
 
@@ -331,7 +332,7 @@ static void node_start(int id, int replicas)
 
 	ck_assert_int_eq(store_open_mem((uint64_t)id, &n->store), OK);
 	n->writer = writer_new(n->store, N.loops);
-	n->cache = tail_cache_new(8 << 20);
+	n->cache = tail_cache_new(N.tail_bytes);
 	n->env = (struct plog_env){
 		l, n->store, writer_lane(n->writer, l), n->cache, N.workers, NULL};
 	n->peers = (struct peers){.node = (uint32_t)id};
@@ -356,7 +357,7 @@ static void connect_all(void *arg)
 	sem_post(&N.done);
 }
 
-static void world_up(int replicas)
+static void world_up(int replicas, size_t tail_bytes)
 {
 	static bool registered;
 
@@ -367,6 +368,7 @@ static void world_up(int replicas)
 	consensus_process_init();
 	sem_init(&N.done, 0, 0);
 	N.limits = (struct partition_limits){1 << 20, 4 << 20};
+	N.tail_bytes = tail_bytes;
 	N.loops = loops_new(2);
 	N.workers = workers_new(2);
 	for (int i = 1; i <= NODES; i++)
