@@ -113,6 +113,13 @@ static void on_write_back(void *arg)
 	partition_write_back(arg);
 }
 
+/* This node, where it has a replica; without one others lead in any case. */
+static uint32_t self(const struct partition *p)
+{
+	return (uint32_t)(p->options.replica >> 32);
+}
+
+/* A leader whose own barrier is under way serves soon: nothing is sent from it to itself. */
 enum err partition_unserved(const struct partition *p)
 {
 	uint32_t leader = remote_leader(p);
@@ -121,7 +128,7 @@ enum err partition_unserved(const struct partition *p)
 		return ERR_CLOSED;
 	if (partition_local(p) && consensus_ready(p->consensus))
 		return OK;
-	return leader != 0 && leader != p->home->self ? ERR_NOTLEADER : ERR_UNAVAILABLE;
+	return leader != 0 && leader != self(p) ? ERR_NOTLEADER : ERR_UNAVAILABLE;
 }
 
 static void tell_led(struct partition *p, bool leads)
@@ -176,7 +183,7 @@ static void look_for_leader(struct partition *p)
 
 void partition_heard(struct partition *p, uint32_t node, uint64_t term)
 {
-	if (p->phase != PARTITION_OPEN || term < p->heard_term || node == p->home->self ||
+	if (p->phase != PARTITION_OPEN || term < p->heard_term || node == self(p) ||
 		(term == p->heard_term && node == p->heard_leader))
 		return;
 	p->heard_leader = node;

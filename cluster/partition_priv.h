@@ -47,7 +47,6 @@ struct partition_home {
 
 	/* other nodes; peers NULL: there are none */
 	struct peers *peers;
-	uint32_t self; /* this node; 0: not known yet */
 	struct peer_watcher peer_watcher;
 	uint32_t *nodes; /* connected with this loop */
 	int node_count, node_room;
