@@ -323,6 +323,7 @@ void broker_free(struct broker *b)
 		feeds_fini(s);
 		publish_fini(s);
 		memory_fini(s);
+		place_fini(s);
 		targets_free(s);
 		routes_free(s->routes);
 		if (s->catalog != NULL)

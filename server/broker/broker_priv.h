@@ -209,6 +209,7 @@ struct shard {
 	size_t out_count, out_room;
 	struct loop_hook deliver_hook;
 
+	struct map syncs; /* by group: place.c */
 	struct map feeds; /* by group */
 	bool following;   /* feeds are wanted */
 	int feeds_pending;
@@ -275,6 +276,9 @@ void memory_ready(struct subscriber *who); /* takes again, or is gone: nobody wa
 void memory_init(struct shard *s);
 void memory_serve(struct broker *b); /* boot: what other nodes send */
 void memory_fini(struct shard *s);
+
+/* ---- place.c */
+void place_fini(struct shard *s); /* loops stand */
 
 /* ---- point.c */
 bool point_round(struct shard *s); /* whether those in s->beginning may begin; starts rounds */

@@ -23,9 +23,9 @@ void place_of(struct shard *s, const struct partition *p, struct place *out);
 uint32_t place_leader(const struct shard *s, const struct partition *p);
 /* Whether a connection to that node is open, or it is this one. */
 bool place_reachable(const struct shard *s, uint32_t node);
-/* A reachable replica in that rack which is not the leader, 0: none, or the leader is there, too.
- */
-uint32_t place_nearest(struct shard *s, const struct partition *p, struct bytes rack);
+/* The node of a replica in that rack that can be reached and was in sync a moment ago. 0: none, or
+ * the leader is there itself, or it is not known yet. */
+uint32_t place_nearest(struct shard *s, struct partition *p, struct bytes rack);
 /* Nodes of the catalogue that are in use, in order of id. *at starts at 0; false at the end. */
 bool place_node_next(const struct shard *s, int *at, const struct cluster_node **out);
 
