@@ -183,6 +183,39 @@ static bool transfer(struct membership *m, uint64_t to)
 	return true;
 }
 
+static uint64_t successor(const struct membership *m, const struct look *l, uint64_t self,
+	uint32_t node, bool wanted);
+
+static bool node_wanted(const struct membership *m, uint32_t node)
+{
+	for (int i = 0; i < m->count; i++)
+		if (node_of(m->wanted[i]) == node)
+			return true;
+	return false;
+}
+
+/* What is wanted no more and has no vote goes at once. So does a voter whose node is to have
+ * another replica of the group, if the others can do without: a node has one at a time, and would
+ * wait for the old one to go as the old one waits for the new one to come. */
+static bool make_way(struct membership *m, const struct look *l, uint64_t self)
+{
+	for (int i = 0; i < l->count; i++) {
+		const struct consensus_peer *p = &l->peer[i];
+		if (wanted_at(m, p->replica) >= 0)
+			continue;
+		if (p->role != MEMBER_VOTER && p->replica != self)
+			return step(m, CHANGE_REMOVE, p->replica);
+		if (p->role != MEMBER_VOTER || !node_wanted(m, node_of(p->replica)) ||
+			2 * (l->in_sync - p->in_sync) <= l->voters - 1)
+			continue;
+		if (p->replica != self)
+			return step(m, CHANGE_TO_SPARE, p->replica);
+		uint64_t to = successor(m, l, self, 0, false);
+		return to != 0 && transfer(m, to);
+	}
+	return false;
+}
+
 /* What is wanted and not there yet. True: a step is taken, or has to wait before anything else. */
 static bool add_one(struct membership *m, const struct look *l)
 {
@@ -294,7 +327,7 @@ static void take_step(struct membership *m, int64_t now_ms)
 	if (m->voter_count == 0) /* nobody has said what is wanted */
 		return;
 	if (!as_wanted(m, &l)) {
-		if (!add_one(m, &l))
+		if (!make_way(m, &l, self) && !add_one(m, &l))
 			(void)remove_one(m, &l, self);
 		return;
 	}

@@ -400,6 +400,10 @@ static enum err member_of(const struct change *c, const struct meta_asked_place 
 		if (*replica == 0 && n->state == NODE_DRAINING && !c->q->force &&
 			old->group != META_GROUP_ID)
 			e = say(c, ERR_CONFLICT, "node %u is being drained", a->nodes[at]);
+		/* A node has one replica of a group at a time. */
+		if (e == OK && *replica == 0 && c->view->votes(c->view->arg, a->group, n->id))
+			e = say(c, ERR_CONFLICT, "group %llu is just leaving node %u",
+				(unsigned long long)a->group, n->id);
 	}
 	if (e == OK && asked_twice(a, at))
 		e = say(c, ERR_INVALID, "node %u is named twice", a->nodes[at]);

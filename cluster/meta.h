@@ -148,6 +148,9 @@ struct meta_view {
 	enum meta_alive (*alive)(void *arg, uint32_t node);
 	/* Groups that count on the node still, or may, whatever their rows say. */
 	int (*held)(void *arg, uint32_t node);
+	/* Whether a replica of the group on that node may still have a vote (one that went with its
+	 * data does not count). */
+	bool (*votes)(void *arg, uint64_t group, uint32_t node);
 	/* How balancing would go: groups that change. */
 	int (*balance_count)(void *arg);
 };

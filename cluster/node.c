@@ -398,6 +398,7 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 		.placement = model_placement,
 		.alive = model_alive,
 		.held = model_held,
+		.votes = model_votes,
 		.balance_count = controller_balance_count};
 	n->started_ms = clock_ms();
 	atomic_store(&n->alone, conf->seeds == NULL || conf->seeds[0] == 0);

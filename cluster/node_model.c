@@ -273,6 +273,20 @@ int model_held(void *node, uint32_t id)
 	return count;
 }
 
+bool model_votes(void *node, uint64_t group, uint32_t id)
+{
+	struct node *n = node;
+	const struct model_place *p = map_get_u64(&n->places, group);
+
+	if (p == NULL || meta_place_on(&p->row, id) != 0)
+		return false;
+	for (int i = 0; i < p->vote_count; i++) {
+		if (p->votes[i] >> 32 == id && !model_lost(n, p->votes[i]))
+			return true;
+	}
+	return p->vote_count < 0;
+}
+
 bool model_lost(const struct node *n, uint64_t replica)
 {
 	const struct model_node *m = map_get_u64(&n->nodes, replica >> 32);

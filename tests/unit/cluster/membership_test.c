@@ -145,6 +145,42 @@ START_TEST(shrinks_to_one_that_did_not_lead)
 }
 END_TEST
 
+static bool named(uint64_t replica)
+{
+	struct consensus_peer p[8];
+	int n = consensus_peers(net_elect()->c, p, 8);
+	for (int k = 0; k < n; k++)
+		if (p[k].replica == replica)
+			return true;
+	return false;
+}
+
+/* A node has one replica of a group at a time: the next one waits for the old one to go. */
+START_TEST(a_node_gets_its_next_replica_after_the_old_one)
+{
+	begin(3, 3);
+	WANT(1, 2, 3);
+	settle(1000);
+	int lead = (int)(net_leader()->id & 15), again = _i == 0 ? lead : lead % 3 + 1;
+	uint64_t old = id(again), ids[] = {id(1), id(2), id(3)};
+	ids[again - 1] += 1 << 8;
+	for (int i = 1; i <= 3; i++)
+		membership_want(W.rep[i].members,
+			&(struct membership_wanted){.voters = ids, .voter_count = 3});
+	for (int ms = 0; ms < 10000 && named(old); ms++)
+		net_ms();
+	ck_assert(!named(old));
+	ck_assert_int_eq(voters(), 2);
+	rep_crash(&W.rep[again], 0);
+	rep_wipe(&W.rep[again]);
+	net_start(again, 0);
+	WANT(1, 2, 3);
+	settle(10000);
+	ck_assert_int_eq(voters(), 3);
+	all_agree(1, 3);
+}
+END_TEST
+
 START_TEST(a_dead_voter_goes_first)
 {
 	begin(3, 3);
@@ -264,6 +300,7 @@ int main(void)
 	tcase_add_test(tc, grows_from_one_to_five);
 	tcase_add_test(tc, replaces_a_dead_replica);
 	tcase_add_test(tc, shrinks_to_one_that_did_not_lead);
+	tcase_add_loop_test(tc, a_node_gets_its_next_replica_after_the_old_one, 0, 2);
 	tcase_add_test(tc, a_dead_voter_goes_first);
 	tcase_add_test(tc, nothing_is_taken_away_before_the_new_has_caught_up);
 	tcase_add_test(tc, a_majority_stays_in_sync);

@@ -24,6 +24,7 @@ struct eval {
 	uint32_t alive; /* bit per node */
 	uint32_t unknown;
 	int balance, held, writes;
+	uint32_t votes; /* bit per node */
 };
 
 static struct eval w;
@@ -140,6 +141,13 @@ static enum meta_alive view_alive(void *arg, uint32_t id)
 	return w.unknown >> id & 1  ? META_ALIVE_UNKNOWN
 		: w.alive >> id & 1 ? META_ALIVE
 				    : META_SILENT;
+}
+
+static bool view_votes(void *arg, uint64_t group, uint32_t id)
+{
+	(void)arg;
+	(void)group;
+	return w.votes >> id & 1;
 }
 
 static int view_held(void *arg, uint32_t id)
@@ -275,6 +283,7 @@ static void setup(void)
 		.placement = view_placement,
 		.alive = view_alive,
 		.held = view_held,
+		.votes = view_votes,
 		.balance_count = view_balance};
 	w.partition.options.owner = &w.view;
 	w.alive = 1u << 1;
@@ -468,6 +477,14 @@ START_TEST(places_change_by_nodes_and_keep_replicas)
 	ck_assert_int_eq(p.founder_count, 1);
 	ck_assert_int_eq(ask(&q), OK);
 	ck_assert_int_eq(w.writes, 0); /* it is so already */
+	to.count = 1;
+	ck_assert_int_eq(ask(&q), OK);
+	to.count = 2;
+	w.votes = 1u << 1; /* the one that was there has not gone yet */
+	ck_assert_int_eq(ask(&q), ERR_CONFLICT);
+	ck_assert(said("is just leaving node 1"));
+	w.votes = 0;
+	ck_assert_int_eq(ask(&q), OK);
 	to.nodes[1] = 2;
 	ck_assert_int_eq(ask(&q), ERR_INVALID);
 	ck_assert(said("twice"));
