@@ -563,7 +563,10 @@ static void join_decided(struct proposal *p)
 		add_nodes(n, &b);
 	LOG(p->err == OK ? LOG_INFO : LOG_WARN, AREA_CLUSTER,
 		p->err == OK ? "node_joins" : "node_refused", "node=%u why=\"%s\"",
-		j->request->from, p->err == OK ? "" : node_line(p->reply.bytes).text);
+		j->request->from,
+		p->err == OK                     ? ""
+			: p->reply.bytes.len > 0 ? node_line(p->reply.bytes).text
+						 : err_text(p->err));
 	part = buf_share(&b);
 	buf_fini(&b);
 	n->busy_count--;

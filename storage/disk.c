@@ -21,6 +21,7 @@
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "storage/pulse.h"
+#include "storage/stall.h"
 #include "storage/space.h"
 #include "storage/storage_metrics.h"
 
@@ -44,6 +45,7 @@ struct disk {
 	struct side *side;
 	struct space *space;
 	struct pulse *watch, *keep, *reclaim;
+	struct stall stall; /* the watch's */
 	struct metric_cells *keep_cells, *space_cells;
 	_Atomic int64_t room;       /* bytes that may still be admitted; below 0: none */
 	_Atomic int64_t free_bytes; /* as last seen */
@@ -178,7 +180,7 @@ static enum err open_store(struct disk *d, char *why, size_t why_size)
 static void watch_run(void *arg)
 {
 	struct disk *d = arg;
-	int64_t ms = writer_stalled_ms(d->writer);
+	int64_t ms = stall_look(&d->stall, writer_stalled_ms(d->writer), clock_ms());
 	bool stalled = ms > d->options.stall_ms;
 
 	if (atomic_exchange(&d->stalled, stalled) != stalled)
@@ -345,6 +347,7 @@ enum err disk_open(const char *dir, const struct disk_options *o, struct loops *
 	d->keep_cells = storage_cells_new();
 	d->space_cells = storage_cells_new();
 	d->writer = writer_new(d->store, loops);
+	d->stall.every_ms = WATCH_MS;
 	d->watch = pulse_new("disk-watch", watch_run, d, WATCH_MS);
 	d->reclaim = pulse_new("disk-space", reclaim_run, d, SPACE_MS);
 	d->keep = pulse_new("disk-keep", keep_run, d, KEEP_MS);

@@ -19,7 +19,7 @@ struct item {
 
 static enum err bad(const char *text, size_t len, const char *what, char *why, size_t size)
 {
-	snprintf(why, size, "\"%.*s\": %s", (int)(len < 200 ? len : 200), text, what);
+	snprintf(why, size, "'%.*s': %s", (int)(len < 200 ? len : 200), text, what);
 	return ERR_INVALID;
 }
 
