@@ -6,7 +6,7 @@
 #include "server/base/err.h"
 #include "server/base/mem.h"
 
-enum { ACTORS_MAX = 64, STUCK_US = 40 * SIM_S };
+enum { ACTORS_MAX = 64, STILL_ASKED = 300 };
 
 static struct {
 	struct sim_node *nodes;
@@ -66,7 +66,10 @@ struct sim_node *actor_node(void)
 	for (int i = 0; i < load.count; i++) {
 		struct sim_node *n = &load.nodes[(first + i) % load.count];
 
-		if (n->phase == SIM_RUNNING && n->machine.paused_until_us <= sim_now_us())
+		/* What is asked of one that stands still waits in its socket, and is the first
+		 * thing it sees when it goes on. */
+		if (n->phase == SIM_RUNNING &&
+			(n->machine.paused_until_us <= sim_now_us() || sim_chance(STILL_ASKED)))
 			return n;
 	}
 	return NULL;

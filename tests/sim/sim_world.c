@@ -18,6 +18,7 @@ enum {
 	END_US = 60 * SIM_S,
 	POLL_US = 100 * SIM_MS,
 	WIPE_GAP_US = 12 * SIM_S,
+	BLINK_US_MAX = 60 * SIM_MS,
 	FOUNDERS = 3,
 	JOIN_US_MAX = 15 * SIM_S
 };
@@ -65,6 +66,15 @@ static void crash(struct sim_node *n)
 {
 	if (n->machine.up)
 		sim_node_crash(n);
+}
+
+/* A process that is killed, and back at once: nobody has missed it. */
+static void blink(struct sim_node *n)
+{
+	if (!n->machine.up)
+		return;
+	sim_node_crash(n);
+	sim_after(sim_pick(1, BLINK_US_MAX), NULL, start_again, n);
 }
 
 static void stop(struct sim_node *n)
@@ -174,8 +184,6 @@ static void break_disk(struct sim_node *n)
 	n->machine.doomed = true;
 }
 
-static void start_again(void *arg);
-
 /* All data of the node is gone; the others are all right, and have been for a while. */
 static void wipe(struct sim_node *n)
 {
@@ -240,10 +248,11 @@ static const struct {
 	const char *name;
 	void (*fn)(struct sim_node *n);
 	int weight;
-} fault_kinds[] = {{"crash", crash, 5}, {"stop", stop, 2}, {"pause", pause_for_a_while, 3},
-	{"cut", cut_one, 3}, {"isolate", isolate, 4}, {"reset", reset, 2}, {"slow", slow_disk, 2},
-	{"hang", hang_disk, 2}, {"break", break_disk, 1}, {"clock", jump_clock, 2},
-	{"mess", mess_up, 3}, {"full", fill_disk, 1}, {"wipe", wipe, 2}};
+} fault_kinds[] = {{"crash", crash, 5}, {"blink", blink, 4}, {"stop", stop, 2},
+	{"pause", pause_for_a_while, 3}, {"cut", cut_one, 3}, {"isolate", isolate, 4},
+	{"reset", reset, 2}, {"slow", slow_disk, 2}, {"hang", hang_disk, 2},
+	{"break", break_disk, 1}, {"clock", jump_clock, 2}, {"mess", mess_up, 3},
+	{"full", fill_disk, 1}, {"wipe", wipe, 2}};
 enum { FAULT_KINDS = sizeof fault_kinds / sizeof fault_kinds[0] };
 
 static void next_fault(void *arg)
