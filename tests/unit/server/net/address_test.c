@@ -57,7 +57,7 @@ START_TEST(refuses_and_names_the_item)
 	ck_assert_int_eq(address_list_check(bad[_i], why, sizeof why),
 		strcmp(bad[_i], "h:1,") == 0 ? OK : ERR_INVALID);
 	if (strcmp(bad[_i], "h:1,") != 0)
-		ck_assert_ptr_nonnull(strchr(why, '"'));
+		ck_assert_ptr_nonnull(strchr(why, '\''));
 }
 END_TEST
 
