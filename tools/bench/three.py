@@ -192,6 +192,7 @@ class Three:
         import cluster
         import node
         self.bench, self.folder, self.lib, self.eventually = bench, folder, cluster, node.eventually
+        self.fallen = ""  # last words of nodes that ended by themselves
 
     def cluster(self, count=3, **more):
         settings = dict(s.split("=", 1) for s in self.bench.options.set)
@@ -355,13 +356,24 @@ class Three:
                                            "--seconds", "3"])
             if self.bench.wanted("cluster_wiped"):
                 self.wiped(c)
+        except BaseException:
+            self.look(c)
+            raise
         finally:
             c.close()
+
+    def look(self, c):
+        for n in c.nodes:
+            if not n.is_running() and n.process.returncode not in (0, -9, -15):
+                self.fallen += "; node %d ended with %s: %s" % (
+                    n.number, n.process.returncode, n.log(1500))
 
     def wiped(self, c):
         """One node loses all while publishers go on at the others; p99 before and meanwhile, in
         pieces of 4 s: one in which others had the disk must not decide."""
         size = int(self.bench.options.wiped_gb * 1000 ** 3)
+        c.create("big", 4, 3)
+        time.sleep(11)  # leaders are where they belong
         self.loads("cluster_wiped", ["kafka-produce", "--topic", "big", "--partitions", "4",
                                      "--replicas", "3", "--port", str(c[1].ports["kafka"]),
                                      "--count", str(size // 1024)])
@@ -407,7 +419,7 @@ class Three:
                 return min(took, key=sum)
             empty_cpu, empty_mb = used(), [rss_mb(n) for n in c.nodes]
             c.create("idle", 1000, 3, 60)
-            time.sleep(6)
+            time.sleep(13)  # and leaders are where they belong
             cpu, mb = used(), [rss_mb(n) for n in c.nodes]
             self.give("cluster_idle", partitions=1000,
                       cpu_percent=round(max(a - b for a, b in zip(cpu, empty_cpu)), 2),
@@ -446,7 +458,9 @@ class Three:
             try:
                 step()
             except Exception as e:  # one that fails must not take the others along
-                self.bench.fail("sluice", [], "%s: %s" % (step.__name__, str(e)[-600:]))
+                self.bench.fail("sluice", [], "%s: %s%s" % (step.__name__, str(e)[-600:],
+                                                            self.fallen))
+            self.fallen = ""
 
 
 # ---- the table
