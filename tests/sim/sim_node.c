@@ -2,6 +2,7 @@
  * leaves behind stays in memory: a run ends with its process. */
 #include "tests/sim/sim_node.h"
 #include <errno.h>
+#include <ftw.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -177,6 +178,22 @@ void sim_node_crash(struct sim_node *n)
 	n->ended(n);
 	sim_machine_stop(&n->machine);
 	disk_lost(&n->machine);
+}
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	(void)st;
+	(void)kind;
+	(void)at;
+	return remove(path);
+}
+
+void sim_node_forget(struct sim_node *n)
+{
+	char path[32];
+
+	snprintf(path, sizeof path, "%d", n->machine.id);
+	sim_must(nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS) == 0);
 }
 
 static void stopped(void *arg)

@@ -39,6 +39,8 @@ void sim_node_init(struct sim_node *n, int id, const struct sim_cluster_conf *c)
 void sim_node_start(struct sim_node *n);
 /* Power is lost. */
 void sim_node_crash(struct sim_node *n);
+/* The small files of its folder go. */
+void sim_node_forget(struct sim_node *n);
 /* A clean end, which takes its time. */
 void sim_node_stop(struct sim_node *n);
 /* Once per process, which from then on is in that folder. */

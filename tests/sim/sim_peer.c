@@ -3,89 +3,9 @@
  * keep their order, those of different ones overtake each other. A cut stalls a connection, as TCP
  * would, until it heals or the connection is given up; then what was on its way is lost, never
  * delivered later. Bytes are copied on the way: machines share no memory. */
-#include "cluster/peer.h"
 #include <stdio.h>
 #include <stdlib.h>
-#include "server/base/mem.h"
-#include "tests/sim/sim_net.h"
-
-enum {
-	BULK_ROOM_BYTES = 1 << 20,
-	BACKOFF_MS_MIN = 100,
-	BACKOFF_MS_MAX = 2000,
-	GIVE_UP_US_MIN = 1 * SIM_S,
-	GIVE_UP_US_MAX = 4 * SIM_S,
-	POLL_US = 50 * SIM_MS, /* for cuts and silent peers */
-	LATE_US_MAX = 500 * SIM_MS,
-	BYTES_A_US = 200,
-	QUEUE_BYTES_MAX = 64 << 20,
-	CALL_HEAD = 24
-};
-
-struct parcel { /* a frame on its way */
-	struct parcel *next;
-	struct conn_out *conn;
-	uint64_t epoch; /* of the connection; 0: it does not matter any more */
-	bool back;      /* an answer: from the other end */
-	enum peer_lane lane;
-	enum peer_kind kind;
-	uint64_t group;
-	struct slice body;
-};
-
-struct conn_out { /* of a loop to a node */
-	struct peers *peers;
-	struct loop *loop;
-	uint32_t to;
-	bool wanted, up, dialling;
-	uint64_t epoch; /* grows when it is lost */
-	uint64_t life;  /* of the machine at the other end, when it was made */
-	int64_t backoff_ms, give_up_us, arrives_us, since_us;
-	size_t bytes, bulk_bytes;                   /* on their way */
-	struct parcel *held, **held_tail;           /* while the way is cut */
-	struct parcel *held_back, **held_back_tail; /* the same of answers */
-	int64_t back_arrives_us;
-	uint8_t cluster[16]; /* said when it was made */
-	bool guest;
-	struct list rooms;
-	struct loop_msg up_msg;
-};
-
-struct peer_loop {
-	struct peers *peers;
-	struct loop *loop;
-	struct list watchers, calls;
-	struct loop_timer timer;
-	uint64_t next_id;
-	bool stopped;
-};
-
-struct known { /* a node to be connected with */
-	bool wanted, instance_known, removed;
-	bool told, learnt; /* has been in the list; has said hello */
-	uint8_t instance[16];
-	char address[128];
-};
-
-struct peers {
-	struct peers_conf conf;
-	struct sim_machine *machine;
-	struct loops *loops;
-	int loop_count;
-	bool started, stopping;
-	uint8_t cluster[16];
-	struct known known[SIM_MACHINES_MAX + 1];
-	struct conn_out *conns; /* loop * (SIM_MACHINES_MAX + 1) + node */
-	struct peer_loop *each;
-	peer_handler handlers[PEER_KIND_COUNT];
-	void *handler_args[PEER_KIND_COUNT];
-	peer_server servers[PEER_OP_COUNT];
-	void *server_args[PEER_OP_COUNT];
-	struct loop *judged_on;
-	peer_judged judged;
-	void *judged_arg;
-	uint32_t judged_by;
-};
+#include "tests/sim/sim_peer_priv.h"
 
 static struct peers *all_peers[SIM_MACHINES_MAX + 1]; /* by machine; of its present life */
 static uint64_t frames;
@@ -104,7 +24,7 @@ uint64_t sim_net_frames(void)
 	return frames;
 }
 
-static struct conn_out *conn_of(const struct peers *p, int loop, uint32_t to)
+struct conn_out *sim_conn_of(const struct peers *p, int loop, uint32_t to)
 {
 	return &p->conns[(uint32_t)loop * (SIM_MACHINES_MAX + 1) + to];
 }
@@ -118,8 +38,6 @@ static bool is_zero(const uint8_t *at)
 }
 
 /* --- life */
-
-static void calls_time_out(struct loop_timer *t);
 
 struct peers *peers_new(const struct peers_conf *c, struct loops *loops, struct workers *workers)
 {
@@ -139,9 +57,9 @@ struct peers *peers_new(const struct peers_conf *c, struct loops *loops, struct 
 		l->loop = loops_at(loops, i);
 		list_init(&l->watchers);
 		list_init(&l->calls);
-		loop_timer_init(&l->timer, l->loop, calls_time_out);
+		loop_timer_init(&l->timer, l->loop, sim_calls_time_out);
 		for (uint32_t to = 0; to <= SIM_MACHINES_MAX; to++) {
-			struct conn_out *k = conn_of(p, i, to);
+			struct conn_out *k = sim_conn_of(p, i, to);
 
 			k->peers = p;
 			k->loop = l->loop;
@@ -166,8 +84,9 @@ void peers_start(struct peers *p, struct net *net)
 	sim_after(POLL_US, p->machine, poll_conns, p);
 	for (int i = 0; i < p->loop_count; i++)
 		for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++)
-			if (conn_of(p, i, to)->wanted)
-				sim_after(sim_pick(1, 1000), p->machine, dial, conn_of(p, i, to));
+			if (sim_conn_of(p, i, to)->wanted)
+				sim_after(
+					sim_pick(1, 1000), p->machine, dial, sim_conn_of(p, i, to));
 }
 
 void peers_handle(struct peers *p, enum peer_kind kind, peer_handler fn, void *arg)
@@ -254,39 +173,12 @@ static void rooms_run(void *arg)
 	}
 }
 
-static void call_end(struct peer_call *c, enum err e, struct bytes answer)
-{
-	list_remove(&c->node);
-	c->err = e;
-	c->answer = (struct slice){0};
-	if (answer.len > 0)
-		must(slice_copy(answer, &c->answer) == OK);
-	c->done(c);
-}
-
-/* Calls that wait for that node: what has become of them is not known. */
-static void calls_lost(struct peer_loop *l, uint32_t to, enum err e)
-{
-	struct list lost, *n, *next;
-
-	list_init(&lost);
-	for (n = l->calls.next; n != &l->calls; n = next) {
-		next = n->next;
-		if (to == 0 || list_entry(n, struct peer_call, node)->to == to) {
-			list_remove(n);
-			list_push_back(&lost, n);
-		}
-	}
-	while ((n = list_pop(&lost)) != NULL)
-		call_end(list_entry(n, struct peer_call, node), e, bytes_of(NULL, 0));
-}
-
 static void tell_lost(void *arg)
 {
 	struct conn_out *k = arg;
 
 	tell_watchers(k, false);
-	calls_lost(&k->peers->each[loop_index(k->loop)], k->to, ERR_UNKNOWN);
+	sim_calls_lost(&k->peers->each[loop_index(k->loop)], k->to, ERR_UNKNOWN);
 	rooms_run(k);
 }
 
@@ -376,7 +268,7 @@ static void learn(struct peers *q, const struct peers *p)
 		return;
 	q->known[id].wanted = q->known[id].learnt = true;
 	for (int i = 0; i < q->loop_count; i++) {
-		struct conn_out *k = conn_of(q, i, id);
+		struct conn_out *k = sim_conn_of(q, i, id);
 
 		k->wanted = true;
 		if (!k->up && !k->dialling)
@@ -424,28 +316,15 @@ static void dial(void *arg)
 
 /* --- frames */
 
-struct arrived {
-	struct loop_msg msg;
-	struct peers *peers;
-	uint32_t from;
-	enum peer_kind kind;
-	uint64_t group, epoch; /* of the connection */
-	struct conn_out *conn;
-	struct slice body;
-};
-
-static void call_arrived(struct arrived *a);
-static void answer_arrived(struct arrived *a);
-
 static void deliver(struct loop_msg *m)
 {
 	struct arrived *a = list_entry(m, struct arrived, msg);
 	struct peers *p = a->peers;
 
 	if (a->kind == PEER_CALL)
-		call_arrived(a);
+		sim_call_arrived(a);
 	else if (a->kind == PEER_ANSWER)
-		answer_arrived(a);
+		sim_answer_arrived(a);
 	else if (p->handlers[a->kind] != NULL)
 		p->handlers[a->kind](p->handler_args[a->kind], a->from, a->group, a->body);
 	slice_unref(&a->body);
@@ -473,7 +352,7 @@ static void hand_over(struct peers *q, uint32_t from, const struct parcel *f)
 }
 
 /* The node that dialled is still the same, and so is its connection. */
-static bool conn_is_same(const struct conn_out *k, uint64_t epoch)
+bool sim_conn_is_same(const struct conn_out *k, uint64_t epoch)
 {
 	const struct peers *p = k->peers;
 
@@ -484,7 +363,7 @@ static void arrive_back(struct parcel *f)
 {
 	struct conn_out *k = f->conn;
 
-	if (conn_is_same(k, f->epoch) && !k->peers->stopping) {
+	if (sim_conn_is_same(k, f->epoch) && !k->peers->stopping) {
 		frames++;
 		hand_over(k->peers, k->to, f);
 	}
@@ -496,7 +375,7 @@ static void arrive_there(struct parcel *f)
 {
 	struct conn_out *k = f->conn;
 	struct peers *q = all_peers[k->to];
-	bool same = conn_is_same(k, f->epoch);
+	bool same = sim_conn_is_same(k, f->epoch);
 
 	if (same) {
 		size_t bytes = f->body.bytes.len;
@@ -562,7 +441,7 @@ static bool mess_up(struct conn_out *k, const struct parcel *f)
 	return sim_chance(500); /* late, or doubled */
 }
 
-static bool send_joined(struct peers *p, struct conn_out *k, struct parcel like)
+bool sim_send(struct peers *p, struct conn_out *k, struct parcel like)
 {
 	size_t max = p->conf.queue_bytes_max > 0 ? (size_t)p->conf.queue_bytes_max
 						 : QUEUE_BYTES_MAX;
@@ -591,7 +470,7 @@ static bool send_joined(struct peers *p, struct conn_out *k, struct parcel like)
 	return true;
 }
 
-static struct slice joined(struct bytes head, struct slice *parts, int count)
+struct slice sim_joined(struct bytes head, struct slice *parts, int count)
 {
 	size_t len = head.len;
 	struct chunk *c;
@@ -615,16 +494,33 @@ static struct slice joined(struct bytes head, struct slice *parts, int count)
 	return out;
 }
 
+/* An answer: over the connection of its call, from the other end. */
+void sim_send_back(struct conn_out *k, struct parcel like)
+{
+	struct parcel *f = mem_new(sizeof *f);
+
+	*f = like;
+	f->conn = k;
+	f->back = true;
+	f->body = slice_ref(like.body);
+	if (sim_way((int)k->to, k->peers->machine->id)->cut || k->held_back != NULL) {
+		*k->held_back_tail = f;
+		k->held_back_tail = &f->next;
+	} else {
+		travel(k, f);
+	}
+}
+
 bool peers_send(struct peers *p, uint32_t node, enum peer_lane lane, enum peer_kind kind,
 	uint64_t group, struct slice *parts, int count)
 {
-	struct slice body = joined(bytes_of(NULL, 0), parts, count);
+	struct slice body = sim_joined(bytes_of(NULL, 0), parts, count);
 	struct loop *here = loop_here();
 	bool sent = false;
 
 	must(here != NULL);
 	if (node > 0 && node <= SIM_MACHINES_MAX)
-		sent = send_joined(p, conn_of(p, loop_index(here), node),
+		sent = sim_send(p, sim_conn_of(p, loop_index(here), node),
 			(struct parcel){.lane = lane, .kind = kind, .group = group, .body = body});
 	slice_unref(&body);
 	return sent;
@@ -635,7 +531,7 @@ bool peer_connected(const struct peers *p, uint32_t node)
 	struct loop *here = loop_here();
 
 	must(here != NULL);
-	return node > 0 && node <= SIM_MACHINES_MAX && conn_of(p, loop_index(here), node)->up;
+	return node > 0 && node <= SIM_MACHINES_MAX && sim_conn_of(p, loop_index(here), node)->up;
 }
 
 bool peer_bulk_room(struct peers *p, uint32_t node, struct peer_room *w)
@@ -644,7 +540,7 @@ bool peer_bulk_room(struct peers *p, uint32_t node, struct peer_room *w)
 
 	if (node == 0 || node > SIM_MACHINES_MAX)
 		return true;
-	k = conn_of(p, loop_index(loop_here()), node);
+	k = sim_conn_of(p, loop_index(loop_here()), node);
 	if (!k->up || k->bulk_bytes < BULK_ROOM_BYTES)
 		return true;
 	if (w->node.next == NULL)
@@ -672,155 +568,6 @@ void peers_unwatch(struct peers *p, struct peer_watcher *w)
 	list_remove(&w->node);
 }
 
-/* --- calls: id 8, op 4, err 4, then the body */
-
-static void calls_time_out(struct loop_timer *t)
-{
-	struct peer_loop *l = list_entry(t, struct peer_loop, timer);
-	int64_t now = loop_now_ms(l->loop), next_ms = INT64_MAX;
-	struct list late, *n, *next;
-
-	list_init(&late);
-	for (n = l->calls.next; n != &l->calls; n = next) {
-		struct peer_call *c = list_entry(n, struct peer_call, node);
-
-		next = n->next;
-		if (c->until_ms <= now) {
-			list_remove(n);
-			list_push_back(&late, n);
-		} else if (c->until_ms < next_ms) {
-			next_ms = c->until_ms;
-		}
-	}
-	if (next_ms != INT64_MAX)
-		loop_timer_set(&l->timer, next_ms - now);
-	while ((n = list_pop(&late)) != NULL)
-		call_end(list_entry(n, struct peer_call, node), ERR_TIMEOUT, bytes_of(NULL, 0));
-}
-
-static void call_refused(void *arg)
-{
-	struct peer_call *c = arg;
-
-	call_end(c, c->err, bytes_of(NULL, 0));
-}
-
-void peer_call(struct peers *p, struct peer_call *c)
-{
-	struct peer_loop *l = &p->each[loop_index(loop_here())];
-	uint8_t head[CALL_HEAD] = {0};
-	struct slice body;
-	struct conn_out *k = NULL;
-
-	list_init(&c->node);
-	c->from = l->loop;
-	c->id = (uint64_t)loop_index(l->loop) << 48 | ++l->next_id;
-	c->until_ms = loop_now_ms(l->loop) + c->timeout_ms;
-	put_u64be(head, c->id);
-	put_u32be(head + 8, (uint32_t)c->op);
-	body = joined(bytes_of(head, CALL_HEAD), c->parts, c->part_count);
-	if (c->to > 0 && c->to <= SIM_MACHINES_MAX)
-		k = conn_of(p, loop_index(l->loop), c->to);
-	c->err = p->stopping ? ERR_CLOSED : k != NULL && k->up ? OK : ERR_UNAVAILABLE;
-	if (c->err == OK &&
-		!send_joined(p, k,
-			(struct parcel){.lane = c->lane,
-				.kind = PEER_CALL,
-				.group = c->group,
-				.body = body}))
-		c->err = ERR_BUSY;
-	slice_unref(&body);
-	if (c->err != OK) {
-		loop_call(l->loop, call_refused, c);
-		return;
-	}
-	list_push_back(&l->calls, &c->node);
-	if (!loop_timer_is_set(&l->timer) || l->timer.at_ms > c->until_ms)
-		loop_timer_set(&l->timer, c->timeout_ms);
-}
-
-struct request {
-	struct peer_request asked; /* first */
-	struct conn_out *conn;     /* the caller's */
-	uint64_t epoch;
-};
-
-static void call_arrived(struct arrived *a)
-{
-	struct request *q = mem_new(sizeof *q);
-	struct peer_request *r = &q->asked;
-	uint32_t op = get_u32be(a->body.bytes.at + 8);
-
-	q->conn = a->conn;
-	q->epoch = a->epoch;
-	r->from = a->from;
-	r->op = (enum peer_op)op;
-	r->group = a->group;
-	r->id = get_u64be(a->body.bytes.at);
-	r->loop = loop_here();
-	r->peers = a->peers;
-	r->body = slice_of(a->body.chunk,
-		bytes_of(a->body.bytes.at + CALL_HEAD, a->body.bytes.len - CALL_HEAD));
-	must(op < PEER_OP_COUNT);
-	if (a->conn->guest && op != PEER_OP_JOIN && op != PEER_OP_STATUS)
-		peer_answer(r, LANE_HIGH, ERR_DENIED, NULL, 0);
-	else if (a->peers->servers[op] == NULL)
-		peer_answer(r, LANE_HIGH, ERR_UNSUPPORTED, NULL, 0);
-	else
-		a->peers->servers[op](a->peers->server_args[op], r);
-}
-
-void peer_answer(
-	struct peer_request *r, enum peer_lane lane, enum err e, struct slice *parts, int count)
-{
-	struct request *q = list_entry(r, struct request, asked);
-	struct conn_out *k = q->conn;
-	uint8_t head[CALL_HEAD] = {0};
-	struct slice body;
-	struct parcel *f;
-
-	put_u64be(head, r->id);
-	put_u32be(head + 8, (uint32_t)r->op);
-	put_u32be(head + 12, (uint32_t)e);
-	body = joined(bytes_of(head, CALL_HEAD), parts, count);
-	if (conn_is_same(k, q->epoch) && !r->peers->stopping) {
-		f = mem_new(sizeof *f);
-		*f = (struct parcel){.conn = k,
-			.epoch = q->epoch,
-			.back = true,
-			.lane = lane,
-			.kind = PEER_ANSWER,
-			.group = r->group,
-			.body = slice_ref(body)};
-		if (sim_way((int)k->to, k->peers->machine->id)->cut || k->held_back != NULL) {
-			*k->held_back_tail = f;
-			k->held_back_tail = &f->next;
-		} else {
-			travel(k, f);
-		}
-	}
-	slice_unref(&body);
-	slice_unref(&r->body);
-	mem_free(q);
-}
-
-static void answer_arrived(struct arrived *a)
-{
-	struct peer_loop *l = &a->peers->each[loop_index(loop_here())];
-	uint64_t id = get_u64be(a->body.bytes.at);
-	enum err e = (enum err)get_u32be(a->body.bytes.at + 12);
-
-	for (struct list *n = l->calls.next; n != &l->calls; n = n->next) {
-		struct peer_call *c = list_entry(n, struct peer_call, node);
-
-		if (c->id != id)
-			continue;
-		call_end(c, e,
-			bytes_of(a->body.bytes.at + CALL_HEAD, a->body.bytes.len - CALL_HEAD));
-		return;
-	}
-}
-
 /* --- who there is */
 
 void peers_set_cluster(struct peers *p, const uint8_t id[16])
@@ -831,7 +578,7 @@ void peers_set_cluster(struct peers *p, const uint8_t id[16])
 	/* What said hello under another one, or to another one, was a guest's connection. */
 	for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++) {
 		for (int i = 0; i < p->loop_count; i++)
-			conn_lose(conn_of(p, i, to));
+			conn_lose(sim_conn_of(p, i, to));
 		if (to != (uint32_t)p->machine->id)
 			sim_net_reset((int)to, p->machine->id);
 	}
@@ -853,7 +600,7 @@ void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
 		if (want != NULL && want->instance != NULL)
 			memcpy(p->known[to].instance, want->instance, 16);
 		for (int i = 0; i < p->loop_count; i++) {
-			struct conn_out *k = conn_of(p, i, to);
+			struct conn_out *k = sim_conn_of(p, i, to);
 
 			k->wanted = p->known[to].wanted;
 			if (!k->wanted)
@@ -918,7 +665,7 @@ void peer_probe(struct peers *p, struct peer_probe *q)
 bool peers_next(const struct peers *p, int *at, struct peer_view *out)
 {
 	for (uint32_t to = (uint32_t)*at + 1; to <= SIM_MACHINES_MAX; to++) {
-		const struct conn_out *k = conn_of(p, 0, to);
+		const struct conn_out *k = sim_conn_of(p, 0, to);
 
 		if (!k->wanted)
 			continue;
@@ -937,7 +684,7 @@ static void stop_here(void *arg)
 {
 	struct peer_loop *l = arg;
 
-	calls_lost(l, 0, ERR_CLOSED);
+	sim_calls_lost(l, 0, ERR_CLOSED);
 	loop_timer_cancel(&l->timer);
 	l->stopped = true;
 }
@@ -952,8 +699,8 @@ void peers_stop(struct peers *p)
 			sim_sleep_us(50);
 	for (int i = 0; i < p->loop_count; i++)
 		for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++) {
-			conn_of(p, i, to)->up = false;
-			conn_of(p, i, to)->epoch++;
+			sim_conn_of(p, i, to)->up = false;
+			sim_conn_of(p, i, to)->epoch++;
 		}
 	for (int from = 1; from <= SIM_MACHINES_MAX; from++)
 		sim_net_reset(from, p->machine->id);
@@ -1007,7 +754,7 @@ static void poll_conns(void *arg)
 		return;
 	for (int i = 0; i < p->loop_count; i++)
 		for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++) {
-			struct conn_out *k = conn_of(p, i, to);
+			struct conn_out *k = sim_conn_of(p, i, to);
 			struct peers *q = all_peers[to];
 			bool gone, bad;
 
@@ -1036,8 +783,8 @@ static void each_conn(int from, int to, void (*fn)(struct conn_out *k))
 	if (p == NULL || !p->machine->up)
 		return;
 	for (int i = 0; i < p->loop_count; i++)
-		if (conn_of(p, i, (uint32_t)to)->up)
-			fn(conn_of(p, i, (uint32_t)to));
+		if (sim_conn_of(p, i, (uint32_t)to)->up)
+			fn(sim_conn_of(p, i, (uint32_t)to));
 }
 
 void sim_net_cut(int from, int to, bool cut)
