@@ -39,7 +39,8 @@ const struct conf_row node_rows[] = {
 	{"cluster.seeds", CONF_TEXT, AT(seeds), "", 0, 0, NULL, CONF_AT_START, NULL,
 		"Peer addresses to find the cluster by; empty: a cluster of one."},
 	{"cluster.moves", CONF_INT, AT(moves), "4", 1, 1000, NULL, CONF_AT_START, NULL,
-		"Partitions of a node whose replicas may be moved at a time."},
+		"Partitions of a node whose replicas may be moved at a time; those with less than "
+		"1 MiB count a sixteenth."},
 	{"cluster.replace_after", CONF_MSEC, AT(replace_after_ms), "0", 0, INT64_MAX, NULL,
 		CONF_AT_START, NULL,
 		"A node that is silent for so long has its replicas made anew on other nodes; 0: "
@@ -297,7 +298,7 @@ static void pointed(struct partition_point *q)
 	if (q->err == OK && !n->closing) {
 		n->current = true;
 		model_set_peers(n);
-		node_delete_unnamed(n);
+		n->unnamed_due = true;
 		n->dirty = true; /* replicas may come to be */
 	}
 	node_end_if_idle(n);

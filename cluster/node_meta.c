@@ -602,6 +602,9 @@ static void round_end(struct node *n)
 	if (!n->dirty && !n->running && !n->closing) {
 		n->force_index = n->seen_index;
 		tell_waiting(n, n->force_index);
+		if (n->unnamed_due)
+			node_delete_unnamed(n);
+		n->unnamed_due = false;
 	}
 }
 

@@ -60,7 +60,8 @@ struct model_place {
 	enum settled settled; /* the leader has made it so; the controller's */
 	bool asked;
 	int64_t asked_ms;
-	int present; /* voters in sync, as last told */
+	int present;   /* voters in sync, as last told */
+	int64_t bytes; /* of its log, as last told */
 	/* Who voted when its leader was last asked, the first of them; -1: not since the row was
 	 * changed. */
 	int vote_count;
@@ -126,6 +127,7 @@ struct node {
 	uint64_t version;     /* of the last catalogue built */
 	bool nodes_changed;   /* not told to the peers yet */
 	bool current;         /* has been as new as the leader's once since the start */
+	bool unnamed_due;     /* what nothing names goes, once a round has seen all of that */
 	struct partition_point point;
 	bool pointing;
 	struct proposal founding, telling;
