@@ -6,6 +6,8 @@
 #include "server/base/mem.h"
 #include "storage/store_priv.h"
 
+enum { HANG_LOOK_US = 10 * SIM_MS };
+
 struct front {
 	struct store base;
 	struct store *content;
@@ -63,8 +65,8 @@ static void take_time(struct front *f, int64_t us_max)
 	if (!sim_in_fiber())
 		return;
 	sim_sleep_us(sim_pick(1, us_max));
-	while (f->disk->hangs_until_us > sim_now_us())
-		sim_sleep_us(f->disk->hangs_until_us - sim_now_us());
+	while (f->disk->hangs_until_us > sim_now_us()) /* or until it is mended */
+		sim_sleep_us(HANG_LOOK_US);
 }
 
 static enum err front_write(struct store *s, struct store_batch *b)
