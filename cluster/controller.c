@@ -23,7 +23,10 @@ enum {
 	ASKS_MAX = 32,
 	ARGS_MAX = 1 << 20,
 	TELL_MS = 1000,
-	STEADY_MS = 500,       /* after leadership, before anything moves */
+	STEADY_MS = 500, /* after leadership, before anything moves */
+	/* A move is weighed: one with hardly any data is over in a moment. */
+	MOVE_WEIGHT = 16,
+	SMALL_BYTES = 1 << 20,
 	TARGET_DEAD_MS = 30000 /* a move to a node that is silent for so long is planned anew */
 };
 
@@ -67,6 +70,7 @@ static void note_voters(struct model_place *p, const struct partition_info *i)
 	p->present = i->err == OK ? 0 : -1;
 	if (i->err != OK)
 		return;
+	p->bytes = i->bytes;
 	p->vote_count = 0;
 	for (int k = 0; k < i->member_count; k++) {
 		if (i->members[k].role != MEMBER_VOTER)
@@ -147,7 +151,7 @@ static void ask_some(struct controller *c, int64_t now_ms)
 struct plan {
 	struct controller *c;
 	struct placement nodes;
-	int moving[PLACEMENT_NODES_MAX]; /* groups of each node that move */
+	int64_t moving[PLACEMENT_NODES_MAX]; /* groups of each node that move, weighed */
 	struct meta_request q;
 	bool repairing; /* something is not as it must be, planned or not */
 	int would;      /* count only */
@@ -163,13 +167,20 @@ static int index_of(const struct placement *p, uint32_t id)
 	return -1;
 }
 
-static void count_moving(struct plan *a, const struct meta_place *row)
+static int weight(const struct model_place *p)
 {
+	return p->bytes < SMALL_BYTES ? 1 : MOVE_WEIGHT;
+}
+
+static void count_moving(struct plan *a, const struct model_place *p)
+{
+	const struct meta_place *row = &p->row;
+
 	for (int i = 0; i < row->member_count; i++) {
 		int at = index_of(&a->nodes, (uint32_t)(row->members[i] >> 32));
 
 		if (at >= 0)
-			a->moving[at]++;
+			a->moving[at] += weight(p);
 	}
 }
 
@@ -179,7 +190,7 @@ static bool first_look(void *arg, struct model_place *p, int wanted)
 
 	(void)wanted;
 	if (p->settled != SETTLED_YES)
-		count_moving(a, &p->row);
+		count_moving(a, p);
 	return true;
 }
 
@@ -234,7 +245,7 @@ static bool has_member(const struct place_group *g, uint32_t id)
 static bool has_room(const struct plan *a, const struct place_group *old,
 	const struct place_group *new_, bool counted)
 {
-	int64_t max = a->c->node->conf.moves;
+	int64_t max = a->c->node->conf.moves * MOVE_WEIGHT;
 
 	for (int i = 0; i < a->nodes.count; i++) {
 		uint32_t id = a->nodes.nodes[i].id;
@@ -249,13 +260,14 @@ static bool has_room(const struct plan *a, const struct place_group *old,
 
 /* It is one more that moves, on each node that gets or loses a replica. */
 static void count_change(
-	struct plan *a, const struct place_group *old, const struct place_group *new_)
+	struct plan *a, const struct place_group *old, const struct place_group *new_, int weighs)
 {
 	for (int i = 0; i < a->nodes.count; i++) {
 		uint32_t id = a->nodes.nodes[i].id;
 
-		a->moving[i] += has_member(old, id) != has_member(new_, id) ||
-			(old->lost != 0 && has_member(new_, id));
+		if (has_member(old, id) != has_member(new_, id) ||
+			(old->lost != 0 && has_member(new_, id)))
+			a->moving[i] += weighs;
 	}
 }
 
@@ -312,7 +324,7 @@ static bool plan_group(void *arg, struct model_place *p, int wanted)
 		return true;
 	}
 	plan_place(a, p->row.group, g.members, g.count, g.count);
-	count_change(a, &old, &g);
+	count_change(a, &old, &g, weight(p));
 	LOG(LOG_INFO, AREA_CLUSTER, "move", "group=%llu why=%s", (unsigned long long)p->row.group,
 		placement_reason_text(why));
 	return a->q.place_count < META_PLACES_MAX;
