@@ -272,13 +272,31 @@ void session_touch(struct session *s)
 		loop_timer_set(&s->durable->timer, TOUCH_MS);
 }
 
-/* What becomes of the will: published now, kept with a time, or forgotten. */
+/* It is in the log, and its row may go. If it could not be published it stays, due now: the table's
+ * leader publishes it. */
+static void on_will_out(void *arg, enum err e)
+{
+	struct session_rows *d = arg;
+	struct session *s = d->s;
+	d->will_leaves = false;
+	if (e != OK) {
+		d->keep_will = true;
+		will_set_due(s->will->chunk->data + s->will->start,
+			loop_now_wall_ms(shard_loop(session_shard(s))));
+	}
+	durable_close(d, d->keep_will);
+}
+
+/* What becomes of the will: published now, kept with a time, or forgotten. Published before the row
+ * goes that says it is not: the node may die in between, and who leads the table then looks there.
+ */
 static void settle_will(struct session_rows *d, int64_t now_ms)
 {
 	struct session *s = d->s;
 	struct will w;
 	struct will_of whose = {session_id(s), d->epoch};
 	bool wanted = d->keep_will && s->will != NULL;
+	d->will_settled = true;
 	d->keep_will = false;
 	if (!wanted || will_read(buf_bytes(s->will), &w) != OK)
 		return;
@@ -287,7 +305,10 @@ static void settle_will(struct session_rows *d, int64_t now_ms)
 		d->keep_will = true;
 		will_set_due(
 			s->will->chunk->data + s->will->start, now_ms + (int64_t)delay_s * 1000);
-	} else if (will_publish(session_shard(s), buf_bytes(s->will), &whose, NULL, NULL) != OK) {
+	} else if (will_publish(session_shard(s), buf_bytes(s->will), &whose, on_will_out, d) ==
+		OK) {
+		d->will_leaves = true;
+	} else {
 		LOG(LOG_WARN, AREA_BROKER, "will_lost", "client=\"%s\"",
 			log_text(session_id(s)).text);
 	}
@@ -298,10 +319,12 @@ void durable_close(struct session_rows *d, bool will)
 	struct session *s = d->s;
 	must(!d->last);
 	d->keep_will = will;
-	if (d->writing || (s->resuming != NULL && s->resuming->busy))
+	if (d->writing || d->will_leaves || (s->resuming != NULL && s->resuming->busy))
 		return; /* comes back */
-	int64_t now = loop_now_wall_ms(shard_loop(session_shard(s)));
-	settle_will(d, now);
+	if (!d->will_settled)
+		settle_will(d, loop_now_wall_ms(shard_loop(session_shard(s))));
+	if (d->will_leaves)
+		return;
 	d->last = true;
 	d->tries = 0;
 	write_begin(d);

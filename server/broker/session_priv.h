@@ -89,12 +89,13 @@ struct session_rows { /* what a session in rows has beside */
 	uint32_t group_count;
 	uint8_t tries; /* of the last write */
 	bool writing, want_row, want_cursor;
-	bool last, keep_will; /* the write at the end; with the will's row */
-	bool untouched;       /* the end of one that never came to be */
-	bool brief;           /* says where the client is, and no more */
-	int table_at;         /* in sessions.leased */
-	uint32_t lapses;      /* of the lease, that are known to have been survived... */
-	uint64_t proof;       /* ...once this write is written */
+	bool last, keep_will;           /* the write at the end; with the will's row */
+	bool will_settled, will_leaves; /* it is known what becomes of it; it is being published */
+	bool untouched;                 /* the end of one that never came to be */
+	bool brief;                     /* says where the client is, and no more */
+	int table_at;                   /* in sessions.leased */
+	uint32_t lapses;                /* of the lease, that are known to have been survived... */
+	uint64_t proof;                 /* ...once this write is written */
 	struct loop_hook hook;
 	struct loop_timer timer;
 };

@@ -1,5 +1,6 @@
 """Who owns a session, while nodes die, stand still, come back and are cut off: one owner at a time,
 each will once."""
+import os
 import struct
 import threading
 import time
@@ -12,6 +13,7 @@ from load import PUBACK, Link
 from node import eventually
 from test_sessions import client, coordinator
 
+WILL_ROUNDS = int(os.environ.get("WILL_ROUNDS", "3"))
 LEASE_S = 2  # of the shared clusters; leaders wait longer by a margin
 
 
@@ -137,14 +139,32 @@ def test_a_tables_leader_dies_amid_wills(cluster, name):
 def test_a_node_that_comes_back_has_lost_its_sessions(cluster, name):
     """Another boot is sign enough: nobody waits for a lease. Once, also when it dies again."""
     watch = watcher(cluster[2], name)
-    for n in range(6):
-        with_will(cluster[1], name, n, n % 2 == 0)
+    links = [with_will(cluster[1], name, n, n % 2 == 0) for n in range(6)]
     cluster[1].kill()
     cluster[1].start(wait=False)
     cluster.wait_ready()
     check_wills(watch, 6)
     cluster[1].kill()
     watch.quiet(LEASE_S + 2)
+    watch.close()
+    for link in links:
+        link.close()
+
+
+@pytest.mark.parametrize("count", [6] * WILL_ROUNDS + [120])
+def test_a_node_dies_amid_the_wills_of_its_clients(cluster, name, count):
+    """They have gone, some of their wills are published, others are on their way: by its death none
+    is lost and none comes twice. WILL_ROUNDS repeats it."""
+    watch = watcher(cluster[2], name)
+    links = [with_will(cluster[1], name, n, n % 2 == 0) for n in range(count)]
+    for link in links:
+        link.close()
+    seen = Counter([watch.get(15).topic] if count > 6 else [])
+    cluster[1].kill()
+    cluster[1].start(wait=False)
+    seen.update(m.topic for m in watch.take(count - len(seen), 25))
+    assert len(seen) == count, "lost %d" % (count - len(seen))
+    watch.quiet(1)
     watch.close()
 
 
