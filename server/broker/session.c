@@ -261,6 +261,7 @@ static void stop_home(void *arg)
 void sessions_stop(struct sessions *all, int64_t timeout_ms)
 {
 	int64_t until = clock_ms() + timeout_ms;
+	atomic_store(&all->ending, true);
 	if (!wait_zero(&all->live, until))
 		LOG(LOG_WARN, AREA_BROKER, "sessions_not_saved", "count=%lld",
 			(long long)sessions_count(all));

@@ -48,6 +48,7 @@ struct session {
 	struct session_rows *durable;   /* NULL: the session ends with its connection */
 	struct session_open *opening;   /* private: until done */
 	struct session_again *resuming; /* private: while messages are sent again */
+	struct settling *settling;      /* private: did not come to be, and may have left a row */
 	struct buf *will;               /* private: encoded (will.h), or NULL */
 	struct list unleased;           /* private: acknowledgements wait for the lease */
 	uint32_t expiry_s;

@@ -276,12 +276,14 @@ static void on_tick(struct loop_timer *timer)
 	for (struct list *n = h->tables.next; n != &h->tables; n = n->next)
 		look_after(list_entry(n, struct table_watch, node), now);
 	leftovers_again(h);
+	settle_again(h);
 	loop_timer_set(timer, TICK_MS);
 }
 
 void gone_home_init(struct session_home *h)
 {
 	list_init(&h->leftovers);
+	list_init(&h->settling);
 	loop_timer_init(&h->gone_timer, h->loop, on_tick);
 	loop_timer_set(&h->gone_timer, TICK_MS);
 	h->all->will_keep_ms = WILL_KEEP_MS;
@@ -292,6 +294,7 @@ void gone_home_stop(struct session_home *h)
 {
 	sweep_stop(&h->wills);
 	loop_timer_cancel(&h->gone_timer);
+	settle_again(h); /* for the last time */
 }
 
 void gone_home_fini(struct session_home *h)

@@ -72,6 +72,7 @@ static struct opening *opening_of(struct session *s)
 static void fail(struct opening *o, enum err e)
 {
 	struct session *s = o->s;
+	bool known = o->op.unique && o->tries == 0; /* the name is, to nobody */
 	o->op.err = e;
 	o->op.session = NULL;
 	s->opening = NULL;
@@ -82,8 +83,10 @@ static void fail(struct opening *o, enum err e)
 	s->owner = NULL;
 	if (s->durable != NULL) /* its row says that the client is here */
 		durable_abandon(s->durable);
-	else
+	else if (known)
 		session_release(s);
+	else
+		settle_begin(s);
 }
 
 static void succeed(struct opening *o)
@@ -438,6 +441,8 @@ static void on_fenced(struct claim *c)
 	struct session *s = of_claim(c);
 	if (s->opening != NULL)
 		opening_of(s)->fenced = true;
+	else if (s->settling != NULL)
+		settle_fenced(s);
 	else if (!s->closing)
 		s->ops->fenced(s, ERR_FENCED);
 }

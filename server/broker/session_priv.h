@@ -1,8 +1,8 @@
 /* Inside of the sessions: session.c (life in memory), session_open.c (claim and resumption),
- * session_ask.c (what the table decides), session_durable.c (what is written while the client is
- * here, and when it goes), session_absent.c (those whose client is away), session_gone.c (processes
- * that are gone, and their sessions), session_net.c (fences and leases between nodes),
- * session_qos2.c (rows of QoS 2 that came in). */
+ * session_ask.c (what the table decides), session_settle.c (claims without an answer),
+ * session_durable.c (what is written while the client is here, and when it goes), session_absent.c
+ * (those whose client is away), session_gone.c (processes that are gone, and their sessions),
+ * session_net.c (fences and leases between nodes), session_qos2.c (rows of QoS 2 that came in). */
 #ifndef BROKER_SESSION_PRIV_H
 #define BROKER_SESSION_PRIV_H
 #include <stdatomic.h>
@@ -42,6 +42,8 @@ struct session_home { /* one per loop: claims and absences of the tables at home
 	struct loop_timer timer, gone_timer, ack_timer;
 	struct list leftovers; /* rows to be seen off: session_gone.c */
 	uint32_t leftover_count;
+	struct list settling; /* sessions that may have left a row: session_settle.c */
+	uint32_t settling_count;
 	struct sweep wills;   /* rows of those that were published */
 	struct list unleased; /* sessions whose acknowledgements wait */
 	bool stopped;
@@ -63,6 +65,7 @@ struct sessions {
 	_Atomic uint32_t lapses[SESSION_TABLES_MAX];
 	_Atomic int64_t live;     /* sessions in memory, and things under way for absent ones */
 	_Atomic int64_t stopping; /* homes that have not stopped yet */
+	_Atomic bool ending; /* the process is about to: nothing is waited for that need not be */
 	int count;
 	struct session_home homes[];
 };
@@ -143,6 +146,12 @@ void gone_owner_seen(struct table_watch *t, struct session_owner owner);
  * caller's loop. */
 void gone_leftover(struct sessions *all, struct session_home *here, struct partition *table,
 	uint64_t epoch, struct bytes id);
+
+/* session_settle.c */
+/* Of a session that did not come to be, though its row may have: seen off, then released. */
+void settle_begin(struct session *s);
+void settle_fenced(struct session *s);     /* another one wants the name */
+void settle_again(struct session_home *h); /* now and then */
 
 /* session_net.c */
 void session_net_init(struct sessions *all, struct node *n); /* who we are, and our peers */

@@ -457,6 +457,50 @@ START_TEST(a_session_that_cannot_be_restored_ends_in_time)
 }
 END_TEST
 
+/* As a claim leaves it whose answer was lost: the first node's, and nobody is there. */
+static void doubtful_row(int i, struct buf *key, struct buf *value)
+{
+	struct session_row row = {.connected = true,
+		.epoch = 7,
+		.born = 7,
+		.owner = t.sides[0].all->self,
+		.expiry_s = 1};
+	buf_add_u8(key, (uint8_t)('a' + i));
+	session_row_begin(value, &row, NULL);
+	session_row_subs_end(value, session_row_subs_begin(value), 0);
+}
+static void run_open_and_go(void *arg)
+{
+	t.ask.shard = world_shard(&t.w, 0);
+	t.ask.all = t.sides[0].all;
+	t.ask.ops = &ops;
+	t.ask.client_id = bytes_text((const char *)arg);
+	t.ask.expiry_s = 1;
+	t.ask.done = on_opened;
+	ck_assert_int_eq(session_open(&t.ask, &t.opening), OK);
+	session_open_cancel(t.opening);
+	sem_post(&t.w.done);
+}
+
+/* "a": its client has not waited. "b": nobody comes. "c": somebody comes meanwhile. */
+START_TEST(a_claim_without_an_answer_leaves_nobody_behind)
+{
+	char a[] = "a", c[] = "c";
+	rows_put(&t.w, the_table, KEYSPACE_SESSION, 3, doubtful_row);
+	world_call(&t.w, 0, run_open_and_go, a);
+	world_call(&t.w, 0, run_open_and_go, c);
+	struct session *s = open_at(0, "c", false, 1);
+	close_at(0, s);
+	for (int i = 0; i < 1000 && rows_of(KEYSPACE_SESSION) > 1; i++)
+		usleep(5000);
+	ck_assert_int_eq(rows_of(KEYSPACE_SESSION), 1);
+	s = open_at(1, "a", false, 1); /* it is over, and nobody has it */
+	ck_assert(!t.present);
+	ck_assert_int_eq(t.sides[0].fences, 0);
+	close_at(1, s);
+}
+END_TEST
+
 /* Leases */
 
 struct lease {
@@ -604,6 +648,7 @@ int main(void)
 	tcase_add_test(tc, a_will_is_published_once_by_both);
 	tcase_add_test(tc, a_waiting_will_goes_with_its_session);
 	tcase_add_test(tc, a_session_that_cannot_be_restored_ends_in_time);
+	tcase_add_test(tc, a_claim_without_an_answer_leaves_nobody_behind);
 	TCase *leases = tcase_create("leases");
 	tcase_set_timeout(leases, 60);
 	tcase_add_checked_fixture(leases, up_short, down);
