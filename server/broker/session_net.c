@@ -1,6 +1,7 @@
 /* Between nodes: telling one that a client has come elsewhere, and leases. Both are calls of two
  * lines each; what is at stake is decided by rows. A fence acquires the name as a client that comes
- * to this node would: whoever has it lets go, writes its cursor, and then the answer leaves.
+ * to this node would: whoever has it lets go, writes its cursor, and then the answer leaves. It is
+ * meant for an epoch: one that comes late does not reach who has come here since.
  *
  * A node's lease in a table holds for `session.lease` from when it last asked the table's leader
  * and that said yes, be it for the lease or for a session. Leaders keep one time per node, not per
@@ -79,10 +80,16 @@ struct fencing { /* a fence that has come in */
 	uint8_t id[];
 };
 
+static void fence_answer(struct fencing *f)
+{
+	struct peer_request *r = f->request;
+	f->request = NULL;
+	if (r != NULL)
+		f->all->net->answer(r, OK, (struct slice){NULL, {NULL, 0}});
+}
 static void fence_granted(struct claim *c)
 {
-	struct fencing *f = list_entry(c, struct fencing, claim);
-	f->all->net->answer(f->request, OK, (struct slice){NULL, {NULL, 0}});
+	fence_answer(list_entry(c, struct fencing, claim));
 	claim_release(c);
 }
 static void fence_fenced(struct claim *c)
@@ -92,6 +99,7 @@ static void fence_fenced(struct claim *c)
 static void fence_released(struct claim *c)
 {
 	struct fencing *f = list_entry(c, struct fencing, claim);
+	fence_answer(f); /* not granted: who is here came later */
 	atomic_fetch_sub(&f->all->live, 1);
 	mem_free(f);
 }
@@ -102,7 +110,7 @@ void session_serve_fence(void *arg, struct peer_request *r)
 	struct sessions *all = arg;
 	struct rd in = rd_over(r->body.bytes);
 	uint64_t boot = rd_u64be(&in);
-	rd_skip(&in, 8);
+	uint64_t epoch = rd_u64be(&in);
 	struct bytes id = rd_take(&in, rd_left(&in));
 	struct session_home *h = &all->homes[loop_index(loop_here())];
 	const struct catalog *c = node_catalog(shard_node(h->shard), h->loop);
@@ -119,7 +127,7 @@ void session_serve_fence(void *arg, struct peer_request *r)
 	struct bytes name = bytes_of(f->id, id.len);
 	struct session_home *home = session_home_of(all, catalog_table(c, name));
 	atomic_fetch_add(&all->live, 1);
-	claim_acquire(&f->claim, &home->claims, h->loop, &fence_ops, name);
+	claim_acquire_upto(&f->claim, &home->claims, h->loop, &fence_ops, name, epoch);
 }
 
 /* Leases: the leader's side */

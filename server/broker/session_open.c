@@ -73,6 +73,7 @@ static void fail(struct opening *o, enum err e)
 {
 	struct session *s = o->s;
 	bool known = o->op.unique && o->tries == 0; /* the name is, to nobody */
+	bool fenced = o->fenced;
 	o->op.err = e;
 	o->op.session = NULL;
 	s->opening = NULL;
@@ -86,7 +87,7 @@ static void fail(struct opening *o, enum err e)
 	else if (known)
 		session_release(s);
 	else
-		settle_begin(s);
+		settle_begin(s, fenced);
 }
 
 static void succeed(struct opening *o)
@@ -104,7 +105,7 @@ static void succeed(struct opening *o)
 	o->op.session = s;
 	o->op.done(&o->op);
 	opening_free(o);
-	if (fenced && !s->closing)
+	if (fenced && !s->closing && !claim_outlives(&s->claim))
 		s->ops->fenced(s, ERR_FENCED);
 }
 
@@ -352,6 +353,7 @@ static void have_rows(struct opening *o)
 		return;
 	s->durable = durable_new(s, o->claim.to, o->epoch, o->born);
 	s->durable->brief = !lasts;
+	claim_set_epoch(&s->claim, o->epoch);
 	if (s->durable->table_at >= 0) {
 		session_leased(s->all, s->durable->table_at, o->asked_ms);
 		s->durable->lapses = atomic_load(&s->all->lapses[s->durable->table_at]);

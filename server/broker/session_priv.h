@@ -149,7 +149,7 @@ void gone_leftover(struct sessions *all, struct session_home *here, struct parti
 
 /* session_settle.c */
 /* Of a session that did not come to be, though its row may have: seen off, then released. */
-void settle_begin(struct session *s);
+void settle_begin(struct session *s, bool fenced);
 void settle_fenced(struct session *s);     /* another one wants the name */
 void settle_again(struct session_home *h); /* now and then */
 

@@ -70,7 +70,7 @@ static void look(struct settling *w)
 	partition_read_rows(&w->read);
 }
 
-void settle_begin(struct session *s)
+void settle_begin(struct session *s, bool fenced)
 {
 	struct session_home *h = home_of(s);
 	struct settling *w = h->settling_count < SETTLING_MAX ? mem_try(sizeof *w) : NULL;
@@ -79,7 +79,7 @@ void settle_begin(struct session *s)
 		session_release(s);
 		return;
 	}
-	*w = (struct settling){.s = s};
+	*w = (struct settling){.s = s, .fenced = fenced};
 	s->settling = w;
 	list_push_back(&h->settling, &w->node);
 	h->settling_count++;

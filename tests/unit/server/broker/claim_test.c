@@ -121,11 +121,143 @@ START_TEST(one_at_a_time)
 }
 END_TEST
 
+/* Who wants a holder up to an epoch gone. */
+
+static struct {
+	struct loop *loop;
+	struct claim holder, late, later, other;
+	_Atomic int granted, fenced, released;
+	int of_holder; /* times fenced */
+} e;
+
+static void e_granted(struct claim *c)
+{
+	if (c != &e.holder)
+		claim_release(c);
+	e.granted++;
+}
+static void e_fenced(struct claim *c)
+{
+	e.of_holder += c == &e.holder;
+	e.fenced++;
+}
+static void e_released(struct claim *c)
+{
+	(void)c;
+	e.released++;
+}
+static const struct claim_ops e_ops = {e_granted, e_fenced, e_released};
+
+static void e_acquire(struct claim *c, uint64_t upto)
+{
+	claim_acquire_upto(c, &home, e.loop, &e_ops, bytes_text("name"), upto);
+}
+static void hold(void *arg)
+{
+	(void)arg;
+	e_acquire(&e.holder, UINT64_MAX);
+}
+static void come_late(void *arg)
+{
+	(void)arg;
+	e_acquire(&e.late, 4);
+}
+static void come_in_time(void *arg)
+{
+	(void)arg;
+	e_acquire(&e.later, 5);
+}
+static void come_for_the_name(void *arg)
+{
+	(void)arg;
+	e_acquire(&e.other, UINT64_MAX);
+}
+static void know_epoch(void *arg)
+{
+	(void)arg;
+	claim_set_epoch(&e.holder, 5);
+}
+static void outlive(void *arg)
+{
+	claim_set_epoch(&e.holder, 5);
+	*(bool *)arg = claim_outlives(&e.holder);
+	e.granted++;
+}
+static void leave(void *arg)
+{
+	(void)arg;
+	claim_release(&e.holder);
+}
+
+static struct loops *e_up(void)
+{
+	struct loops *loops = loops_new(LOOPS);
+	memset(&e, 0, sizeof e);
+	claim_home_init(&home, loops_at(loops, 0));
+	e.loop = loops_at(loops, 1);
+	loops_run(loops);
+	loop_call(e.loop, hold, NULL);
+	wait_for(&e.granted, 1);
+	return loops;
+}
+static void e_down(struct loops *loops)
+{
+	loops_stop(loops);
+	ck_assert_uint_eq(home.holders.count, 0);
+	claim_home_fini(&home);
+	loops_free(loops);
+}
+
+START_TEST(a_later_holder_is_not_meant)
+{
+	struct loops *loops = e_up();
+	loop_call(e.loop, know_epoch, NULL);
+	loop_call(e.loop, come_late, NULL);
+	wait_for(&e.released, 1); /* without a grant, and at once */
+	ck_assert_int_eq(e.granted, 1);
+	ck_assert_int_eq(e.fenced, 0);
+	loop_call(e.loop, come_in_time, NULL);
+	wait_for(&e.fenced, 1);
+	loop_call(e.loop, leave, NULL);
+	wait_for(&e.released, 3);
+	ck_assert_int_eq(e.granted, 2);
+	e_down(loops);
+}
+END_TEST
+
+/* Fenced before it knew its epoch; _i: somebody else wants the name, too. */
+START_TEST(one_that_learns_its_epoch_later)
+{
+	struct loops *loops = e_up();
+	bool outlived = false;
+	loop_call(e.loop, come_late, NULL);
+	wait_for(&e.fenced, 1);
+	if (_i == 1)
+		loop_call(e.loop, come_for_the_name, NULL);
+	for (int i = 0; _i == 1 && i < 5000 && atomic_load(&e.holder.against) < UINT64_MAX; i++)
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	loop_call(e.loop, outlive, &outlived);
+	wait_for(&e.granted, 2);
+	ck_assert_int_eq(outlived, _i == 0);
+	if (_i == 0) {
+		wait_for(&e.released, 1);
+		loop_call(e.loop, come_for_the_name, NULL);
+		wait_for(&e.fenced, 2); /* anew */
+	}
+	loop_call(e.loop, leave, NULL);
+	wait_for(&e.released, 3);
+	ck_assert_int_eq(e.of_holder, _i == 0 ? 2 : 1);
+	e_down(loops);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("claim");
 	tcase_set_timeout(tc, 30);
 	tcase_add_test(tc, one_at_a_time);
+	tcase_add_test(tc, a_later_holder_is_not_meant);
+	tcase_add_loop_test(tc, one_that_learns_its_epoch_later, 0, 2);
 	Suite *s = suite_create("claim");
 	suite_add_tcase(s, tc);
 	SRunner *sr = srunner_create(s);

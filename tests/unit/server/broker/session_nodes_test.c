@@ -399,6 +399,42 @@ START_TEST(one_that_does_not_answer_writes_no_more)
 }
 END_TEST
 
+struct late_fence {
+	struct peer_call call;
+	uint64_t epoch;
+};
+static void late_fence_done(struct peer_call *c)
+{
+	slice_unref(&c->answer);
+	sem_post(&t.w.done);
+}
+static void run_fence(void *arg)
+{
+	struct late_fence *l = arg;
+	struct sessions *from = t.sides[1].all;
+	l->call.done = late_fence_done;
+	ck_assert_int_eq(session_fence(from, &l->call, the_table, t.sides[0].all->self, l->epoch,
+				 bytes_text("a")),
+		OK);
+}
+
+START_TEST(a_fence_that_comes_late_is_not_meant_for_who_is_here_now)
+{
+	struct session *s = open_at(0, "a", false, 60);
+	struct late_fence late = {.epoch = s->durable->epoch};
+	close_at(0, s);
+	s = open_at(0, "a", false, 60);
+	ck_assert_uint_gt(s->durable->epoch, late.epoch);
+	world_call(&t.w, 1, run_fence, &late);
+	ck_assert_int_eq(late.call.err, OK);
+	ck_assert_int_eq(t.fenced, 0);
+	late.epoch = s->durable->epoch;
+	world_call(&t.w, 1, run_fence, &late);
+	ck_assert_int_eq(t.fenced, 1);
+	quiet(0);
+}
+END_TEST
+
 /* By the one who takes over, as the other one does not answer, and by that one when it learns of
  * it. */
 START_TEST(a_will_is_published_once_by_both)
@@ -645,6 +681,7 @@ int main(void)
 	tcase_add_test(tc, the_later_one_has_it_wherever);
 	tcase_add_test(tc, a_durable_one_goes_on_elsewhere);
 	tcase_add_test(tc, one_that_does_not_answer_writes_no_more);
+	tcase_add_test(tc, a_fence_that_comes_late_is_not_meant_for_who_is_here_now);
 	tcase_add_test(tc, a_will_is_published_once_by_both);
 	tcase_add_test(tc, a_waiting_will_goes_with_its_session);
 	tcase_add_test(tc, a_session_that_cannot_be_restored_ends_in_time);
