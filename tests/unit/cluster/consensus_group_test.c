@@ -261,6 +261,158 @@ START_TEST(a_leader_that_only_lost_its_connection_stays)
 }
 END_TEST
 
+/* --- what does not need another leader --- */
+
+static void lost_by(int k, const struct rep *node)
+{
+	W.rep[k].loop.now_ms = W.now_ms;
+	consensus_lost(W.rep[k].c, (uint32_t)(node->id >> 32));
+}
+
+/* A second of entries, one each 50 ms; all of them are acknowledged by lead. */
+static void serves_a_second(struct rep *lead)
+{
+	int before = lead->acked;
+	for (int i = 0; i < 20; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		net_run(50);
+	}
+	net_run(20);
+	ck_assert_int_eq(lead->acked, before + 20);
+}
+
+/* The third one hears the leader: whoever does not gets no votes, and no newer term, so that the
+ * leader stays also when that one is back. */
+START_TEST(one_that_is_cut_off_from_the_leader_alone_disturbs_nobody)
+{
+	struct rep *lead = begin(3);
+	int at = at_of(lead), away = at % 3 + 1;
+	uint64_t term = consensus_term(lead->c);
+	for (int round = 0; round < 5; round++) {
+		if (_i != 2)
+			W.cut[at][away] = true;
+		if (_i != 1)
+			W.cut[away][at] = true;
+		lost_by(away, lead);
+		lost_by(at, &W.rep[away]);
+		for (int i = 0; i < 3; i++) {
+			serves_a_second(lead);
+			lost_by(away, lead); /* dialled again, in vain */
+		}
+		W.cut[at][away] = W.cut[away][at] = false;
+		net_run(round % 2 ? 1000 : 30);
+		ck_assert_ptr_eq(net_leader(), lead);
+		ck_assert_uint_eq(consensus_term(lead->c), term);
+	}
+	net_run(1000);
+	ck_assert_uint_eq(consensus_term(W.rep[away].c), term);
+	ck_assert_uint_eq(W.rep[away].applied, lead->applied);
+}
+END_TEST
+
+/* What a process that stands still is sent waits in its sockets. */
+enum { KEPT_MAX = 4096 };
+static struct {
+	struct slice frame[KEPT_MAX];
+	int count, by;
+} kept;
+
+static bool keep(const struct frame *f)
+{
+	if (f->to != kept.by)
+		return false;
+	ck_assert_int_lt(kept.count, KEPT_MAX);
+	kept.frame[kept.count++] = slice_ref(f->bytes);
+	return true;
+}
+
+static void stand_still(struct rep *r, bool on)
+{
+	kept.by = on ? at_of(r) : 0;
+	N.lose = on ? keep : NULL;
+	r->alive = !on;
+	for (int i = 0; !on && i < kept.count; i++) {
+		r->loop.now_ms = W.now_ms;
+		ck_assert_int_eq(consensus_receive(r->c, kept.frame[i]), OK);
+		slice_unref(&kept.frame[i]);
+		rep_turn(r);
+	}
+	if (!on)
+		kept.count = 0;
+}
+
+/* A process is stopped and goes on: one change of the leader if it led, none if not. */
+START_TEST(who_stands_still_is_replaced_once)
+{
+	struct rep *lead = begin(3);
+	for (int round = 0; round < 10; round++) {
+		struct rep *still = round % 2 ? lead : &W.rep[at_of(lead) % 3 + 1], *next;
+		uint64_t term = consensus_term(lead->c);
+		stand_still(still, true);
+		net_run(500 + 700 * (round / 2));
+		next = net_leader();
+		if (next == NULL || still == lead) { /* not yet, or it has been */
+			stand_still(still, false);
+			net_run(1500);
+			next = net_leader();
+		} else {
+			ck_assert_ptr_eq(next, lead);
+			stand_still(still, false);
+		}
+		ck_assert_ptr_nonnull(next);
+		if (still != lead)
+			ck_assert_ptr_eq(next, lead);
+		/* Votes may have been divided once, not more. */
+		ck_assert_uint_le(consensus_term(next->c), term + (still == lead ? 2 : 0));
+		term = consensus_term(next->c);
+		lead = next;
+		for (int i = 0; i < 3; i++)
+			serves_a_second(lead);
+		ck_assert_ptr_eq(net_leader(), lead);
+		ck_assert_uint_eq(consensus_term(lead->c), term);
+		ck_assert_uint_eq(still->applied, lead->applied);
+	}
+	world_check();
+}
+END_TEST
+
+/* Each node in turn hands over, ends and comes back: the term grows with each hand-over only. */
+START_TEST(a_rolling_restart_changes_leaders_as_often_as_they_end)
+{
+	struct rep *lead = begin(3);
+	uint64_t term = consensus_term(lead->c);
+	unsigned changes = 0;
+	for (int round = 0; round < 6; round++) {
+		struct rep *ends = &W.rep[round % 3 + 1];
+		if (ends == lead) {
+			int to = at_of(lead) % 3 + 1, ms = 0;
+			changes++;
+			ck_assert_int_eq(consensus_transfer(lead->c, W.rep[to].id), OK);
+			rep_turn(lead);
+			for (lead = NULL; ms < 1000 && (!lead || lead == ends); ms++) {
+				net_ms();
+				lead = net_leader();
+			}
+			ck_assert_int_lt(ms, 100);
+			ck_assert_int_eq(at_of(lead), to);
+		}
+		net_run(20);
+		rep_crash(ends, 0);
+		for (int i = 1; i <= 3; i++)
+			if (W.rep[i].alive)
+				lost_by(i, ends);
+		serves_a_second(lead);
+		net_start(at_of(ends), 0);
+		serves_a_second(lead);
+		ck_assert_ptr_eq(net_leader(), lead);
+		ck_assert_uint_eq(consensus_term(lead->c), term + changes);
+		ck_assert_uint_eq(ends->applied, lead->applied);
+	}
+	ck_assert_uint_ge(changes, 2);
+	world_check();
+}
+END_TEST
+
 /* --- a disk that hangs --- */
 
 START_TEST(a_muted_leader_lets_go_of_its_callers)
@@ -570,6 +722,9 @@ int main(void)
 	tcase_add_test(tc, the_next_leader_comes_soon);
 	tcase_add_test(tc, a_reset_connection_tells_that_the_leader_is_gone);
 	tcase_add_test(tc, a_leader_that_only_lost_its_connection_stays);
+	tcase_add_loop_test(tc, one_that_is_cut_off_from_the_leader_alone_disturbs_nobody, 0, 3);
+	tcase_add_test(tc, who_stands_still_is_replaced_once);
+	tcase_add_test(tc, a_rolling_restart_changes_leaders_as_often_as_they_end);
 	tcase_add_test(tc, a_muted_leader_lets_go_of_its_callers);
 	tcase_add_test(tc, a_fetch_may_take_minutes_and_fail);
 	tcase_add_test(tc, who_fetches_still_votes);
