@@ -58,7 +58,8 @@ void partition_show(struct partition *p, struct entry *e)
 		struct watcher *w = list_entry(n, struct watcher, node);
 
 		next = n->next;
-		w->committed(w, e);
+		if (w->committed != NULL && (p->consensus != NULL || !w->local))
+			w->committed(w, e);
 	}
 }
 

@@ -236,12 +236,15 @@ struct watcher { /* embed; sees every committed entry after it is applied, in or
 		  * too, and where there is no replica (there from the log of another node: gaps
 		  * are possible, and are read with partition_read_records) */
 	struct list node;
-	void (*committed)(struct watcher *w, struct entry *e); /* borrows e */
+	void (*committed)(struct watcher *w, struct entry *e); /* borrows e; NULL: does not care */
 	void (*led)(struct watcher *w, bool leads);            /* leadership won (ready) or lost */
 	/* Entries were left out: log and rows are another state, fetched from another node. Who
 	 * keeps anything made from them makes it anew (partition_walk_rows). NULL: does not care.
 	 */
 	void (*replaced)(struct watcher *w);
+	/* Only what is applied here: where there is no replica, no log is followed because of it.
+	 */
+	bool local;
 };
 /* Gives the next offset: entries from there on will be seen. */
 int64_t partition_watch(struct partition *p, struct watcher *w);

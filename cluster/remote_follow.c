@@ -14,14 +14,23 @@ enum {
 
 struct following {
 	uint64_t stream, term;
-	uint32_t to; /* node; 0: not begun */
-	bool entries;
+	uint32_t to;  /* node; 0: not begun */
+	bool entries; /* they are sent */
+	bool watched; /* they are wanted */
 	bool pulling;
 	int64_t seen; /* next offset the watchers have not been shown */
 	int64_t heard_ms, said_ms, behind_ms;
 	uint32_t used; /* of the credit */
 	struct record_read pull;
 };
+
+static bool is_watched(const struct partition *p)
+{
+	for (struct list *n = p->watchers.next; n != &p->watchers; n = n->next)
+		if (!list_entry(n, struct watcher, node)->local)
+			return true;
+	return false;
+}
 
 int64_t remote_follow_seen(const struct partition *p)
 {
@@ -53,7 +62,7 @@ static void begin(struct partition *p)
 	f->stream++;
 	f->to = remote_leader(p);
 	f->term = p->leader_term;
-	f->entries = !list_empty(&p->watchers);
+	f->entries = f->watched;
 	f->used = 0;
 	f->heard_ms = loop_now_ms(p->loop);
 	f->behind_ms = 0;
@@ -76,7 +85,7 @@ static void end(struct partition *p)
 static bool wanted(const struct partition *p)
 {
 	return p->phase == PARTITION_OPEN && p->consensus == NULL && p->home->peers != NULL &&
-		(!list_empty(&p->watchers) || !list_empty(&p->waits));
+		(is_watched(p) || !list_empty(&p->waits));
 }
 
 void remote_follow_changed(struct partition *p)
@@ -94,9 +103,12 @@ void remote_follow_changed(struct partition *p)
 		f->seen = partition_high_watermark(p);
 		f->stream = (uint64_t)loop_now_wall_ms(p->loop) << 16;
 	}
+	if (is_watched(p) && !f->watched) /* what is older was promised to nobody */
+		f->seen = partition_high_watermark(p);
+	f->watched = is_watched(p);
 	if (leader == 0 || !peer_connected(p->options.peers, leader))
 		return;
-	if (f->to != leader || f->term != p->leader_term || f->entries != !list_empty(&p->watchers))
+	if (f->to != leader || f->term != p->leader_term || f->entries != f->watched)
 		begin(p);
 }
 

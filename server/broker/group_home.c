@@ -747,12 +747,6 @@ static void learn(struct table_home *t)
 
 /* Arriving at the home loop */
 
-static void on_committed(struct watcher *w, struct entry *e)
-{
-	(void)w;
-	(void)e;
-}
-
 static void on_led(struct watcher *w, bool leads)
 {
 	struct table_home *t = list_entry(w, struct table_home, watcher);
@@ -771,7 +765,7 @@ static struct table_home *table_home(struct groups_loop *gl, struct partition *t
 		t->epoch = -1;
 		list_init(&t->lists);
 		buf_init(&t->learn_after, ID_BYTES_MAX + 1);
-		t->watcher = (struct watcher){.committed = on_committed, .led = on_led};
+		t->watcher = (struct watcher){.led = on_led, .local = true};
 		(void)partition_watch(table, &t->watcher);
 		map_put_u64(&gl->tables, partition_group(table), t);
 	}

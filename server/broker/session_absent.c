@@ -424,6 +424,7 @@ static void on_catalog(struct catalog_watcher *w, const struct catalog *c)
 		list_init(&t->owners);
 		t->watcher.committed = on_committed;
 		t->watcher.led = on_led;
+		t->watcher.local = true; /* who does not lead has nothing to do */
 		list_init(&t->watcher.node);
 		list_push_back(&h->tables, &t->node);
 		partition_watch(p, &t->watcher);

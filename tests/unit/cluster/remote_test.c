@@ -345,6 +345,38 @@ START_TEST(a_node_without_a_replica_follows)
 }
 END_TEST
 
+static void watch_local_run(void *arg)
+{
+	watch = (struct watcher){.committed = watch_committed, .led = watch_led, .local = true};
+	watch_next = partition_watch(arg, &watch);
+	sem_post(&N.done);
+}
+
+/* Its log is not followed for one who only cares for what is here; for another it is, and only what
+ * comes from then on is shown. */
+START_TEST(a_local_watcher_follows_nothing)
+{
+	struct partition *p = N.node[4].p;
+
+	leader_wait();
+	ck_assert_int_eq(publish(4, 5), OK);
+	on_loop(0, watch_local_run, p);
+	ck_assert_ptr_null(p->following);
+	ck_assert_int_eq(publish(4, 5), OK);
+	ck_assert_int_eq(ask_point(4), OK);
+	ck_assert_int_eq(point.offset, 10);
+	ck_assert_int_lt(watch_next, 10);
+	ck_assert_ptr_null(p->following);
+	on_loop(0, unwatch_run, p);
+	on_loop(0, watch_run, p);
+	ck_assert_int_eq(watch_next, 10);
+	ck_assert_int_eq(publish(4, 5), OK);
+	ck_assert_int_eq(watched(15), 15);
+	on_loop(0, unwatch_run, p);
+	ck_assert_ptr_null(p->following);
+}
+END_TEST
+
 static struct partition_wait waiter;
 static void waited(struct partition_wait *w)
 {
@@ -961,6 +993,7 @@ int main(void)
 	tcase_add_test(tc, every_node_proposes_and_reads_as_if_it_led);
 	tcase_add_test(tc, scans_seeks_and_trims_from_anywhere);
 	tcase_add_test(tc, a_node_without_a_replica_follows);
+	tcase_add_test(tc, a_local_watcher_follows_nothing);
 	tcase_add_test(tc, waits_without_a_replica_end_when_the_log_grows);
 	tcase_add_loop_test(tc, all_that_is_sent_is_there_once_in_order, 0, 2);
 	tcase_add_loop_test(tc, leaders_change_and_nothing_acknowledged_is_lost, 0, 4);
