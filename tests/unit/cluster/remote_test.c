@@ -1,3 +1,4 @@
+#include "tests/unit/cluster/remote_watch.h"
 #include "tests/unit/cluster/remote_world.h"
 #include <stdio.h>
 #include "server/base/clock.h"
@@ -284,44 +285,6 @@ END_TEST
 
 /* --- following without a replica --- */
 
-static struct watcher watch;
-static _Atomic int64_t watch_next;
-static int watch_gaps;
-static void watch_committed(struct watcher *w, struct entry *e)
-{
-	(void)w;
-	ck_assert_int_ge(e->head.base_offset, watch_next);
-	watch_gaps += e->head.base_offset > watch_next;
-	watch_next = entry_next_offset(&e->head);
-}
-static void watch_led(struct watcher *w, bool leads)
-{
-	(void)w, (void)leads;
-}
-static void watch_run(void *arg)
-{
-	watch = (struct watcher){.committed = watch_committed, .led = watch_led};
-	watch_gaps = 0;
-	watch_next = partition_watch(arg, &watch);
-	sem_post(&N.done);
-}
-static void unwatch_run(void *arg)
-{
-	partition_unwatch(arg, &watch);
-	sem_post(&N.done);
-}
-static void no_bulk_run(void *arg)
-{
-	N.no_bulk = *(int *)arg;
-	sem_post(&N.done);
-}
-static int64_t watched(int64_t upto)
-{
-	for (int i = 0; i < 300 && watch_next < upto; i++)
-		usleep(10000);
-	return watch_next;
-}
-
 START_TEST(a_node_without_a_replica_follows)
 {
 	int none = 1;
@@ -344,13 +307,6 @@ START_TEST(a_node_without_a_replica_follows)
 	on_loop(0, unwatch_run, N.node[4].p);
 }
 END_TEST
-
-static void watch_local_run(void *arg)
-{
-	watch = (struct watcher){.committed = watch_committed, .led = watch_led, .local = true};
-	watch_next = partition_watch(arg, &watch);
-	sem_post(&N.done);
-}
 
 /* Its log is not followed for one who only cares for what is here; for another it is, and only what
  * comes from then on is shown. */
