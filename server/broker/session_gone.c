@@ -78,7 +78,7 @@ void gone_owner_seen(struct table_watch *t, struct session_owner who)
 static bool is_gone(const struct table_watch *t, const struct owner *o, int64_t now_ms)
 {
 	struct session_owner who = o->who;
-	const struct sessions *all = t->home->all;
+	struct sessions *all = t->home->all;
 	if (who.node == 0 || who.node == all->self.node)
 		return !session_owner_equal(who, all->self);
 	const struct node_lease *l = session_node_lease(all, who.node);

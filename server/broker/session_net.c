@@ -132,28 +132,36 @@ void session_serve_fence(void *arg, struct peer_request *r)
 
 /* Leases: the leader's side */
 
-const struct node_lease *session_node_lease(const struct sessions *all, uint32_t node)
+static struct node_lease *lease_of(struct sessions *all, uint32_t node)
 {
-	for (int i = 0; i < SESSION_NODES_MAX; i++) {
-		uint32_t at = atomic_load(&all->leases[i].node);
-		if (at == node)
+	for (int i = 0; i < SESSION_NODES_MAX; i++)
+		if (atomic_load(&all->leases[i].node) == node)
 			return &all->leases[i];
-		if (at == 0)
-			return NULL;
-	}
 	return NULL;
 }
 
-static struct node_lease *lease_slot(struct sessions *all, uint32_t node)
+const struct node_lease *session_node_lease(struct sessions *all, uint32_t node)
 {
-	for (int i = 0; i < SESSION_NODES_MAX; i++) {
-		uint32_t at = atomic_load(&all->leases[i].node);
-		if (at == 0)
-			atomic_store(&all->leases[i].node, node);
-		if (at == 0 || at == node)
-			return &all->leases[i];
-	}
-	return NULL;
+	return lease_of(all, node);
+}
+
+/* The catalogue may not know a node yet that asks already, but it knows all that have sessions: of
+ * those it does not, one gives way. Who reads its row meanwhile sees a node that is silent. */
+static struct node_lease *lease_slot(struct sessions *all, const struct catalog *c, uint32_t node)
+{
+	struct node_lease *l = lease_of(all, node);
+	if (l == NULL)
+		l = lease_of(all, 0);
+	for (int i = 0; i < SESSION_NODES_MAX && l == NULL && c != NULL; i++)
+		if (catalog_node(c, atomic_load(&all->leases[i].node)) == NULL)
+			l = &all->leases[i];
+	if (l == NULL || atomic_load(&l->node) == node)
+		return l;
+	atomic_store(&l->node, 0);
+	atomic_store(&l->boot, 0);
+	atomic_store(&l->seen_ms, 0);
+	atomic_store(&l->node, node);
+	return l;
 }
 
 /* Gives -1 for a group that is no table. */
@@ -176,7 +184,7 @@ void session_serve_lease(void *arg, struct peer_request *r)
 		return;
 	}
 	const struct catalog *c = shard_catalog(all->homes[0].shard);
-	struct node_lease *l = in.err == OK && r->from != 0 ? lease_slot(all, r->from) : NULL;
+	struct node_lease *l = in.err == OK && r->from != 0 ? lease_slot(all, c, r->from) : NULL;
 	buf_init(&out, SESSION_TABLES_MAX * 8);
 	if (l == NULL || boot < atomic_load(&l->boot)) {
 		all->net->answer(

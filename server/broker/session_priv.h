@@ -6,6 +6,7 @@
 #ifndef BROKER_SESSION_PRIV_H
 #define BROKER_SESSION_PRIV_H
 #include <stdatomic.h>
+#include "cluster/meta.h"
 #include "cluster/peer.h"
 #include "server/base/mem.h"
 #include "server/broker/keyspace.h"
@@ -14,7 +15,11 @@
 #include "server/broker/sweep.h"
 #include "server/broker/will.h"
 
-enum { SESSION_NODES_MAX = 256 /* whose leases are kept */, SESSION_TABLES_MAX = 256 };
+enum {
+	SESSION_NODES_MAX = 4 *
+		META_NODES_MAX, /* whose leases are kept: some are of nodes that went */
+	SESSION_TABLES_MAX = 256
+};
 
 struct session_net { /* the other nodes; the node's peers, but in tests */
 	bool (*alone)(void *arg);
@@ -167,7 +172,7 @@ void session_net_home_init(struct session_home *h);
 void session_leased(struct sessions *all, int table_at, int64_t asked_ms);
 int session_table_at(const struct shard *s, const struct partition *table); /* in `leased`, or -1 */
 /* NULL: never heard of. */
-const struct node_lease *session_node_lease(const struct sessions *all, uint32_t node);
+const struct node_lease *session_node_lease(struct sessions *all, uint32_t node);
 
 /* session_qos2.c */
 struct qos2_walk {              /* embed: rows of one client in several partitions */

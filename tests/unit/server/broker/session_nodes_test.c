@@ -608,6 +608,22 @@ START_TEST(another_boot_ends_the_sessions_of_the_one_before)
 }
 END_TEST
 
+/* Node numbers come and go. */
+START_TEST(any_number_of_nodes_had_leases)
+{
+	struct sessions *all = t.sides[1].all;
+	uint32_t self = all->self.node;
+	for (uint32_t i = 0; i < SESSION_NODES_MAX + 50; i++) {
+		all->self.node = 1000 + i;
+		ck_assert_int_eq(renew(10), OK);
+		ck_assert_ptr_nonnull(session_node_lease(t.sides[0].all, 1000 + i));
+	}
+	all->self.node = self;
+	ck_assert_int_eq(renew(10), OK);
+	ck_assert_ptr_nonnull(session_node_lease(t.sides[0].all, self));
+}
+END_TEST
+
 static void run_allowed(void *arg)
 {
 	t.allowed = session_may_acknowledge(arg);
@@ -691,6 +707,7 @@ int main(void)
 	tcase_add_checked_fixture(leases, up_short, down);
 	tcase_add_test(leases, sessions_of_a_silent_node_are_absent);
 	tcase_add_test(leases, another_boot_ends_the_sessions_of_the_one_before);
+	tcase_add_test(leases, any_number_of_nodes_had_leases);
 	tcase_add_test(leases, without_a_lease_nothing_is_acknowledged);
 	tcase_add_test(leases, after_a_lapse_a_session_is_proved_first);
 	Suite *s = suite_create("session_nodes");
