@@ -12,42 +12,6 @@ enum err remote_err(uint8_t number)
 	return number < ERR_COUNT && number != ERR_MORE ? (enum err)number : ERR_UNKNOWN;
 }
 
-static void add_bool(struct buf *b, bool yes)
-{
-	buf_add_u8(b, yes ? 1 : 0);
-}
-
-static bool rd_bool(struct rd *r)
-{
-	uint8_t v = rd_u8(r);
-
-	if (v > 1)
-		rd_fail(r, ERR_MALFORMED);
-	return v == 1;
-}
-
-static void add_long(struct buf *b, struct bytes v)
-{
-	buf_add_u32be(b, (uint32_t)v.len);
-	buf_add(b, v);
-}
-
-static struct bytes rd_long(struct rd *r)
-{
-	return rd_take(r, rd_u32be(r));
-}
-
-static void add_short(struct buf *b, struct bytes v)
-{
-	buf_add_u16be(b, (uint16_t)v.len);
-	buf_add(b, v);
-}
-
-static struct bytes rd_short(struct rd *r)
-{
-	return rd_take(r, rd_u16be(r));
-}
-
 /* --- proposals ---
  * 0  8  stream
  * 8  8  term
@@ -74,8 +38,8 @@ void propose_head_read(struct rd *r, struct propose_head *out)
 void propose_item_write(struct buf *b, const struct propose_item *i)
 {
 	buf_add_u8(b, i->kind);
-	add_bool(b, i->repeatable);
-	add_long(b, i->args);
+	buf_add_bool(b, i->repeatable);
+	buf_add_bytes32(b, i->args);
 	buf_add_u32be(b, (uint32_t)i->batch.len);
 }
 
@@ -83,8 +47,8 @@ void propose_item_read(struct rd *r, struct propose_item *out)
 {
 	out->kind = rd_u8(r);
 	out->repeatable = rd_bool(r);
-	out->args = rd_long(r);
-	out->batch = rd_long(r);
+	out->args = rd_bytes32(r);
+	out->batch = rd_bytes32(r);
 }
 
 /* 0  1  verdict
@@ -122,7 +86,7 @@ void propose_outcome_write(struct buf *b, const struct propose_outcome *o)
 	buf_add_u8(b, (uint8_t)o->err);
 	buf_add_u64be(b, (uint64_t)o->base_offset);
 	buf_add_u64be(b, o->index);
-	add_long(b, o->reply);
+	buf_add_bytes32(b, o->reply);
 }
 
 void propose_outcome_read(struct rd *r, struct propose_outcome *out)
@@ -137,19 +101,19 @@ void propose_outcome_read(struct rd *r, struct propose_outcome *out)
 	out->err = remote_err(rd_u8(r));
 	out->base_offset = (int64_t)rd_u64be(r);
 	out->index = rd_u64be(r);
-	out->reply = rd_long(r);
+	out->reply = rd_bytes32(r);
 }
 
 /* --- rows: keyspace 1, prefix 1, linearizable 1, rows 4, bytes 4, key 2 + n, after 2 + n --- */
 void rows_ask_write(struct buf *b, const struct rows_ask *a)
 {
 	buf_add_u8(b, a->keyspace);
-	add_bool(b, a->prefix);
-	add_bool(b, a->linearizable);
+	buf_add_bool(b, a->prefix);
+	buf_add_bool(b, a->linearizable);
 	buf_add_u32be(b, a->rows_max);
 	buf_add_u32be(b, a->bytes_max);
-	add_short(b, a->key);
-	add_short(b, a->after);
+	buf_add_bytes16(b, a->key);
+	buf_add_bytes16(b, a->after);
 }
 
 enum err rows_ask_read(struct bytes in, struct rows_ask *out)
@@ -161,8 +125,8 @@ enum err rows_ask_read(struct bytes in, struct rows_ask *out)
 	out->linearizable = rd_bool(&r);
 	out->rows_max = rd_u32be(&r);
 	out->bytes_max = rd_u32be(&r);
-	out->key = rd_short(&r);
-	out->after = rd_short(&r);
+	out->key = rd_bytes16(&r);
+	out->after = rd_bytes16(&r);
 	return rd_done(&r);
 }
 
@@ -170,7 +134,7 @@ enum err rows_ask_read(struct bytes in, struct rows_ask *out)
 void rows_given_write(struct buf *b, const struct rows_given *g)
 {
 	buf_add_u8(b, (uint8_t)g->err);
-	add_bool(b, g->more);
+	buf_add_bool(b, g->more);
 	buf_add_u64be(b, (uint64_t)g->at_offset);
 	buf_add_u32be(b, g->count);
 }
@@ -189,14 +153,14 @@ void rows_given_read(struct rd *r, struct rows_given *out)
 
 void rows_row_write(struct buf *b, const struct row *row)
 {
-	add_short(b, row->key);
-	add_long(b, row->value);
+	buf_add_bytes16(b, row->key);
+	buf_add_bytes32(b, row->value);
 }
 
 void rows_row_read(struct rd *r, struct row *out)
 {
-	out->key = rd_short(r);
-	out->value = rd_long(r);
+	out->key = rd_bytes16(r);
+	out->value = rd_bytes32(r);
 }
 
 /* --- records: offset 8, bytes 4 --- */
@@ -253,7 +217,7 @@ void records_entry_write(struct buf *b, const struct entry *e)
 enum err records_entry_read(struct rd *r, struct slice frame, uint64_t group, struct entry **out)
 {
 	uint64_t index = rd_u64be(r);
-	struct bytes head = rd_take(r, rd_u8(r)), payload = rd_long(r);
+	struct bytes head = rd_take(r, rd_u8(r)), payload = rd_bytes32(r);
 	struct entry_header h;
 	struct slice share;
 
@@ -273,7 +237,7 @@ enum err records_entry_read(struct rd *r, struct slice frame, uint64_t group, st
 /* --- seeks: by epoch 1, value 8; err 1, offset 8, timestamp 8, epoch 4 --- */
 void seek_ask_write(struct buf *b, const struct seek_ask *a)
 {
-	add_bool(b, a->by_epoch);
+	buf_add_bool(b, a->by_epoch);
 	buf_add_u64be(b, (uint64_t)a->value);
 }
 
@@ -340,7 +304,7 @@ void info_given_write(struct buf *b, const struct partition_info *i)
 		buf_add_u64be(b, i->members[n].replica);
 		buf_add_u8(b, (uint8_t)i->members[n].role);
 		buf_add_u64be(b, i->members[n].match_index);
-		add_bool(b, i->members[n].in_sync);
+		buf_add_bool(b, i->members[n].in_sync);
 	}
 }
 
@@ -428,7 +392,7 @@ void feed_write(struct buf *b, const struct feed *f)
 	buf_add_u64be(b, f->term);
 	buf_add_u64be(b, (uint64_t)f->first_offset);
 	buf_add_u64be(b, (uint64_t)f->high_watermark);
-	add_bool(b, f->entry);
+	buf_add_bool(b, f->entry);
 }
 
 void feed_read(struct rd *r, struct feed *out)

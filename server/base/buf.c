@@ -233,6 +233,27 @@ void buf_add_svar64(struct buf *b, int64_t v)
 {
 	buf_add_uvar64(b, zigzag64(v));
 }
+void buf_add_bool(struct buf *b, bool yes)
+{
+	buf_add_u8(b, yes ? 1 : 0);
+}
+
+void buf_add_bytes16(struct buf *b, struct bytes bytes)
+{
+	if (bytes.len > UINT16_MAX && b->err == OK)
+		b->err = ERR_TOOBIG;
+	buf_add_u16be(b, (uint16_t)bytes.len);
+	buf_add(b, bytes);
+}
+
+void buf_add_bytes32(struct buf *b, struct bytes bytes)
+{
+	if (bytes.len > UINT32_MAX && b->err == OK)
+		b->err = ERR_TOOBIG;
+	buf_add_u32be(b, (uint32_t)bytes.len);
+	buf_add(b, bytes);
+}
+
 void buf_add_text(struct buf *b, const char *text)
 {
 	buf_add(b, bytes_text(text));

@@ -59,6 +59,9 @@ void buf_add_uvar32(struct buf *b, uint32_t v);
 void buf_add_uvar64(struct buf *b, uint64_t v);
 void buf_add_svar32(struct buf *b, int32_t v);
 void buf_add_svar64(struct buf *b, int64_t v);
+void buf_add_bool(struct buf *b, bool yes);              /* read by rd_bool */
+void buf_add_bytes16(struct buf *b, struct bytes bytes); /* length, bytes; ERR_TOOBIG */
+void buf_add_bytes32(struct buf *b, struct bytes bytes);
 void buf_add_text(struct buf *b, const char *text);
 /* printf-like; only for words we make ourselves (metrics, JSON by hand is forbidden). */
 void buf_addf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));

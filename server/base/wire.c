@@ -209,6 +209,28 @@ struct bytes rd_take(struct rd *r, size_t len)
 	return p ? bytes_of(p, len) : bytes_of(zeros, 0);
 }
 
+struct bytes rd_bytes16(struct rd *r)
+{
+	return rd_take(r, rd_u16be(r));
+}
+struct bytes rd_bytes32(struct rd *r)
+{
+	return rd_take(r, rd_u32be(r));
+}
+struct bytes rd_rest(struct rd *r)
+{
+	return rd_take(r, rd_left(r));
+}
+
+bool rd_bool(struct rd *r)
+{
+	uint8_t v = rd_u8(r);
+
+	if (v > 1)
+		rd_fail(r, ERR_MALFORMED);
+	return v == 1;
+}
+
 void rd_skip(struct rd *r, size_t len)
 {
 	(void)step(r, len);

@@ -51,6 +51,10 @@ uint64_t rd_uvar64(struct rd *r);
 int32_t rd_svar32(struct rd *r);
 int64_t rd_svar64(struct rd *r);
 struct bytes rd_take(struct rd *r, size_t len);
+struct bytes rd_bytes16(struct rd *r); /* behind their length, big endian */
+struct bytes rd_bytes32(struct rd *r);
+struct bytes rd_rest(struct rd *r);
+bool rd_bool(struct rd *r); /* 1 or 0; else ERR_MALFORMED */
 void rd_skip(struct rd *r, size_t len);
 /* A count read from the wire: fails when n things of at least min_each bytes can't follow. */
 uint32_t rd_count(struct rd *r, uint32_t n, size_t min_each);

@@ -10,28 +10,6 @@ enum { ROW_BYTES_MAX = 16 << 20, WILL_BYTES_MAX = 128 << 20 };
 enum { CLAIM_CLEAN = 1, CLAIM_BRIEF = 2 };
 enum { WRITE_LAST = 1, WRITE_END = 2, WRITE_UNTOUCHED = 4 };
 
-static void add_id(struct buf *out, struct bytes id)
-{
-	buf_add_u16be(out, (uint16_t)id.len);
-	buf_add(out, id);
-}
-static struct bytes rd_id(struct rd *r)
-{
-	return rd_take(r, rd_u16be(r));
-}
-static void add_blob(struct buf *out, struct bytes b)
-{
-	buf_add_u32be(out, (uint32_t)b.len);
-	buf_add(out, b);
-}
-static struct bytes rd_blob(struct rd *r)
-{
-	return rd_take(r, rd_u32be(r));
-}
-static struct bytes rd_rest(struct rd *r)
-{
-	return rd_take(r, rd_left(r));
-}
 static void add_owner(struct buf *out, struct session_owner o)
 {
 	buf_add_u32be(out, o.node);
@@ -98,7 +76,7 @@ void session_claim_args(struct buf *out, const struct session_claim_ask *ask)
 	add_owner(out, ask->owner);
 	buf_add_u64be(out, ask->force_epoch);
 	buf_add_u64be(out, ask->settled_epoch);
-	add_id(out, ask->id);
+	buf_add_bytes16(out, ask->id);
 	buf_add(out, ask->will);
 }
 
@@ -113,7 +91,7 @@ static enum err claim_read(struct bytes args, struct session_claim_ask *out)
 	out->owner = rd_owner(&r);
 	out->force_epoch = rd_u64be(&r);
 	out->settled_epoch = rd_u64be(&r);
-	out->id = rd_id(&r);
+	out->id = rd_bytes16(&r);
 	out->will = rd_rest(&r);
 	if (r.err != OK || flags > (CLAIM_CLEAN | CLAIM_BRIEF))
 		return ERR_MALFORMED;
@@ -140,8 +118,8 @@ enum err session_claim_reply_read(struct bytes in, struct session_claim_reply *o
 		out->born = rd_u64be(&r);
 		out->group_count = rd_count(&r, rd_u16be(&r), 8);
 		out->groups = rd_take(&r, (size_t)out->group_count * 8);
-		out->row = rd_blob(&r);
-		out->cursor = rd_blob(&r);
+		out->row = rd_bytes32(&r);
+		out->cursor = rd_bytes32(&r);
 		break;
 	default: return ERR_MALFORMED;
 	}
@@ -157,7 +135,7 @@ static enum err reply_row(struct eval *v, uint8_t keyspace, struct bytes id)
 	enum err e = eval_get(v, keyspace, id, &value);
 	if (e != OK && e != ERR_NOTFOUND)
 		return e;
-	add_blob(eval_reply(v), e == OK ? value : bytes_of(NULL, 0));
+	buf_add_bytes32(eval_reply(v), e == OK ? value : bytes_of(NULL, 0));
 	return OK;
 }
 
@@ -172,8 +150,8 @@ static enum err reply_taken(
 	buf_add_u16be(out, (uint16_t)fresh->group_count);
 	buf_add(out, fresh->groups);
 	if (!present) {
-		add_blob(out, bytes_of(NULL, 0));
-		add_blob(out, bytes_of(NULL, 0));
+		buf_add_bytes32(out, bytes_of(NULL, 0));
+		buf_add_bytes32(out, bytes_of(NULL, 0));
 		return OK;
 	}
 	enum err e = reply_row(v, KEYSPACE_SESSION, id);
@@ -299,8 +277,8 @@ size_t session_write_args(struct buf *out, const struct session_write_ask *ask)
 		(ask->last ? WRITE_LAST : 0) | (ask->end ? WRITE_END : 0) |
 			(ask->untouched ? WRITE_UNTOUCHED : 0));
 	buf_add_u64be(out, ask->epoch);
-	add_id(out, ask->id);
-	add_blob(out, ask->will);
+	buf_add_bytes16(out, ask->id);
+	buf_add_bytes32(out, ask->will);
 	size_t mark = buf_len(out);
 	buf_add_u32be(out, 0);
 	return mark;
@@ -330,9 +308,9 @@ static enum err write_read(struct bytes args, struct write *out)
 				      .untouched = flags & WRITE_UNTOUCHED}};
 	struct session_write_ask *ask = &out->ask;
 	ask->epoch = rd_u64be(&r);
-	ask->id = rd_id(&r);
-	ask->will = rd_blob(&r);
-	out->row = rd_blob(&r);
+	ask->id = rd_bytes16(&r);
+	ask->will = rd_bytes32(&r);
+	out->row = rd_bytes32(&r);
 	out->cursor = rd_rest(&r);
 	bool whole = ask->last && !ask->end && !ask->untouched;
 	if (r.err != OK || flags > (WRITE_LAST | WRITE_END | WRITE_UNTOUCHED) ||
@@ -469,7 +447,7 @@ void session_absent_begin(struct buf *out, struct session_owner owner)
 void session_absent_add(struct buf *out, uint64_t epoch, struct bytes id)
 {
 	buf_add_u64be(out, epoch);
-	add_id(out, id);
+	buf_add_bytes16(out, id);
 }
 
 /* The will gets its time. */
@@ -510,7 +488,7 @@ static enum err evaluate_absent(struct eval *v, struct bytes args)
 	struct session_owner owner = rd_owner(&r);
 	while (r.err == OK && rd_left(&r) > 0) {
 		uint64_t epoch = rd_u64be(&r);
-		struct bytes id = rd_id(&r);
+		struct bytes id = rd_bytes16(&r);
 		enum err e = r.err == OK ? declare_absent(v, owner, epoch, id) : ERR_MALFORMED;
 		if (e != OK)
 			return e;

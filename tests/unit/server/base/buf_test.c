@@ -165,6 +165,24 @@ START_TEST(numbers_and_formats)
 }
 END_TEST
 
+START_TEST(bytes_behind_their_length)
+{
+	static const uint8_t want[] = {1, 0, 0, 2, 'a', 'b', 0, 0, 0, 1, 'c'};
+	struct buf b;
+	buf_init(&b, 1 << 20);
+	buf_add_bool(&b, true);
+	buf_add_bool(&b, false);
+	buf_add_bytes16(&b, bytes_text("ab"));
+	buf_add_bytes32(&b, bytes_text("c"));
+	ck_assert(bytes_equal(buf_bytes(&b), bytes_of(want, sizeof want)));
+	uint8_t *big = mem_new(UINT16_MAX + 1);
+	buf_add_bytes16(&b, bytes_of(big, UINT16_MAX + 1)); /* no length says that */
+	ck_assert_int_eq(b.err, ERR_TOOBIG);
+	mem_free(big);
+	buf_fini(&b);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("buf");
@@ -175,6 +193,7 @@ int main(void)
 	tcase_add_test(tc, an_empty_share_owns_nothing);
 	tcase_add_test(tc, survives_failed_allocations);
 	tcase_add_test(tc, numbers_and_formats);
+	tcase_add_test(tc, bytes_behind_their_length);
 	Suite *s = suite_create("buf");
 	suite_add_tcase(s, tc);
 	SRunner *sr = srunner_create(s);

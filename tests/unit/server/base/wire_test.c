@@ -183,6 +183,33 @@ START_TEST(a_count_is_bounded_by_the_bytes_behind_it)
 }
 END_TEST
 
+START_TEST(bytes_behind_their_length)
+{
+	static const uint8_t in[] = {0, 2, 'a', 'b', 0, 0, 0, 1, 'c', 1, 0, 2, 'd', 'e'};
+	struct rd r = rd_over(bytes_of(in, sizeof in));
+	ck_assert(bytes_equal(rd_bytes16(&r), bytes_text("ab")));
+	ck_assert(bytes_equal(rd_bytes32(&r), bytes_text("c")));
+	ck_assert(rd_bool(&r));
+	ck_assert(!rd_bool(&r));
+	ck_assert_int_eq(r.err, OK);
+	struct rd bad = r;
+	ck_assert(!rd_bool(&bad)); /* 2 */
+	ck_assert_int_eq(bad.err, ERR_MALFORMED);
+	ck_assert_uint_eq(rd_rest(&r).len, 3);
+	ck_assert_int_eq(rd_done(&r), OK);
+	for (size_t n = 0; n < 4; n++) {
+		r = rd_over(bytes_of(in, n));
+		ck_assert_uint_eq(rd_bytes16(&r).len, 0);
+		ck_assert_int_eq(r.err, ERR_MALFORMED);
+	}
+	for (size_t n = 4; n < 9; n++) {
+		r = rd_over(bytes_of(in + 4, n - 4));
+		ck_assert_uint_eq(rd_bytes32(&r).len, 0);
+		ck_assert_int_eq(r.err, ERR_MALFORMED);
+	}
+}
+END_TEST
+
 START_TEST(bytes_have_an_order)
 {
 	ck_assert_int_eq(bytes_compare(bytes_text("ab"), bytes_text("ab")), 0);
@@ -233,6 +260,7 @@ int main(void)
 	tcase_add_test(tc, varints_are_bounded);
 	tcase_add_test(tc, varints_have_the_size_told);
 	tcase_add_test(tc, a_count_is_bounded_by_the_bytes_behind_it);
+	tcase_add_test(tc, bytes_behind_their_length);
 	tcase_add_test(tc, bytes_have_an_order);
 	tcase_add_test(tc, utf8_is_strict);
 	tcase_add_test(tc, puts_and_gets_agree);
