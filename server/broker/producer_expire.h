@@ -9,7 +9,4 @@
 void producer_expire_start(
 	struct sweep *s, const int64_t *keep_ms, struct node *node, struct loop *l);
 
-/* Of a round over rows that live keep_ms: a fraction of that, ten minutes at the most. */
-int64_t expire_period_ms(int64_t keep_ms);
-
 #endif

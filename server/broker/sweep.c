@@ -11,6 +11,38 @@
 enum { PAGE_ROWS = 512, PAGE_BYTES = 1 << 18, VALUE_BYTES_MAX = 1 << 21, GAP_MS_MIN = 1 };
 enum { ARGS_BYTES_MAX = 8 + SWEEP_SLICE * (3 + UINT16_MAX) };
 
+enum { PERIOD_MS_MIN = 200, PERIOD_MS_MAX = 600000, PERIODS_PER_LIFE = 8 };
+
+int64_t expire_period_ms(int64_t keep_ms)
+{
+	int64_t part = keep_ms / PERIODS_PER_LIFE;
+	return part < PERIOD_MS_MIN ? PERIOD_MS_MIN : part > PERIOD_MS_MAX ? PERIOD_MS_MAX : part;
+}
+
+static int64_t life_ms(const struct sweep *s)
+{
+	return s->rule->is_old == NULL ? s->rule->keep_ms(s) : *(const int64_t *)s->arg;
+}
+static int64_t round_ms(const struct sweep *s)
+{
+	return s->rule->is_old == NULL ? s->rule->period_ms(s) : expire_period_ms(life_ms(s));
+}
+
+static bool may_go(struct sweep *s, struct sweep_row *row)
+{
+	return s->rule->is_old == NULL ? s->rule->judge(s, s->page.from, row)
+				       : s->rule->is_old(row);
+}
+
+static enum err last_word(
+	const struct sweep_rule *rule, struct sweep_row *row, enum sweep_word *word)
+{
+	if (rule->is_old == NULL)
+		return rule->decide(row, word);
+	*word = rule->is_old(row) ? SWEEP_DELETE : SWEEP_KEEP;
+	return OK;
+}
+
 static struct partition *partition_here(const struct sweep *s)
 {
 	const struct catalog *c = node_catalog(s->node, s->loop);
@@ -59,7 +91,7 @@ static int count_ours(const struct sweep *s, const struct catalog *c)
 static void begin_round(struct sweep *s)
 {
 	const struct catalog *c = node_catalog(s->node, s->loop);
-	int64_t gap = s->rule->period_ms(s) / ((c != NULL ? count_ours(s, c) : 0) + 1);
+	int64_t gap = round_ms(s) / ((c != NULL ? count_ours(s, c) : 0) + 1);
 	s->stream = s->index = 0;
 	s->gap_ms = gap > GAP_MS_MIN ? gap : GAP_MS_MIN;
 	loop_timer_set(&s->timer, s->gap_ms);
@@ -108,7 +140,7 @@ static enum err change_row(const struct sweep_rule *rule, struct eval *v, struct
 		return e;
 	buf_init(&replacement, VALUE_BYTES_MAX);
 	row->replacement = &replacement;
-	e = rule->decide(row, &word);
+	e = last_word(rule, row, &word);
 	if (e == OK && replacement.err != OK)
 		e = replacement.err;
 	if (e == OK && word == SWEEP_DELETE)
@@ -150,7 +182,7 @@ static void on_proposed(struct proposal *proposal)
 /* Judges rows of the page until there is a slice to be changed, or they end. */
 static void judge_some(struct sweep *s)
 {
-	int64_t keep_ms = s->rule->keep_ms(s);
+	int64_t keep_ms = life_ms(s);
 	s->doomed_count = 0;
 	buf_clear(&s->args);
 	buf_add_u64be(&s->args, (uint64_t)keep_ms);
@@ -159,7 +191,7 @@ static void judge_some(struct sweep *s)
 			.value = s->page.rows[s->at].value,
 			.now_ms = loop_now_wall_ms(s->loop),
 			.keep_ms = keep_ms};
-		if (row.key.len > UINT16_MAX || !s->rule->judge(s, s->page.from, &row))
+		if (row.key.len > UINT16_MAX || !may_go(s, &row))
 			continue;
 		buf_add_u8(&s->args, row.why);
 		buf_add_u16be(&s->args, (uint16_t)row.key.len);
@@ -227,7 +259,7 @@ static void on_start(struct loop_msg *m)
 	if (s->stopped)
 		return;
 	begin_round(s);
-	loop_timer_set(&s->timer, s->rule->period_ms(s));
+	loop_timer_set(&s->timer, round_ms(s));
 }
 
 static void on_stop(struct loop_msg *m)

@@ -33,6 +33,9 @@ struct sweep_rule { /* static */
 	enum err (*decide)(struct sweep_row *row, enum sweep_word *word);
 	int64_t (*keep_ms)(const struct sweep *s);   /* handed to both */
 	int64_t (*period_ms)(const struct sweep *s); /* of a round; looked at before each */
+	/* Of rows that tell their age, and the sweep's arg their life (const int64_t *): whether it
+	 * is over. Then the other functions stay NULL. */
+	bool (*is_old)(const struct sweep_row *row);
 };
 /* args: 0/8 keep_ms; then each row: why 1, key length 2, key. */
 enum err sweep_evaluate(const struct sweep_rule *rule, struct eval *v, struct bytes args) MUST_USE;
@@ -57,6 +60,9 @@ struct sweep { /* embed; all private but arg */
 	int doomed_count; /* rows in args */
 	bool stopped;
 };
+
+/* Of a round over rows that live keep_ms: a fraction of that, ten minutes at the most. */
+int64_t expire_period_ms(int64_t keep_ms);
 
 /* Before the loops run, or from any thread. The first round begins a period later. */
 void sweep_start(struct sweep *s, const struct sweep_rule *rule, const void *arg, struct node *node,

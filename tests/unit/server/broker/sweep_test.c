@@ -46,8 +46,10 @@ static int64_t period(const struct sweep *s)
 
 static enum err evaluate(struct eval *v, struct bytes args);
 static const struct proposal_kind kind = {PROPOSAL_SWEEP, evaluate};
-static const struct sweep_rule of_streams = {KEYSPACE, false, &kind, judge, decide, keep, period};
-static const struct sweep_rule of_tables = {KEYSPACE, true, &kind, judge, decide, keep, period};
+static const struct sweep_rule of_streams = {
+	KEYSPACE, false, &kind, judge, decide, keep, period, NULL};
+static const struct sweep_rule of_tables = {
+	KEYSPACE, true, &kind, judge, decide, keep, period, NULL};
 
 static enum err evaluate(struct eval *v, struct bytes args)
 {
