@@ -433,10 +433,31 @@ void consensus_mute(struct consensus *c, bool on)
 	c->muted = on;
 }
 
+/* A group that is new has no leader that could be alive: the founder that is to lead it stands at
+ * once, and again after each heartbeat's time, as the others may not have begun. Pre-votes cost
+ * nobody anything. It ends with a leader, with another's term, or when the others' time has come.
+ */
+static void stand_first(struct consensus *c)
+{
+	struct raft *r = c->raft;
+	unsigned soon = r->state == RAFT_FOLLOWER ? 0 : (unsigned)c->o.heartbeat_ms;
+	int64_t age_ms = loop_now_ms(c->env->loop) - c->opened_ms;
+	if (r->state == RAFT_LEADER || age_ms > 2 * c->o.election_ms ||
+		(r->state == RAFT_FOLLOWER &&
+			(r->current_term > 1 || r->follower_state.current_leader.id != 0)))
+		c->first = false;
+	else if (r->state == RAFT_FOLLOWER)
+		r->follower_state.randomized_election_timeout = soon;
+	else if (r->state == RAFT_CANDIDATE && r->candidate_state.in_pre_vote)
+		r->candidate_state.randomized_election_timeout = soon;
+}
+
 void consensus_tick(struct consensus *c)
 {
 	if (!c->raft || c->closing)
 		return;
+	if (c->first)
+		stand_first(c);
 	/* A muted leader goes on so that it notices that nobody answers; others do not stand. */
 	if (guard_may_tick(&c->guard) && (!c->muted || c->raft->state == RAFT_LEADER))
 		c->tick(&c->io);
@@ -584,6 +605,8 @@ enum err consensus_open(struct plog *log, uint64_t replica, const char *address,
 		*out = c;
 		return OK;
 	}
+	c->first = members && member_count > 1 && members[0].replica == replica;
+	c->opened_ms = loop_now_ms(c->env->loop);
 	e = instance_start(c, plog_marks(log)->applied_index);
 	if (e != OK) {
 		must(c->under_way == 0);

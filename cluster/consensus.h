@@ -55,8 +55,9 @@ struct consensus_member {
 /* Raft's heap is set once per process, before any group. */
 void consensus_process_init(void);
 /* Starts a replica over an open log. members NULL: the log knows its configuration (a restart);
- * else the log is empty and gets it. Entries above the applied mark are applied before it returns
- * only in a group of one voter. ERR_CORRUPT. Takes nothing; log outlives it. */
+ * else the log is empty and gets it, and the first member stands for election at once. Entries
+ * above the applied mark are applied before it returns only in a group of one voter. ERR_CORRUPT.
+ * Takes nothing; log outlives it. */
 enum err consensus_open(struct plog *log, uint64_t replica, const char *address,
 	const struct consensus_member *members, int member_count, const struct consensus_options *o,
 	const struct consensus_fsm *fsm, void *fsm_arg, const struct consensus_net *net,

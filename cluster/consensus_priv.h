@@ -119,7 +119,9 @@ struct consensus {
 	raft_io_recv_cb recv;
 	raft_io_close_cb closed;
 	struct guard guard;
-	bool starting; /* within raft_start */
+	bool starting;     /* within raft_start */
+	bool first;        /* founds the group and is to lead it: does not wait to stand */
+	int64_t opened_ms; /* when it did */
 	bool settling;
 	bool muted;
 	bool closing;

@@ -228,6 +228,38 @@ static void measure(bool reset, int *median, int *worst)
 		reset ? "reset" : "silent", *median, ms[LOSSES * 95 / 100], *worst);
 }
 
+/* Others open some time later, and their ticks come before or after the first's. */
+START_TEST(the_first_founder_leads_at_once)
+{
+	random_seed(300 + (uint64_t)_i);
+	net_init(3);
+	net_start(1, 3);
+	net_run(_i * 30);
+	net_start(2, 3);
+	net_run(20);
+	net_start(3, 3);
+	for (int ms = 0; ms < 350 && !net_leader(); ms++)
+		net_ms();
+	ck_assert_ptr_eq(net_leader(), &W.rep[1]);
+	net_run(3000);
+	ck_assert_ptr_eq(net_leader(), &W.rep[1]);
+}
+END_TEST
+
+/* The first is not there: the others find one among them. */
+START_TEST(founders_do_without_the_first)
+{
+	random_seed(17);
+	net_init(3);
+	net_start(2, 3);
+	net_start(3, 3);
+	struct rep *lead = net_elect();
+	net_start(1, 3);
+	net_run(3000);
+	ck_assert_ptr_eq(net_leader(), lead);
+}
+END_TEST
+
 START_TEST(the_next_leader_comes_soon)
 {
 	int median, worst;
@@ -719,6 +751,8 @@ int main(void)
 	tcase_add_test(tc, what_is_on_the_way_to_a_peer_is_bounded);
 	tcase_add_test(tc, what_was_lost_is_sent_again);
 	tcase_add_test(tc, a_peer_that_was_away_reads_cold_entries);
+	tcase_add_loop_test(tc, the_first_founder_leads_at_once, 0, 8);
+	tcase_add_test(tc, founders_do_without_the_first);
 	tcase_add_test(tc, the_next_leader_comes_soon);
 	tcase_add_test(tc, a_reset_connection_tells_that_the_leader_is_gone);
 	tcase_add_test(tc, a_leader_that_only_lost_its_connection_stays);
