@@ -84,11 +84,6 @@ void partition_install(void *arg, const struct consensus_install *i)
 	p->install = catchup_start(p->options.catchups, &f);
 }
 
-bool partition_fetching(const struct partition *p, struct catchup_view *out)
-{
-	return catchup_progress(p->install, out);
-}
-
 /* --- serving --- */
 
 static void write_back(void *arg)

@@ -6,7 +6,6 @@
 #include "cluster/rows.h"
 
 struct catchups;
-struct catchup_view;
 struct partition_home; /* what the partitions of one loop share; that loop's */
 
 struct partition_limits {
@@ -43,8 +42,6 @@ struct partition_finder {
 void partitions_serve(struct peers *peers, const struct partition_finder *f);
 /* The same for replicas elsewhere that fetch log and rows from here (catchup.h). */
 void partitions_serve_catchup(struct catchups *all, struct partition_finder *f);
-/* Whether log and rows are being fetched from another node, and how far that is. Home loop. */
-bool partition_fetching(const struct partition *p, struct catchup_view *out);
 /* The home's own: whom its loop is connected with, and told who leads. Before loops run, before
  * partitions; partition_home_stop ends it (so homes stop before peers_free). */
 void partition_home_connect(struct partition_home *h, struct peers *peers);

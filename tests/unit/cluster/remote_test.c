@@ -599,23 +599,22 @@ START_TEST(leaders_change_and_nothing_acknowledged_is_lost)
 {
 	bool repeatable = _i % 2 == 1;
 	int lose = _i >= 2 ? 150 : 0, failed = 0;
+	uint32_t leader[4]; /* read after on_loop has returned, if the senders end meanwhile */
 
 	leader_wait();
 	on_loop(0, lose_run, &lose);
 	loop_call(loops_at(N.loops, 1), senders_run, &repeatable);
 	for (int round = 0; round < 4; round++) {
-		uint32_t leader;
-
 		usleep(250000);
-		leader = (uint32_t)leader_now();
-		if (leader == 0)
+		leader[round] = (uint32_t)leader_now();
+		if (leader[round] == 0)
 			continue;
 		if (round % 2 == 0) {
-			on_loop(0, isolate_run, &leader);
+			on_loop(0, isolate_run, &leader[round]);
 			usleep(900000);
 			on_loop(0, connect_all, NULL);
 		} else {
-			on_loop(0, aside_run, &leader);
+			on_loop(0, aside_run, &leader[round]);
 		}
 	}
 	while (sem_wait(&N.done) != 0)
