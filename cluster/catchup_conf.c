@@ -5,7 +5,7 @@
 #define AT(field) offsetof(struct catchup_settings, field)
 
 const struct conf_row catchup_rows[] = {
-	{"catchup.rate", CONF_BYTES, AT(rate_bytes), "50MiB", 0, INT64_MAX / 2000000, NULL,
+	{"catchup.rate", CONF_BYTES, AT(rate_bytes), "20MiB", 0, INT64_MAX / 2000000, NULL,
 		CONF_AT_RELOAD, NULL,
 		"Bytes a second that replicas which are too far behind may fetch from this node, "
 		"and as many that this node may fetch; 0: no limit."},
