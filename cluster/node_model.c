@@ -278,7 +278,8 @@ bool model_votes(void *node, uint64_t group, uint32_t id)
 	struct node *n = node;
 	const struct model_place *p = map_get_u64(&n->places, group);
 
-	if (p == NULL || meta_place_on(&p->row, id) != 0)
+	/* Without peers nobody can vote elsewhere, and nobody is asked. */
+	if (n->peers == NULL || p == NULL || meta_place_on(&p->row, id) != 0)
 		return false;
 	for (int i = 0; i < p->vote_count; i++) {
 		if (p->votes[i] >> 32 == id && !model_lost(n, p->votes[i]))
