@@ -601,23 +601,24 @@ START_TEST(leaders_change_and_nothing_acknowledged_is_lost)
 {
 	bool repeatable = _i % 2 == 1;
 	int lose = _i >= 2 ? 150 : 0, failed = 0;
-	uint32_t leader[4]; /* read after on_loop has returned, if the senders end meanwhile */
 
 	leader_wait();
 	on_loop(0, lose_run, &lose);
 	sem_init(&all_sent, 0, 0);
 	loop_call(loops_at(N.loops, 1), senders_run, &repeatable);
 	for (int round = 0; round < 4; round++) {
+		uint32_t leader;
+
 		usleep(250000);
-		leader[round] = (uint32_t)leader_now();
-		if (leader[round] == 0)
+		leader = (uint32_t)leader_now();
+		if (leader == 0)
 			continue;
 		if (round % 2 == 0) {
-			on_loop(0, isolate_run, &leader[round]);
+			on_loop(0, isolate_run, &leader);
 			usleep(900000);
 			on_loop(0, connect_all, NULL);
 		} else {
-			on_loop(0, aside_run, &leader[round]);
+			on_loop(0, aside_run, &leader);
 		}
 	}
 	while (sem_wait(&all_sent) != 0)
