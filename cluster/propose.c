@@ -228,7 +228,7 @@ static bool of_another_term(const struct partition *p, const struct proposal *q)
 		consensus_role(p->consensus) != ROLE_LEADER;
 }
 
-void propose_changed(struct partition *p)
+static void give_guests_back(struct partition *p)
 {
 	for (struct list *n = p->gathered.next, *next; n != &p->gathered; n = next) {
 		struct proposal *q = list_entry(n, struct proposal, node);
@@ -240,6 +240,11 @@ void propose_changed(struct partition *p)
 		list_remove(n);
 		give_back(p, q);
 	}
+}
+
+void propose_changed(struct partition *p)
+{
+	give_guests_back(p);
 	loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook);
 }
 
@@ -293,6 +298,7 @@ static void dispatch(struct partition *p)
 	}
 	stop_fetching(p);
 	if (e == ERR_NOTLEADER) {
+		give_guests_back(p); /* that another leads may be known here first */
 		refuse_leader_only(p);
 		remote_propose(p);
 	}

@@ -213,6 +213,7 @@ static int choose(struct partition *p, struct forward *f)
 	while (!list_empty(&p->gathered) && count < REMOTE_PROPOSALS_MAX) {
 		struct proposal *q = list_entry(p->gathered.next, struct proposal, node);
 
+		must(q->sent_term == 0);
 		if (count > 0 &&
 			(f->bytes + q->batch.bytes.len > FRAME_BYTES ||
 				args + q->args.len > ARGS_BYTES))
