@@ -343,6 +343,7 @@ static void publish_once(struct conn *k, uint16_t packet_id)
 	struct inbound *in;
 	enum err e;
 
+	sim_note("%s publishes sequence %u", c->name, c->sequence);
 	check_value_write(&v, value);
 	if (session_ids_add(&k->session->received, (struct session_id){0, packet_id, ID_PENDING}) !=
 		OK)

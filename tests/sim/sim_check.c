@@ -444,12 +444,16 @@ void check_node_gone(struct sim_node *n)
 struct digest {
 	uint64_t hash;
 	uint8_t keyspace;
+	bool note; /* rows are told one by one */
 };
 
 static void digest_row(void *arg, struct bytes key, struct bytes value)
 {
 	struct digest *d = arg;
 
+	if (d->note)
+		sim_note("keyspace %u key %.*s (%zu bytes) value %08x (%zu bytes)", d->keyspace,
+			(int)key.len, (const char *)key.at, key.len, crc32c(value), value.len);
 	/* Walks come in order. */
 	d->hash = (d->hash ^ crc32c(key)) * 0x100000001b3u + d->keyspace;
 	d->hash = (d->hash ^ crc32c(value)) * 0x100000001b3u + value.len;
@@ -457,13 +461,14 @@ static void digest_row(void *arg, struct bytes key, struct bytes value)
 
 struct look {
 	struct partition *partition;
+	bool note;
 	uint64_t hash;
 };
 
 static void look_at_rows(void *arg)
 {
 	struct look *l = arg;
-	struct digest d = {.hash = 1};
+	struct digest d = {.hash = 1, .note = l->note};
 
 	for (int k = 1; k < KEYSPACES; k++) {
 		d.keyspace = (uint8_t)k;
@@ -474,9 +479,9 @@ static void look_at_rows(void *arg)
 	l->hash = d.hash;
 }
 
-static uint64_t rows_hash(struct watched *v)
+static uint64_t rows_hash(struct watched *v, bool note)
 {
-	struct look l = {.partition = v->partition};
+	struct look l = {.partition = v->partition, .note = note};
 
 	loops_stand_still(v->of->loops, look_at_rows, &l);
 	return l.hash;
@@ -501,7 +506,9 @@ static bool pair_agrees(struct watched *a, struct watched *b, char *why, size_t 
 			(unsigned long long)b->last_index);
 		return false;
 	}
-	if (rows_hash(a) != rows_hash(b)) {
+	if (rows_hash(a, false) != rows_hash(b, false)) {
+		(void)rows_hash(a, true);
+		(void)rows_hash(b, true);
 		snprintf(why, why_size, "group %llu: rows of n%d and n%d differ",
 			(unsigned long long)group, a->of->machine.id, b->of->machine.id);
 		return false;

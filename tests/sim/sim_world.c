@@ -17,6 +17,7 @@ enum {
 	END_US = 60 * SIM_S,
 	POLL_US = 100 * SIM_MS,
 	BLINK_US_MAX = 60 * SIM_MS,
+	STORM_US_MAX = 350 * SIM_MS,
 	FOUNDERS = 3,
 	JOIN_US_MAX = 15 * SIM_S
 };
@@ -73,6 +74,29 @@ static void blink(struct sim_node *n)
 		return;
 	sim_node_crash(n);
 	sim_after(sim_pick(1, BLINK_US_MAX), NULL, start_again, n);
+}
+
+static void storm_goes_on(void *arg)
+{
+	int *left = arg;
+
+	if (world.healing || --*left <= 0) {
+		mem_free(left);
+		return;
+	}
+	blink(any_node());
+	sim_after(sim_pick(20 * SIM_MS, STORM_US_MAX), NULL, storm_goes_on, left);
+}
+
+/* One after the other, while they elect. */
+static void storm(struct sim_node *n)
+{
+	int *left = mem_new(sizeof *left);
+
+	*left = (int)sim_pick(4, 25);
+	sim_trace("storm of %d", *left);
+	blink(n);
+	storm_goes_on(left);
 }
 
 static void stop(struct sim_node *n)
@@ -244,7 +268,7 @@ static const struct {
 	const char *name;
 	void (*fn)(struct sim_node *n);
 	int weight;
-} fault_kinds[] = {{"crash", crash, 5}, {"blink", blink, 4}, {"stop", stop, 2},
+} fault_kinds[] = {{"crash", crash, 5}, {"blink", blink, 3}, {"storm", storm, 2}, {"stop", stop, 2},
 	{"pause", pause_for_a_while, 3}, {"cut", cut_one, 3}, {"isolate", isolate, 4},
 	{"reset", reset, 2}, {"slow", slow_disk, 2}, {"hang", hang_disk, 2},
 	{"break", break_disk, 1}, {"clock", jump_clock, 2}, {"mess", mess_up, 3},
