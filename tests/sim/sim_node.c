@@ -16,7 +16,7 @@
 #include "storage/storage.h"
 #include "tests/sim/sim_disk.h"
 
-enum { DRAIN_US = 100 * SIM_MS, STEP_ASIDE_MS = 500 };
+enum { DRAIN_US = 100 * SIM_MS, STEP_ASIDE_MS = 500, FAILED_LOOK_US = 250 * SIM_MS };
 
 struct sim_settings { /* of a life */
 	struct node_conf node;
@@ -127,6 +127,25 @@ static void configure(struct sim_node *n)
 		.offsets_keep_ms = 7 * 24 * 3600000ll};
 }
 
+static void end(void *arg);
+
+/* A node that says that waiting does not help is ended, and begun again by whoever looks after
+ * processes. */
+static void look_if_failed(void *arg)
+{
+	struct sim_node *n = arg;
+	char why[160];
+
+	if (n->phase != SIM_RUNNING)
+		return;
+	if (!node_failed(n->node, why, sizeof why)) {
+		sim_after(FAILED_LOOK_US, &n->machine, look_if_failed, n);
+		return;
+	}
+	n->phase = SIM_ENDING;
+	sim_fiber_after(0, &n->machine, end, n);
+}
+
 static void boot(void *arg)
 {
 	struct sim_node *n = arg;
@@ -154,6 +173,7 @@ static void boot(void *arg)
 	node_start(n->node, NULL);
 	broker_start(n->broker);
 	n->phase = SIM_RUNNING;
+	sim_after(FAILED_LOOK_US, &n->machine, look_if_failed, n);
 	n->began(n);
 }
 
