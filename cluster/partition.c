@@ -67,6 +67,9 @@ static void on_apply(void *arg, struct entry *e)
 {
 	struct partition *p = arg;
 
+	/* Of another leader: the same index means another entry than when they were evaluated. */
+	if (e->head.term != p->overlay_term)
+		rows_drop_pending(p->rows);
 	if (e->head.flags & ENTRY_HAS_ROWS)
 		apply_rows(p, e);
 	p->applied_index = e->index;

@@ -116,7 +116,8 @@ struct partition {
 	enum err fetch_err;
 	bool fetching;
 	bool overlay_stale; /* pending rows no longer tell what is in flight */
-	uint64_t term;      /* of those pending rows */
+	uint64_t term;
+	uint64_t overlay_term; /* in which the pending rows were evaluated here, as leader */
 	int64_t unready_ms; /* since when proposals wait for a leader; 0: none do */
 
 	/* applying */

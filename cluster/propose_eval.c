@@ -386,6 +386,7 @@ static bool evaluate_one(struct partition *p, struct building *b, struct proposa
 	}
 	q->wrote = true;
 	q->index = plog_last_index(p->log) + 1;
+	p->overlay_term = p->term;
 	rows_stage_keep(p->rows, q->index);
 	if (q->batch_count > 0 && q->batch.bytes.len > 0) {
 		size_t paid = q->batch.bytes.len;
