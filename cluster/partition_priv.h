@@ -118,7 +118,7 @@ struct partition {
 	bool overlay_stale; /* pending rows no longer tell what is in flight */
 	uint64_t term;
 	uint64_t overlay_term; /* in which the pending rows were evaluated here, as leader */
-	int64_t unready_ms; /* since when proposals wait for a leader; 0: none do */
+	int64_t unready_ms;    /* since when proposals wait for a leader; 0: none do */
 
 	/* applying */
 	uint64_t applied_index, applied_term, marked_index;
