@@ -273,7 +273,7 @@ static bool deliver_noted(struct mqtt_conn *m, struct outgoing *o)
 {
 	const struct delivery *d = o->d;
 	struct session *s = m->session;
-	bool row = o->head.qos == 2 && s->durable != NULL;
+	bool row = o->head.qos == 2 && session_lasts(s);
 	bool later = row || s->window.sent >= m->receive_max ||
 		(m->held != NULL && m->held->count > 0);
 	if (later && !may_hold(m, o, row))
@@ -423,7 +423,7 @@ enum err mqtt_on_pubrec(struct mqtt_conn *m, const struct mqtt_frame *f)
 		return OK;
 	}
 	window_move(&m->session->window, e, WINDOW_RELEASED);
-	if (m->session->durable != NULL)
+	if (session_lasts(m->session))
 		pubrel_later(m, a.packet_id, session_write(m->session, false));
 	else
 		write_ack(m, MQTT_PUBREL, a.packet_id, MQTT_SUCCESS);

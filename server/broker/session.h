@@ -115,6 +115,9 @@ void session_done(struct session *s, uint16_t packet_id);
  * session_written() has reached the number given. 0 at once for a session that is not durable.
  * subscriptions: they, or qos2 partitions, have changed; else only reading has. */
 uint64_t session_write(struct session *s, bool subscriptions);
+/* Whether it outlives its connection: what is in flight is in rows. One that does not may still
+ * have a row on a cluster, which says no more than where its client is. */
+bool session_lasts(const struct session *s);
 uint64_t session_written(const struct session *s);
 /* Whether its client may be told that something is done. Not while this node cannot reach the table
  * of a session that lasts (session.lease): others may have declared it absent, or have it. So when

@@ -254,10 +254,14 @@ static uint64_t want_write(struct session_rows *d, bool row)
 
 uint64_t session_write(struct session *s, bool subscriptions)
 {
-	struct session_rows *d = s->durable;
-	if (d == NULL || d->brief || s->closing)
+	if (!session_lasts(s) || s->closing)
 		return 0;
-	return want_write(d, subscriptions);
+	return want_write(s->durable, subscriptions);
+}
+
+bool session_lasts(const struct session *s)
+{
+	return s->durable != NULL && !s->durable->brief;
 }
 
 uint64_t session_written(const struct session *s)

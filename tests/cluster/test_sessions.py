@@ -159,3 +159,15 @@ def group_state(node, group):
     at += len(group)
     at += answer[at]  # the protocol's type, its length and one
     return answer[at + 1:at + answer[at]].decode()
+
+
+def test_qos_2_reaches_named_clean_sessions(cluster, name):
+    """Such a session has a row that says where its client is; what is in flight is not in it."""
+    reader = client(cluster[2], name)
+    reader.subscribe(name + "/#", 2)
+    writer = client(cluster[1], name + "-p")
+    for number in range(20):
+        writer.publish(name + "/x", b"%d" % number, 2)
+    assert [int(m.payload) for m in reader.take(20)] == list(range(20))
+    writer.close()
+    reader.close()
