@@ -9,7 +9,7 @@
 #include "server/base/log.h"
 
 enum {
-	LEADS_AGAIN_MS = 5000,
+	LEADS_AGAIN_MS = 1000, /* a node may have heard of it before it knew the partition */
 	LEADS_BYTES_MAX = 1 << 20,
 	NODES_MAX = 1024,
 };
