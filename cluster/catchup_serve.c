@@ -15,7 +15,7 @@
 #include "server/base/mem.h"
 #include "storage/keys.h"
 
-enum { OPEN_TRIES = 5, PIN_LOOK_MS = 200, PIN_MS = 30000 };
+enum { OPEN_TRIES = 5, PIN_LOOK_MS = 200, PIN_MS = 30000, NEAR_ENTRIES = 64 };
 
 enum session_state {
 	SESSION_OPENING,
@@ -502,6 +502,8 @@ static void next(struct session *s, struct peer_request *r, const struct catchup
 
 /* --- close --- */
 
+/* It has the snapshot and nearly all that came since: one that is let go of earlier is behind the
+ * log's beginning again under load, fetches anew, and gives no vote meanwhile. */
 static bool caught_up(const struct session *s)
 {
 	struct consensus_peer peers[64];
@@ -509,7 +511,9 @@ static bool caught_up(const struct session *s)
 
 	for (int i = 0; i < count && i < 64; i++) {
 		if (peers[i].replica >> 32 == s->from)
-			return peers[i].match_index >= s->seed.last.index;
+			return peers[i].match_index >= s->seed.last.index &&
+				peers[i].match_index + NEAR_ENTRIES >=
+				consensus_commit(s->source->consensus);
 	}
 	return false;
 }
