@@ -107,6 +107,23 @@ struct partition *catalog_meta(const struct catalog *c);
 const char *catalog_setting(const struct catalog *c, const char *key); /* NULL: not set */
 bool catalog_setting_next(const struct catalog *c, int *at, const char **key, const char **value);
 
+/* Documents: small replicated things that upper layers read and write as bytes ("who may do what").
+ * Shared between catalogues as long as they do not change. In byte order of their keys. */
+struct catalog_doc {
+	struct bytes key, value;
+};
+int catalog_doc_count(const struct catalog *c);
+const struct catalog_doc *catalog_doc_at(const struct catalog *c, int index);
+const struct catalog_doc *catalog_doc(const struct catalog *c, struct bytes key); /* NULL: none */
+int catalog_doc_seek(const struct catalog *c, struct bytes key); /* the first at or after key */
+/* Moves whenever any document has changed. */
+uint64_t catalog_docs_version(const struct catalog *c);
+enum {
+	CATALOG_DOC_KEY_MAX = 1024,
+	CATALOG_DOC_BYTES_MAX = 16 * 1024, /* of a value */
+	CATALOG_DOCS_BYTES_MAX = 64 << 20  /* of all, keys and values */
+};
+
 /* Called on each loop when a new catalogue comes into force there (and once at start). */
 struct catalog_watcher {
 	struct list node;
@@ -127,7 +144,16 @@ enum meta_kind {
 	META_PLACE,      /* members of one group: group, members (node ids) */
 	META_NODE_STATE, /* node, node_state; drain, undrain; removed only when nothing is on it,
 			  * or with force */
-	META_BALANCE     /* a new plan for all: leaders and replicas even over nodes and racks */
+	META_BALANCE,    /* a new plan for all: leaders and replicas even over nodes and racks */
+	META_DOCS        /* docs, all or none of them */
+};
+struct meta_doc {
+	struct bytes key;
+	struct bytes value; /* at NULL: remove */
+	/* What must be before: DOC_NEW: nothing, else ERR_EXISTS; DOC_OLD: something, else
+	 * ERR_NOTFOUND; DOC_SAME: exactly `before`, else ERR_CONFLICT. */
+	enum { DOC_ANY, DOC_NEW, DOC_OLD, DOC_SAME } only;
+	struct bytes before;
 };
 struct meta_setting {
 	const char *key;
@@ -151,7 +177,10 @@ struct meta_op {                  /* belongs to the node until done runs on the 
 	uint64_t group; /* META_PLACE */
 	const uint32_t *members;
 	int member_count;
-	bool check_only; /* validate, change nothing */
+	const struct meta_doc *docs; /* META_DOCS */
+	int doc_count;
+	struct bytes docs_none; /* not empty: ERR_CONFLICT if a document's key starts with it */
+	bool check_only;        /* validate, change nothing */
 	/* Names as in Kafka: 1-249 of [a-zA-Z0-9._-], not "." or "..". Settings: retention.ms,
 	 * retention.bytes, max.message.bytes, cleanup.policy (delete), min.insync.replicas, ...;
 	 * unknown ones: ERR_INVALID. ERR_EXISTS, ERR_NOTFOUND, ERR_UNSUPPORTED. */

@@ -1,0 +1,66 @@
+/* Users, rules and quotas as administrators see and change them, whatever door they come through.
+ * Each change is one change of the catalogue's documents; when done runs it is in force on every
+ * loop of this node, and on the others as soon as they have it. Each leaves a record in the stream
+ * __audit. Who may ask is the door's to check first (action ALTER or DESCRIBE on RESOURCE_CLUSTER,
+ * or an admin of the tenant). Thread: the shard's loop. */
+#ifndef BROKER_RIGHTS_ADMIN_H
+#define BROKER_RIGHTS_ADMIN_H
+#include "server/broker/access.h"
+#include "server/broker/secret.h"
+
+enum rights_change_kind {
+	USER_ADD,     /* ERR_EXISTS */
+	USER_ALTER,   /* password, roles, disabled; those given. ERR_NOTFOUND */
+	USER_DELETE,  /* with its rules and quota. ERR_NOTFOUND */
+	RULES_ADD,    /* those that exist are left as they are */
+	RULES_DELETE, /* exact ones; those that do not exist are left out */
+	QUOTA_SET     /* all limits of one; none left: it goes */
+};
+struct rights_change {     /* embed; the broker's until done; what is asked is borrowed as long */
+	struct meta_op op; /* private */
+	struct job job;    /* private */
+	void *work;        /* private */
+	struct shard *shard;
+	struct access *by; /* who asks: for the audit; a bound on tenants */
+	const char *peer;  /* from where */
+	enum rights_change_kind kind;
+	bool check_only;
+	/* Users: */
+	struct bytes name, tenant;
+	const struct bytes *password; /* NULL: as it is */
+	const struct secret *secret;  /* one kind, made by the client (Kafka's SCRAM); or NULL */
+	enum secret_kind drop;        /* this kind goes (Kafka's SCRAM); 0: none */
+	const struct bytes *roles;    /* NULL: as they are */
+	int role_count;
+	enum { USER_AS_IS, USER_ENABLE, USER_DISABLE } able;
+	/* Rules: */
+	const struct rule *rules;
+	int rule_count;
+	/* Quotas: */
+	struct quota_doc quota;
+	/* The outcome: */
+	enum err err; /* ERR_EXISTS, ERR_NOTFOUND, ERR_INVALID, ERR_TOOBIG, ERR_UNAVAILABLE, ... */
+	char why[160];
+	void (*done)(struct rights_change *c); /* never inside the call */
+};
+void rights_change(struct rights_change *c);
+
+/* Walks what is in force, in order; *at starts at 0; false at the end. What is given is borrowed
+ * from the catalogue: good for this turn. tenant NULL: of all. */
+bool rights_user_next(
+	const struct catalog *c, int *at, const struct bytes *tenant, struct user_doc *out);
+bool rights_user(const struct catalog *c, struct bytes name, struct user_doc *out);
+bool rights_rule_next(
+	const struct catalog *c, int *at, const struct bytes *tenant, struct rule *out);
+bool rights_quota_next(const struct catalog *c, int *at, struct quota_doc *out);
+bool rights_quota(
+	const struct catalog *c, enum quota_kind kind, struct bytes name, struct quota_doc *out);
+bool rights_any_user(const struct catalog *c);
+/* Tenants there are: those of users and of streams. In order; NULL at the end. */
+bool rights_tenant_next(const struct catalog *c, int *at, struct bytes *out);
+
+/* auth.bootstrap: the first administrator, while there is no user. Boot; repeats by itself until it
+ * is done or there is a user. text is wiped. */
+void rights_bootstrap(struct broker *b, const char *text);
+
+#endif
