@@ -70,9 +70,21 @@ START_TEST(output_over_the_bound_closes)
 }
 END_TEST
 
+static atomic_int orders_obeyed;
+
 static void fail_soon(void *arg)
 {
 	mem_fail_at((int)(intptr_t)arg);
+	atomic_fetch_add(&orders_obeyed, 1);
+}
+
+/* Both loops; they have heard of it when this returns. */
+static void fail_both(int at)
+{
+	atomic_store(&orders_obeyed, 0);
+	for (int i = 0; i < 2; i++)
+		loop_call(loops_at(fix.loops, i), fail_soon, (void *)(intptr_t)at);
+	ck_assert(reaches(&orders_obeyed, 2));
 }
 
 /* The n-th allocation of each loop fails, while connections are made, long frames come in and
@@ -90,9 +102,7 @@ START_TEST(survives_failed_allocations)
 		expect_frame(early[i], "late");
 		close(early[i]);
 	}
-	for (int i = 0; i < 2; i++)
-		loop_call(loops_at(fix.loops, i), fail_soon, (void *)(intptr_t)_i);
-	nap(5);
+	fail_both(_i);
 	for (int i = 0; i < 4; i++) {
 		int fd = dial();
 		send(fd,
@@ -106,9 +116,7 @@ START_TEST(survives_failed_allocations)
 			;
 		close(fd);
 	}
-	for (int i = 0; i < 2; i++)
-		loop_call(loops_at(fix.loops, i), fail_soon, (void *)(intptr_t)-1);
-	nap(5);
+	fail_both(-1);
 	int fd = dial();
 	put_frame(fd, 'e', "alive", 5);
 	expect_frame(fd, "ealive");
