@@ -13,7 +13,7 @@
 #include "cluster/partition_priv.h"
 #include "server/base/clock.h"
 
-enum { NAME_MAX = 249, KEY_MAX = 255, VALUE_MAX = 32768, ROW_MAX = 1 << 20 };
+enum { KEY_MAX = 255, VALUE_MAX = 32768, ROW_MAX = 1 << 20 };
 
 static const char cluster_key[] = "c", balance_key[] = "b";
 
@@ -42,7 +42,7 @@ __attribute__((format(printf, 3, 4))) static enum err say(
 /* --- rows as they will be --- */
 
 struct key { /* of a row */
-	char at[NAME_MAX + 16];
+	char at[META_NAME_MAX + 16];
 	size_t len;
 };
 

@@ -7,10 +7,12 @@
  *	n/ID       a node, big endian
  *	g/GROUP    where the replicas of a group are to be, big endian
  *	k/KEY      a setting: the value as it is
+ *	d/KEY      a document: the value as it is
+ *	dn         how many documents there are
  *	b          replicas are to be evened out: since when, big endian; gone when they are */
 #ifndef CLUSTER_META_H
 #define CLUSTER_META_H
-#include "cluster/node.h"
+#include "cluster/docs.h"
 #include "cluster/placement.h"
 
 enum {
@@ -87,7 +89,23 @@ enum err meta_place_decode(struct bytes in, struct meta_place *out) MUST_USE;
 uint64_t meta_place_on(const struct meta_place *p, uint32_t node); /* the member there; 0: none */
 bool meta_place_founded_by(const struct meta_place *p, uint64_t replica);
 
+enum {
+	META_TENANT_MAX = 63,
+	META_BARE_NAME_MAX = 249,
+	META_NAME_MAX = META_TENANT_MAX + 1 + META_BARE_NAME_MAX
+};
+/* A stream's name as Kafka allows it, or TENANT/NAME (TENANT: 1-63 of [a-z0-9-], not "default"). */
+struct meta_docs { /* row dn */
+	uint32_t count;
+	uint64_t bytes;   /* of keys and values */
+	uint64_t changes; /* grows with each */
+};
+enum { META_DOCS_BYTES = 20 };
+void meta_docs_encode(const struct meta_docs *d, uint8_t out[META_DOCS_BYTES]);
+enum err meta_docs_decode(struct bytes in, struct meta_docs *out) MUST_USE;
+
 bool meta_name_valid(struct bytes name);
+bool meta_name_internal(struct bytes name); /* begins with __, without the tenant */
 /* One setting of a stream. ERR_INVALID, ERR_UNSUPPORTED, with why. */
 enum err meta_setting_check(
 	const char *key, const char *value, char *why, size_t why_size) MUST_USE;
@@ -116,6 +134,9 @@ struct meta_request {
 	int place_count;
 	struct meta_asked_place *places;
 	struct meta_node *node; /* META_JOIN */
+	int doc_count;          /* META_DOCS; what is borrowed lies in the bytes decoded */
+	struct meta_doc *docs;
+	struct bytes docs_none;
 };
 void meta_request_encode(const struct meta_request *q, struct buf *out);
 enum err meta_request_decode(struct bytes in, struct meta_request **out) MUST_USE;
@@ -142,6 +163,9 @@ enum meta_alive { META_SILENT, META_ALIVE, META_ALIVE_UNKNOWN };
 /* What evaluation needs to know of the leader's node; the owner of the meta group's partition. */
 struct meta_view {
 	const struct node_conf *conf;
+	/* As applied: the documents, and the row dn they belong to. */
+	const struct docs *docs;
+	const struct meta_docs *docs_row;
 	void *arg;
 	/* Nodes with their loads as applied; groups of all kinds but the catalogue. */
 	void (*placement)(void *arg, struct placement *out);

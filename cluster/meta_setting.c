@@ -2,11 +2,36 @@
 #include <stdio.h>
 #include "cluster/meta.h"
 
-enum { NAME_MAX = 249, VALUE_MAX = 32768 };
+enum { VALUE_MAX = 32768 };
 
-bool meta_name_valid(struct bytes name)
+/* "default" is how people call the tenant whose streams carry none. */
+static bool tenant_valid(struct bytes tenant)
 {
-	if (name.len == 0 || name.len > NAME_MAX)
+	if (tenant.len == 0 || tenant.len > META_TENANT_MAX)
+		return false;
+	for (size_t i = 0; i < tenant.len; i++) {
+		uint8_t c = tenant.at[i];
+
+		if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '-')
+			return false;
+	}
+	return !bytes_equal(tenant, bytes_text("default"));
+}
+
+static struct bytes bare_name(struct bytes name)
+{
+	const uint8_t *slash = name.len > 0 ? memchr(name.at, '/', name.len) : NULL;
+
+	return slash == NULL ? name : bytes_of(slash + 1, name.len - (size_t)(slash - name.at) - 1);
+}
+
+bool meta_name_valid(struct bytes full)
+{
+	struct bytes name = bare_name(full);
+
+	if (name.len < full.len && !tenant_valid(bytes_of(full.at, full.len - name.len - 1)))
+		return false;
+	if (name.len == 0 || name.len > META_BARE_NAME_MAX)
 		return false;
 	for (size_t i = 0; i < name.len; i++) {
 		uint8_t c = name.at[i];
@@ -16,6 +41,13 @@ bool meta_name_valid(struct bytes name)
 			return false;
 	}
 	return !bytes_equal(name, bytes_text(".")) && !bytes_equal(name, bytes_text(".."));
+}
+
+bool meta_name_internal(struct bytes full)
+{
+	struct bytes name = bare_name(full);
+
+	return name.len >= 2 && name.at[0] == '_' && name.at[1] == '_';
 }
 
 enum setting_kind { SETTING_INT, SETTING_BOOL, SETTING_WORD, SETTING_RATIO };

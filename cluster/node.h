@@ -56,9 +56,9 @@ struct stream_setting {
 }; /* as set; unset ones take the node's defaults */
 
 struct stream {
-	const char *name;
+	const char *name; /* of a tenant but the default one: TENANT/NAME */
 	uint8_t uuid[16];
-	bool internal; /* name starts with __ */
+	bool internal; /* NAME starts with __ */
 	int64_t created_ms;
 	int64_t retention_ms, retention_bytes; /* in force; -1: not limited */
 	int64_t message_bytes_max;             /* 0: the node's */
@@ -118,10 +118,22 @@ const struct catalog_doc *catalog_doc(const struct catalog *c, struct bytes key)
 int catalog_doc_seek(const struct catalog *c, struct bytes key); /* the first at or after key */
 /* Moves whenever any document has changed. */
 uint64_t catalog_docs_version(const struct catalog *c);
+/* Every document that differs, in order: was NULL: it is new; is NULL: it is gone. false at the
+ * end. Costs what has changed, not what there is. old may be NULL: then all are new. */
+struct catalog_docs_walk { /* starts as zeros */
+	int old_leaf, old_at, now_leaf, now_at;
+};
+bool catalog_docs_changed(const struct catalog *old, const struct catalog *now,
+	struct catalog_docs_walk *at, const struct catalog_doc **was,
+	const struct catalog_doc **is);
 enum {
 	CATALOG_DOC_KEY_MAX = 1024,
 	CATALOG_DOC_BYTES_MAX = 16 * 1024, /* of a value */
-	CATALOG_DOCS_BYTES_MAX = 64 << 20  /* of all, keys and values */
+	CATALOG_DOCS_BYTES_MAX = 64 << 20, /* of all, keys and values */
+	CATALOG_DOCS_MAX = 1 << 19,
+	/* Of one change: */
+	CATALOG_CHANGE_DOCS_MAX = 4096,
+	CATALOG_CHANGE_BYTES_MAX = 8 << 20 /* keys, values, conditions */
 };
 
 /* Called on each loop when a new catalogue comes into force there (and once at start). */
@@ -179,9 +191,12 @@ struct meta_op {                  /* belongs to the node until done runs on the 
 	int member_count;
 	const struct meta_doc *docs; /* META_DOCS */
 	int doc_count;
-	struct bytes docs_none; /* not empty: ERR_CONFLICT if a document's key starts with it */
+	/* Not empty: ERR_CONFLICT if a document's key starts with it; ERR_BUSY: documents are just
+	 * being changed. */
+	struct bytes docs_none;
 	bool check_only;        /* validate, change nothing */
-	/* Names as in Kafka: 1-249 of [a-zA-Z0-9._-], not "." or "..". Settings: retention.ms,
+	/* Names as in Kafka: 1-249 of [a-zA-Z0-9._-], not "." or ".."; or TENANT/NAME: that clients
+	 * say no slash is seen to by the doors. Settings: retention.ms,
 	 * retention.bytes, max.message.bytes, cleanup.policy (delete), min.insync.replicas, ...;
 	 * unknown ones: ERR_INVALID. ERR_EXISTS, ERR_NOTFOUND, ERR_UNSUPPORTED. */
 	enum err err;

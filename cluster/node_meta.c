@@ -228,7 +228,7 @@ static struct stream *share_stream(const struct node *n, const struct meta_strea
 		(size_t)row->group_count * sizeof(struct partition *));
 	struct stream s = {
 		.name = row->name,
-		.internal = strncmp(row->name, "__", 2) == 0,
+		.internal = meta_name_internal(bytes_text(row->name)),
 		.created_ms = row->created_ms,
 		.retention_ms = meta_stream_number(row, "retention.ms", n->conf.retention_ms),
 		.retention_bytes = meta_stream_number(

@@ -7,11 +7,15 @@
 #include "server/base/mem.h"
 #include "server/broker/admin.h"
 #include "server/broker/admin_cluster.h"
+#include "server/broker/tenant.h"
 
 const struct stream *exchange_stream(struct exchange *x)
 {
 	const struct catalog *c = shard_catalog(x->shard);
-	const struct stream *s = c == NULL ? NULL : catalog_stream(c, x->params[0]);
+	/* A slash would lead to another tenant's. */
+	const struct stream *s = c != NULL && stream_name_valid(x->params[0])
+		? catalog_stream(c, x->params[0])
+		: NULL;
 
 	if (c == NULL)
 		answer_err(x, ERR_UNAVAILABLE, NULL);
@@ -375,6 +379,11 @@ void api_stream_create(struct exchange *x)
 		json_get_int(c->json, "replicas", &c->op.replicas) != OK) {
 		answer_error(x, 400, "invalid",
 			"name must be a text, partitions and replicas whole numbers");
+		change_free(c);
+		return;
+	}
+	if (!stream_name_valid(bytes_text(name))) {
+		answer_error(x, 400, "invalid", "invalid stream name");
 		change_free(c);
 		return;
 	}

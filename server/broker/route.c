@@ -6,9 +6,10 @@
 #include "server/base/conf.h"
 #include "server/base/map.h"
 #include "server/base/mem.h"
+#include "server/broker/tenant.h"
 #include "server/broker/topic.h"
 
-enum { CACHE_BYTES_MAX = 1 << 20, LEVEL_MAX = 128, STREAM_NAME_MAX = 249 };
+enum { CACHE_BYTES_MAX = 1 << 20, LEVEL_MAX = 128 };
 static const char default_name[] = "default";
 
 struct cached {
@@ -51,19 +52,6 @@ static bool word_starts(struct bytes w, const char *text, struct bytes *rest)
 	if (w.len < n || memcmp(w.at, text, n) != 0)
 		return false;
 	*rest = bytes_of(w.at + n, w.len - n);
-	return true;
-}
-
-static bool stream_name_valid(struct bytes s)
-{
-	if (s.len == 0 || s.len > STREAM_NAME_MAX || word_is(s, ".") || word_is(s, ".."))
-		return false;
-	for (size_t i = 0; i < s.len; i++) {
-		uint8_t c = s.at[i];
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-			    c == '.' || c == '_' || c == '-'))
-			return false;
-	}
 	return true;
 }
 

@@ -16,13 +16,15 @@ bool tenant_name_valid(struct bytes name); /* 1-63 of [a-z0-9-], not "default" *
 /* What users write: "default" and nothing give the empty name, others themselves. ERR_INVALID. */
 enum err tenant_read(struct bytes text, struct bytes *out) MUST_USE;
 const char *tenant_text(const char *tenant); /* "default" for "" */
+/* As Kafka allows it: 1-249 of [a-zA-Z0-9._-], not "." or "..". What clients may say: no tenant. */
+bool stream_name_valid(struct bytes name);
 
 /* A stream's name in the catalogue: NAME, or TENANT/NAME. */
 struct tenant_stream {
 	char text[TENANT_STREAM_BYTES + 1]; /* ends with NUL */
 	size_t len;
 };
-/* ERR_INVALID: not a name as Kafka allows it (1-249 of [a-zA-Z0-9._-], not "." or ".."). */
+/* ERR_INVALID: not a valid name, or tenant. */
 enum err tenant_stream(struct bytes tenant, struct bytes name, struct tenant_stream *out) MUST_USE;
 /* Takes it apart. */
 void tenant_stream_split(struct bytes full, struct bytes *tenant, struct bytes *name);

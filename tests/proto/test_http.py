@@ -50,6 +50,9 @@ def test_api_lists_streams(node, name):
     assert headers["Content-Type"].startswith("application/json")
     assert "mqtt" in json.dumps(json.loads(body))
     assert node.get("/api/v1/streams/" + name)[0] == 404
+    body = json.dumps({"name": "acme/" + name}).encode()  # how a tenant's are called inside
+    assert node.request("POST", "/api/v1/streams", body)[0] == 400
+    assert node.get("/api/v1/streams/acme%2F" + name)[0] == 404
 
 
 @pytest.mark.parametrize("request_bytes", [

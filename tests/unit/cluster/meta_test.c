@@ -153,9 +153,13 @@ START_TEST(settings_are_checked)
 }
 END_TEST
 
+static const char *const bad_names[] = {"/x", "acme/", "acme/.", "a/b/c", "A/x", "a.b/x",
+	"default/x", "__/x", "acme//x", "acme/x/"};
+enum { BAD_NAMES = sizeof bad_names / sizeof bad_names[0] };
+
 START_TEST(names_and_families)
 {
-	char name[260];
+	char name[META_NAME_MAX + 1];
 
 	memset(name, 'a', sizeof name);
 	ck_assert(meta_name_valid(bytes_of(name, 249)));
@@ -164,6 +168,21 @@ START_TEST(names_and_families)
 	ck_assert(!meta_name_valid(bytes_text("a b")));
 	ck_assert(!meta_name_valid(bytes_text(".")));
 	ck_assert(meta_name_valid(bytes_text("...")));
+	ck_assert(meta_name_valid(bytes_text("acme-2/mqtt")));
+	memset(name, 'a', sizeof name);
+	name[META_TENANT_MAX] = '/';
+	ck_assert(meta_name_valid(bytes_of(name, META_NAME_MAX)));
+	ck_assert(!meta_name_valid(bytes_of(name, META_NAME_MAX + 1)));
+	ck_assert(!meta_name_valid(bytes_of(name, META_TENANT_MAX + 1)));
+	name[META_TENANT_MAX] = 'a';
+	name[META_TENANT_MAX + 1] = '/';
+	ck_assert(!meta_name_valid(bytes_of(name, META_NAME_MAX)));
+	for (int i = 0; i < BAD_NAMES; i++)
+		ck_assert_msg(!meta_name_valid(bytes_text(bad_names[i])), "%s", bad_names[i]);
+	ck_assert(meta_name_internal(bytes_text("__x")));
+	ck_assert(meta_name_internal(bytes_text("acme/__x")));
+	ck_assert(!meta_name_internal(bytes_text("acme/_")));
+	ck_assert(!meta_name_internal(bytes_text("a__/x")));
 	ck_assert_int_eq(meta_family(3600000), FAMILY_LOG_HOURS);
 	ck_assert_int_eq(meta_family(604800000), FAMILY_LOG_DAYS);
 	ck_assert_int_eq(meta_family(-1), FAMILY_LOG_LONG);
