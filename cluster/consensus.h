@@ -27,7 +27,9 @@ struct consensus_fsm { /* what the owner supplies; called from turns and complet
 	void (*changed)(void *arg);
 	/* A leader says that this replica is too far behind its log: fetch log and rows up to a
 	 * snapshot from it, stage them (plog_reset, rows, marks), then call consensus_installed.
-	 * NULL: not offered, the replica goes down instead (ROLE_DOWN). */
+	 * NULL: not offered, the replica goes down instead (ROLE_DOWN). Called again before
+	 * consensus_installed if another leads by then: the fetch is to be given up for that one.
+	 */
 	void (*install)(void *arg, const struct consensus_install *i);
 };
 
@@ -148,7 +150,7 @@ void consensus_mute(struct consensus *c, bool on);
 uint64_t consensus_keep_index(const struct consensus *c);
 /* How often the core had to be made anew from the log (a metric; should stay 0). */
 uint64_t consensus_rebuilds(const struct consensus *c);
-/* Between fsm.install and the new start: answers no votes. */
+/* Between fsm.install and the new start. */
 bool consensus_installing(const struct consensus *c);
 /* The end of fsm.install, on the home loop: everything is staged in the lane, or e says why not:
  * then fsm.install is called again when a leader is heard, at the earliest after a second, maybe

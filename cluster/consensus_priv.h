@@ -158,11 +158,9 @@ struct consensus {
 
 	uint32_t pins;
 	uint64_t pin_index;       /* applied when the first was set */
-	int64_t install_at_ms;    /* not before; 0: a fetch is under way, or may begin */
+	bool installing;          /* fsm.install has been called and has not ended */
+	int64_t install_at_ms;    /* the next not before */
 	int64_t install_heard_ms; /* a leader, while there is no instance */
-	/* The end of the log when the fetch began: whoever has no less may be voted for. Term 0:
-	 * not known, the log was gone when the process started. */
-	uint64_t install_last_index, install_last_term;
 
 	uint64_t applied, applied_term;
 	int64_t applied_next_offset;

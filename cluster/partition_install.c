@@ -76,7 +76,8 @@ void partition_install(void *arg, const struct consensus_install *i)
 		.done = on_fetched,
 		.arg = p};
 
-	must(p->install == NULL);
+	if (p->install != NULL)
+		catchup_cancel(p->install); /* who led does no more */
 	if (p->options.catchups == NULL) {
 		consensus_installed(p->consensus, ERR_UNSUPPORTED);
 		return;

@@ -19,12 +19,6 @@ static bool holds_point(const struct consensus *c, const struct raft_install_sna
 		guard_term(c->raft, s->last_index) == s->last_term;
 }
 
-static uint64_t last_term(const struct consensus *c)
-{
-	uint64_t last = plog_last_index(c->log);
-	return last == c->applied ? c->applied_term : guard_term(c->raft, last);
-}
-
 static void install_begin(struct consensus *c, const struct raft_wire *m)
 {
 	const struct raft_install_snapshot *s = &m->message.install_snapshot;
@@ -38,19 +32,17 @@ static void install_begin(struct consensus *c, const struct raft_wire *m)
 	c->install_leader_term = s->term;
 	mem_free(c->install_address);
 	c->install_address = mem_text(m->address.at, m->address.len);
-	c->install_at_ms = 0;
 	c->install = (struct consensus_install){
 		.from = m->from,
 		.index = s->last_index,
 		.term = s->last_term,
 		.next_offset = (int64_t)get_u64be(s->data.base),
 	};
-	c->install_last_index = plog_last_index(c->log);
-	c->install_last_term = last_term(c);
 	c->install_heard_ms = loop_now_ms(c->env->loop);
 	instance_drop(c);
 	raft_receive_drop_held(c);
 	c->phase = PHASE_INSTALLING;
+	c->installing = true;
 	c->under_way++;
 	c->fsm.install(c->fsm_arg, &c->install);
 }
@@ -110,7 +102,8 @@ static void not_installed(struct consensus *c)
 
 void consensus_installed(struct consensus *c, enum err e)
 {
-	must(c->phase == PHASE_INSTALLING || c->closing);
+	must(c->installing && (c->phase == PHASE_INSTALLING || c->closing));
+	c->installing = false;
 	struct raft_buffer config = {NULL, 0};
 	if (e == OK && !c->closing) {
 		/* The log may have been fetched further than the leader's message said. */
@@ -133,7 +126,7 @@ void consensus_installed(struct consensus *c, enum err e)
 	consensus_let_go(c);
 }
 
-/* A fetch has failed, and here is a leader: the same, or one that has come since. */
+/* The fetch has failed, or is from one that does not lead any more; here is a leader. */
 static void install_again(struct consensus *c, const struct raft_wire *m)
 {
 	const struct raft_install_snapshot *s = &m->message.install_snapshot;
@@ -148,9 +141,20 @@ static void install_again(struct consensus *c, const struct raft_wire *m)
 	mem_free(c->install_address);
 	c->install_address = mem_text(m->address.at, m->address.len);
 	c->install.from = m->from;
-	c->install_at_ms = 0;
-	c->under_way++;
+	if (!c->installing)
+		c->under_way++;
+	c->installing = true;
 	c->fsm.install(c->fsm_arg, &c->install);
+}
+
+/* A fetch from a leader that was replaced may hang on a machine that is gone, while the new one
+ * waits for this replica. */
+static bool wants_install(const struct consensus *c, uint64_t leader)
+{
+	const struct plog_marks *m = plog_marks(c->log);
+	if (c->installing)
+		return c->install.from != leader && m->applied_index < c->install.index;
+	return c->install_heard_ms >= c->install_at_ms && m->seeding;
 }
 
 /* The leader is told that somebody is here, and nothing else (it acknowledges index 0): so it goes
@@ -165,8 +169,7 @@ static void answer_leader(struct consensus *c, const struct raft_wire *m)
 	if (term > ours)
 		raft_io_mark(c, term, 0);
 	c->install_heard_ms = loop_now_ms(c->env->loop);
-	if (c->install_at_ms != 0 && c->install_heard_ms >= c->install_at_ms &&
-		plog_marks(c->log)->seeding) {
+	if (wants_install(c, m->from)) {
 		c->install_leader_term = term;
 		install_again(c, m);
 	}
@@ -181,20 +184,21 @@ static void answer_leader(struct consensus *c, const struct raft_wire *m)
 }
 
 /* As the core would, had it the log that was here: what this replica has acknowledged, a candidate
- * with no shorter log has as well. */
+ * with no shorter log has as well. Where that log ended is remembered over restarts, so a replica
+ * that is being fetched never lacks in a majority for long. */
 static void answer_candidate(struct consensus *c, const struct raft_wire *m)
 {
 	const struct raft_request_vote *v = &m->message.request_vote;
 	const struct plog_marks *marks = plog_marks(c->log);
-	if (c->install_last_term == 0 || v->term < marks->term)
-		return;
-	if (!v->disrupt_leader &&
+	uint64_t index = marks->seeding ? marks->given_up_index : plog_last_index(c->log);
+	uint64_t term = marks->seeding ? marks->given_up_term : plog_last_term(c->log);
+	if (v->term >= marks->term && !v->disrupt_leader &&
 		loop_now_ms(c->env->loop) - c->install_heard_ms < c->guard.silence_ms)
 		return;
-	bool grant = v->last_log_term > c->install_last_term ||
-		(v->last_log_term == c->install_last_term &&
-			v->last_log_index >= c->install_last_index);
-	if (!v->pre_vote) {
+	bool grant = v->term >= marks->term &&
+		(v->last_log_term > term ||
+			(v->last_log_term == term && v->last_log_index >= index));
+	if (!v->pre_vote && v->term >= marks->term) {
 		bool voted = v->term == marks->term && marks->vote != 0;
 		if (voted && marks->vote != m->from)
 			grant = false;
@@ -205,7 +209,8 @@ static void answer_candidate(struct consensus *c, const struct raft_wire *m)
 	struct raft_message answer = {.type = RAFT_IO_REQUEST_VOTE_RESULT,
 		.server_id = m->from,
 		.server_address = to.text};
-	answer.request_vote_result.term = v->term;
+	/* A candidate that is behind is told (G10). */
+	answer.request_vote_result.term = v->term > marks->term ? v->term : marks->term;
 	answer.request_vote_result.vote_granted = grant;
 	answer.request_vote_result.pre_vote = v->pre_vote ? raft_tribool_true : raft_tribool_false;
 	raft_send(c, &answer);

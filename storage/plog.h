@@ -47,6 +47,8 @@ struct plog_marks { /* FAMILY_META of one group, as recovered by plog_open and c
 	int64_t first_offset;                 /* records below are trimmed */
 	bool seeding;           /* log and rows are being fetched: what is there is no state */
 	uint64_t seeding_index; /* the entry they must reach */
+	/* The last entry of the log that was given up for it: votes go on by that. */
+	uint64_t given_up_index, given_up_term;
 };
 
 /* Reads marks, the index tail and headers above applied_index; never payloads, except those with
@@ -169,7 +171,7 @@ int64_t plog_bytes(const struct plog *p); /* payload bytes held, an estimate aft
 /* --- seeding: the log, rows and marks of a group come from another node's store ---
  * From plog_seed_begin to plog_seed_end the group is in no state: its log is empty in memory, the
  * store says META_SEEDING, and plog_open gives an empty log with marks.seeding. Only term and vote
- * are kept. Each of the two is one write. */
+ * are kept, and where the log had ended. Each of the two is one write. */
 
 /* The log up to and with one entry; all zero but max_ms -1: nothing. */
 struct plog_state {

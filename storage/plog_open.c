@@ -46,6 +46,8 @@ static enum err read_mark(struct plog *p, uint8_t what, struct bytes value)
 		p->marks.seeding = true;
 		rd_skip(&r, 1); /* layout */
 		p->marks.seeding_index = rd_u64be(&r);
+		p->marks.given_up_index = rd_u64be(&r);
+		p->marks.given_up_term = rd_u64be(&r);
 		return rd_done(&r);
 	default: return OK; /* META_GROUP, and what later versions add */
 	}

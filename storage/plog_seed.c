@@ -8,7 +8,7 @@
 #include "storage/keys.h"
 #include "storage/plog_priv.h"
 
-enum { SEEDING_LAYOUT = 1, SEEDING_BYTES = 9 };
+enum { SEEDING_LAYOUT = 2, SEEDING_BYTES = 25 };
 
 static const struct plog_state nothing = {.max_ms = -1};
 
@@ -128,6 +128,9 @@ void plog_seed_begin(struct plog *p, uint64_t index_min, bool keep)
 {
 	uint8_t value[SEEDING_BYTES] = {SEEDING_LAYOUT};
 	struct bytes part = bytes_of(value, sizeof value);
+	bool anew = p->marks.seeding; /* the log had been given up before */
+	uint64_t given_up_index = anew ? p->marks.given_up_index : p->tail.index;
+	uint64_t given_up_term = anew ? p->marks.given_up_term : p->tail.term;
 
 	loop_must_own(p->env.loop);
 	must(!p->closed);
@@ -142,7 +145,11 @@ void plog_seed_begin(struct plog *p, uint64_t index_min, bool keep)
 	forget(p);
 	p->marks.seeding = true;
 	p->marks.seeding_index = index_min;
+	p->marks.given_up_index = given_up_index;
+	p->marks.given_up_term = given_up_term;
 	put_u64be(value + 1, index_min);
+	put_u64be(value + 9, given_up_index);
+	put_u64be(value + 17, given_up_term);
 	plog_put_mark(p, META_SEEDING, &part, 1);
 	plog_note_side(p);
 }
@@ -202,6 +209,6 @@ void plog_seed_end(struct plog *p, const struct plog_seed *s)
 	plog_mark_applied(p, s->last.index, s->last.term);
 	lane_delete(p->env.lane, FAMILY_META, KEY_BYTES(key));
 	p->marks.seeding = false;
-	p->marks.seeding_index = 0;
+	p->marks.seeding_index = p->marks.given_up_index = p->marks.given_up_term = 0;
 	plog_note_side(p);
 }

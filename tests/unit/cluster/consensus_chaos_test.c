@@ -24,6 +24,7 @@ static struct {
 	bool reorder, members, snapshots, healed, quiet;
 	bool wanted; /* membership.c makes the changes; replicas are wiped */
 	struct consensus_install fetch[REPLICAS_MAX + 1];
+	bool fetching[REPLICAS_MAX + 1];
 	int pins[REPLICAS_MAX + 1], wipes, settled, voters_wanted;
 	uint64_t want[REPLICAS_MAX];
 	int voters, proposals;
@@ -119,13 +120,15 @@ static void want_others(void)
 static void fetch(struct rep *r, const struct consensus_install *i)
 {
 	R.fetch[r->id & 15] = *i;
+	R.fetching[r->id & 15] = true;
 	event_add(EV_FETCHED, (int)(r->id & 15), pick(1, R.healed ? 200 : 3000));
 }
 
 static void fetched(struct rep *r)
 {
-	if (!r->alive || !consensus_installing(r->c))
+	if (!r->alive || !R.fetching[r->id & 15])
 		return;
+	R.fetching[r->id & 15] = false;
 	r->loop.now_ms = W.now_ms;
 	if (!R.healed && chance(300) && !r->log->marks.seeding) /* from here on there is no state */
 		fake_plog_seed_begin(r->log, R.fetch[r->id & 15].index);
@@ -140,6 +143,7 @@ static void start(int i, int voters)
 {
 	struct rep *r = &W.rep[i];
 	R.life[i]++;
+	R.fetching[i] = false;
 	R.pins[i] = 0;
 	rep_start(r, voters);
 	tell_wanted(r);

@@ -556,7 +556,7 @@ START_TEST(a_fetch_may_take_minutes_and_fail)
 END_TEST
 
 /* Of three one is gone for good and one has begun to fetch when the leader has to start anew: it is
- * voted for by the one that fetches, and fetched from. */
+ * voted for by the one that fetches, and fetched from, also if that one has been restarted. */
 START_TEST(who_fetches_still_votes)
 {
 	random_seed(11);
@@ -576,6 +576,13 @@ START_TEST(who_fetches_still_votes)
 	net_run(2000);
 	ck_assert(consensus_installing(W.rep[far].c));
 	fake_plog_seed_begin(W.rep[far].log, asked.index);
+	if (_i == 1) {
+		net_run(100);
+		rep_crash(&W.rep[far], 0);
+		net_start(far, 0);
+		W.rep[far].c->fsm.install = only_note;
+		ck_assert(consensus_installing(W.rep[far].c));
+	}
 	rep_crash(&W.rep[third], 0);
 	uint64_t acked = lead->applied;
 	rep_crash(lead, 100);
@@ -619,6 +626,7 @@ START_TEST(who_fetches_is_sent_no_entries)
 	net_run(1000);
 	lead = net_leader();
 	ck_assert_ptr_eq(lead, &W.rep[third]);
+	ck_assert_uint_eq(asked.from, lead->id); /* not from one that leads no more */
 	uint64_t before = N.bytes_to[far];
 	for (int i = 0; i < 50; i++) {
 		propose_large(lead, 200000);
@@ -761,7 +769,7 @@ int main(void)
 	tcase_add_test(tc, a_rolling_restart_changes_leaders_as_often_as_they_end);
 	tcase_add_test(tc, a_muted_leader_lets_go_of_its_callers);
 	tcase_add_test(tc, a_fetch_may_take_minutes_and_fail);
-	tcase_add_test(tc, who_fetches_still_votes);
+	tcase_add_loop_test(tc, who_fetches_still_votes, 0, 2);
 	tcase_add_test(tc, who_fetches_is_sent_no_entries);
 	tcase_add_test(tc, pinned_entries_are_kept);
 	tcase_add_test(tc, a_replica_without_a_configuration_waits);

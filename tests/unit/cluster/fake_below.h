@@ -24,7 +24,7 @@ enum op_kind {
 struct disk_op {
 	struct list node;
 	enum op_kind kind;
-	uint64_t a, b, rows;
+	uint64_t a, b, c, rows;
 	struct entry *entry;
 	struct slice bytes;
 	struct durable *token;
@@ -132,7 +132,9 @@ static void disk_do(struct disk *d, struct disk_op *op)
 		d->marks = (struct plog_marks){.term = d->marks.term,
 			.vote = d->marks.vote,
 			.seeding = true,
-			.seeding_index = op->a};
+			.seeding_index = op->a,
+			.given_up_index = op->b,
+			.given_up_term = op->c};
 		d->first = 1;
 		d->reset_term = 0;
 		d->rows = 0;
@@ -309,6 +311,10 @@ uint64_t plog_last_index(const struct plog *p)
 {
 	return p->first + p->count - 1;
 }
+uint64_t plog_last_term(const struct plog *p)
+{
+	return p->count ? p->entries[p->count - 1]->head.term : p->reset_term;
+}
 int64_t plog_next_offset(const struct plog *p)
 {
 	return p->count ? entry_next_offset(&p->entries[p->count - 1]->head) : p->reset_offset;
@@ -359,18 +365,23 @@ void plog_reset(struct plog *p, uint64_t index, uint64_t term, int64_t next_offs
 /* What a catch-up does first. */
 static void fake_plog_seed_begin(struct plog *p, uint64_t index)
 {
+	uint64_t last_index = plog_last_index(p), last_term = plog_last_term(p);
 	while (p->count > 0)
 		entry_unref(p->entries[--p->count]);
+	uint64_t given_up_index = p->marks.seeding ? p->marks.given_up_index : last_index;
+	uint64_t given_up_term = p->marks.seeding ? p->marks.given_up_term : last_term;
 	slice_unref(&p->marks.config);
 	p->marks = (struct plog_marks){.term = p->marks.term,
 		.vote = p->marks.vote,
 		.first_index = 1,
 		.seeding = true,
-		.seeding_index = index};
+		.seeding_index = index,
+		.given_up_index = given_up_index,
+		.given_up_term = given_up_term};
 	p->first = 1;
 	p->reset_term = 0;
 	p->reset_offset = 0;
-	stage(p->env->lane, OP_SEED, index, 0);
+	stage(p->env->lane, OP_SEED, index, given_up_index)->c = given_up_term;
 }
 
 static struct entry *plog_any(const struct plog *p, uint64_t index)

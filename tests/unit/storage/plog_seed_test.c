@@ -208,6 +208,8 @@ static void is_empty_but_term(void)
 
 	ck_assert(m->seeding);
 	ck_assert_uint_eq(m->seeding_index, 100);
+	ck_assert_uint_eq(m->given_up_index, 5);
+	ck_assert_uint_eq(m->given_up_term, 3);
 	ck_assert_uint_eq(m->term, 5);
 	ck_assert_uint_eq(m->vote, 77);
 	ck_assert_uint_eq(m->applied_index, 0);
@@ -222,6 +224,7 @@ static void is_new(void)
 	const struct plog_marks *m = plog_marks(T.log);
 
 	ck_assert(!m->seeding);
+	ck_assert_uint_eq(m->given_up_index, 0);
 	ck_assert_uint_eq(m->term, 5);
 	ck_assert_uint_eq(m->vote, 77);
 	ck_assert_uint_eq(m->applied_index, first.index + ENTRIES);
@@ -345,6 +348,7 @@ START_TEST(goes_on_after_a_crash)
 	rest = ENTRIES - some;
 	state = found;
 	on_loop(seed_begin, &yes);
+	is_empty_but_term();
 	on_loop(seed_entries, &rest);
 	wait_durable();
 	on_loop(seed_end, &no);
