@@ -4,6 +4,7 @@
 #include "cluster/catalog.h"
 #include <stdatomic.h>
 #include <stdlib.h>
+#include "cluster/docs.h"
 #include "cluster/partition_own.h"
 #include "server/base/mem.h"
 
@@ -28,6 +29,7 @@ struct catalog {
 	struct group_place *places; /* in order of group */
 	uint64_t *members;          /* of all places */
 	int place_count;
+	const struct docs *docs;
 };
 
 static char *text_copy(const char *text)
@@ -213,6 +215,7 @@ struct catalog *catalog_new(const struct catalog_parts *p)
 	c->meta = p->meta != NULL ? partition_ref(p->meta) : NULL;
 	copy_nodes(c, p);
 	copy_places(c, p);
+	c->docs = docs_ref(p->docs);
 	return c;
 }
 
@@ -241,6 +244,7 @@ void catalog_release(const struct catalog *c)
 	free_nodes(mine);
 	mem_free(mine->places);
 	mem_free(mine->members);
+	docs_unref(mine->docs);
 	mem_free(mine);
 }
 
@@ -347,4 +351,37 @@ const struct group_place *catalog_place(const struct catalog *c, uint64_t group)
 	struct group_place want = {.group = group};
 
 	return bsearch(&want, c->places, (size_t)c->place_count, sizeof *c->places, place_order);
+}
+
+/* --- documents --- */
+
+int catalog_doc_count(const struct catalog *c)
+{
+	return docs_count(c->docs);
+}
+
+const struct catalog_doc *catalog_doc_at(const struct catalog *c, int index)
+{
+	return docs_at(c->docs, index);
+}
+
+const struct catalog_doc *catalog_doc(const struct catalog *c, struct bytes key)
+{
+	return docs_get(c->docs, key);
+}
+
+int catalog_doc_seek(const struct catalog *c, struct bytes key)
+{
+	return docs_seek(c->docs, key);
+}
+
+uint64_t catalog_docs_version(const struct catalog *c)
+{
+	return docs_version(c->docs);
+}
+
+bool catalog_docs_changed(const struct catalog *old, const struct catalog *now,
+	struct catalog_docs_walk *at, const struct catalog_doc **was, const struct catalog_doc **is)
+{
+	return docs_changed(old != NULL ? old->docs : NULL, now->docs, at, was, is);
 }

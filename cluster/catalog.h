@@ -9,6 +9,7 @@ struct stream *catalog_stream_new(const struct stream *like);
 struct stream *catalog_stream_ref(const struct stream *s);
 void catalog_stream_unref(const struct stream *s); /* NULL is fine */
 
+struct docs;
 struct catalog_parts {
 	uint64_t version;
 	struct stream *const *streams; /* in any order; shared */
@@ -23,6 +24,7 @@ struct catalog_parts {
 	int node_count;
 	const struct group_place *places;
 	int place_count;
+	const struct docs *docs; /* shared; NULL: none */
 };
 struct catalog *catalog_new(const struct catalog_parts *p); /* one share */
 

@@ -761,6 +761,7 @@ static enum err run(const struct change *c)
 	case META_BALANCE:
 	case META_BALANCED: return balance(c);
 	case META_JOIN: return join(c);
+	case META_DOCS: return meta_change_docs(c->v, c->view, c->q);
 	default: return say(c, ERR_UNSUPPORTED, "this node knows no such change");
 	}
 }

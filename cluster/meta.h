@@ -179,5 +179,7 @@ struct meta_view {
 	int (*balance_count)(void *arg);
 };
 extern const struct proposal_kind meta_kind, meta_found_kind;
+enum err meta_change_docs(struct eval *v, const struct meta_view *view,
+	const struct meta_request *q) MUST_USE; /* meta_docs.c's part */
 
 #endif

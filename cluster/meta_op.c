@@ -4,6 +4,8 @@
  *	change    version 1, kind 1, flags 1 (1 check only, 2 force), name, partitions 8,
  *	          replicas 8, settings 2 {key, has 1, value}, node 4, state 1,
  *	          places 2 {group 8, voters 1, nodes 1 {node 4}}, has node 1 {node row: length 4}
+ *	          only of kind META_DOCS: none, documents 2 {key, only 1, flags 1 (1 has a value,
+ *	          2 has a before), value, before}
  *	founding  version 1, cluster row {length 4}, node 4, node row {length 4}
  *	joined    cluster 16, replica 8
  *
@@ -11,7 +13,15 @@
 #include "cluster/meta.h"
 #include "server/base/mem.h"
 
-enum { VERSION = 1, FLAG_CHECK = 1, FLAG_FORCE = 2, VALUE_BYTES_MAX = 64 << 10 };
+enum {
+	VERSION = 1,
+	FLAG_CHECK = 1,
+	FLAG_FORCE = 2,
+	FLAG_VALUE = 1,
+	FLAG_BEFORE = 2,
+	VALUE_BYTES_MAX = 64 << 10,
+	DOC_BYTES_MIN = 14
+};
 
 static void add_text(struct buf *out, const char *text)
 {
@@ -50,6 +60,23 @@ static void add_node_row(struct buf *out, const struct meta_node *n)
 	buf_fini(&row);
 }
 
+static void add_docs(struct buf *out, const struct meta_request *q)
+{
+	buf_add_bytes32(out, q->docs_none);
+	buf_add_u16be(out, (uint16_t)q->doc_count);
+	for (int i = 0; i < q->doc_count; i++) {
+		const struct meta_doc *d = &q->docs[i];
+
+		buf_add_bytes32(out, d->key);
+		buf_add_u8(out, (uint8_t)d->only);
+		buf_add_u8(out,
+			(uint8_t)((d->value.at != NULL ? FLAG_VALUE : 0) |
+				(d->before.at != NULL ? FLAG_BEFORE : 0)));
+		buf_add_bytes32(out, d->value);
+		buf_add_bytes32(out, d->before);
+	}
+}
+
 void meta_request_encode(const struct meta_request *q, struct buf *out)
 {
 	buf_add_u8(out, VERSION);
@@ -79,6 +106,8 @@ void meta_request_encode(const struct meta_request *q, struct buf *out)
 	buf_add_u8(out, q->node != NULL);
 	if (q->node != NULL)
 		add_node_row(out, q->node);
+	if (q->kind == META_DOCS)
+		add_docs(out, q);
 }
 
 static void read_settings(struct rd *r, struct meta_request *q)
@@ -135,6 +164,49 @@ static enum err read_node_row(struct rd *r, struct meta_node **out)
 	return r->err;
 }
 
+/* Bytes of a document that are there, or not. */
+static struct bytes read_part(struct rd *r, bool there)
+{
+	struct bytes b = rd_bytes32(r);
+
+	if (there)
+		return bytes_of(b.at != NULL ? b.at : r->at, b.len); /* empty is not absent */
+	if (b.len > 0)
+		rd_fail(r, ERR_MALFORMED);
+	return bytes_of(NULL, 0);
+}
+
+static void read_doc(struct rd *r, struct meta_doc *d)
+{
+	uint8_t only, flags;
+
+	d->key = rd_bytes32(r);
+	only = rd_u8(r);
+	flags = rd_u8(r);
+	d->value = read_part(r, flags & FLAG_VALUE);
+	d->before = read_part(r, flags & FLAG_BEFORE);
+	if (only > DOC_SAME || flags > (FLAG_VALUE | FLAG_BEFORE))
+		rd_fail(r, ERR_MALFORMED);
+	d->only = only;
+}
+
+static void read_docs(struct rd *r, struct meta_request *q)
+{
+	uint32_t count;
+
+	if (rd_left(r) > CATALOG_CHANGE_BYTES_MAX + CATALOG_CHANGE_DOCS_MAX * DOC_BYTES_MIN)
+		rd_fail(r, ERR_MALFORMED);
+	q->docs_none = rd_bytes32(r);
+	count = rd_count(r, rd_u16be(r), DOC_BYTES_MIN);
+	if (count > CATALOG_CHANGE_DOCS_MAX)
+		rd_fail(r, ERR_MALFORMED);
+	if (r->err != OK)
+		return;
+	q->docs = mem_new((count + 1) * sizeof *q->docs);
+	for (uint32_t i = 0; i < count && r->err == OK; i++)
+		read_doc(r, &q->docs[q->doc_count++]);
+}
+
 enum err meta_request_decode(struct bytes in, struct meta_request **out)
 {
 	struct meta_request *q = mem_new(sizeof *q);
@@ -159,6 +231,8 @@ enum err meta_request_decode(struct bytes in, struct meta_request **out)
 	read_places(&r, q);
 	if (rd_u8(&r) != 0 && read_node_row(&r, &q->node) == OK)
 		q->node->id = q->node_id;
+	if (q->kind == META_DOCS)
+		read_docs(&r, q);
 	if (rd_done(&r) != OK) {
 		meta_request_free(q);
 		return ERR_MALFORMED;
@@ -175,6 +249,7 @@ void meta_request_free(struct meta_request *q)
 		meta_setting_fini(&q->settings[i]);
 	mem_free(q->settings);
 	mem_free(q->places);
+	mem_free(q->docs);
 	mem_free(q->name);
 	meta_node_free(q->node);
 	mem_free(q);

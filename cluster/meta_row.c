@@ -310,3 +310,20 @@ bool meta_place_founded_by(const struct meta_place *p, uint64_t replica)
 	}
 	return false;
 }
+
+void meta_docs_encode(const struct meta_docs *d, uint8_t out[META_DOCS_BYTES])
+{
+	put_u32be(out, d->count);
+	put_u64be(out + 4, d->bytes);
+	put_u64be(out + 12, d->changes);
+}
+
+enum err meta_docs_decode(struct bytes in, struct meta_docs *out)
+{
+	struct rd r = rd_over(in);
+
+	out->count = rd_u32be(&r);
+	out->bytes = rd_u64be(&r);
+	out->changes = rd_u64be(&r);
+	return rd_done(&r);
+}

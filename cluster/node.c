@@ -396,6 +396,7 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 	n->storage = storage;
 	n->view = (struct meta_view){.conf = &n->conf,
 		.arg = n,
+		.docs_row = &n->docs_row,
 		.placement = model_placement,
 		.alive = model_alive,
 		.held = model_held,

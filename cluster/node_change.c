@@ -57,6 +57,20 @@ static void op_refused(struct loop_msg *m)
 	op->done(op);
 }
 
+static enum err docs_check(const struct meta_op *op)
+{
+	size_t bytes = op->docs_none.len;
+
+	if (op->doc_count < 0 || op->doc_count > CATALOG_CHANGE_DOCS_MAX)
+		return ERR_TOOBIG;
+	for (int i = 0; i < op->doc_count; i++) {
+		const struct meta_doc *d = &op->docs[i];
+
+		bytes += d->key.len + d->value.len + d->before.len;
+	}
+	return bytes > CATALOG_CHANGE_BYTES_MAX ? ERR_TOOBIG : OK;
+}
+
 static enum err op_encode(struct meta_op *op)
 {
 	struct meta_asked_place place = {.group = op->group};
@@ -70,10 +84,15 @@ static enum err op_encode(struct meta_op *op)
 		.setting_count = op->setting_count,
 		.node_id = op->node_id,
 		.node_state = op->node_state,
+		.doc_count = op->doc_count,
+		.docs = (struct meta_doc *)(uintptr_t)op->docs,
+		.docs_none = op->docs_none,
 	};
 	struct buf args;
 	enum err e;
 
+	if (op->kind == META_DOCS && (e = docs_check(op)) != OK)
+		return e;
 	if (op->setting_count < 0 || op->setting_count > META_SETTINGS_MAX ||
 		op->member_count < 0 || op->member_count > META_MEMBERS_MAX)
 		return ERR_INVALID;

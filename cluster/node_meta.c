@@ -294,6 +294,7 @@ struct catalog *node_build_catalog(struct node *n)
 	struct group_place *places = mem_new((n->places.count + 1u) * sizeof *places);
 	struct catalog *c;
 	const struct model_place *p;
+	const struct docs *docs;
 	struct stream_setting *k;
 
 	build_streams(n, streams, &parts.stream_count);
@@ -319,7 +320,9 @@ struct catalog *node_build_catalog(struct node *n)
 	parts.tables = tables;
 	parts.nodes = nodes;
 	parts.places = places;
+	parts.docs = docs = n->docs != NULL ? docs_share(n->docs) : NULL;
 	c = catalog_new(&parts);
+	docs_unref(docs);
 	mem_free(streams);
 	mem_free(settings);
 	mem_free(tables);

@@ -148,6 +148,23 @@ static void model_place_row(struct node *n, enum row_op op, struct bytes key, st
 		g->told = false;
 }
 
+static void model_doc_row(struct node *n, enum row_op op, struct bytes key, struct bytes value)
+{
+	if (n->docs == NULL)
+		n->view.docs = n->docs = docs_new();
+	if (op == ROW_PUT)
+		docs_put(n->docs, key, value);
+	else
+		docs_remove(n->docs, key);
+}
+
+static void model_docs_row(struct node *n, enum row_op op, struct bytes value)
+{
+	n->docs_row = (struct meta_docs){0};
+	if (op == ROW_PUT && meta_docs_decode(value, &n->docs_row) != OK)
+		unreadable("row", bytes_text("dn"));
+}
+
 void model_row(struct node *n, enum row_op op, struct bytes key, struct bytes value)
 {
 	struct bytes rest = bytes_of(key.at + 2, key.len >= 2 ? key.len - 2 : 0);
@@ -159,11 +176,14 @@ void model_row(struct node *n, enum row_op op, struct bytes key, struct bytes va
 		}
 	} else if (bytes_equal(key, bytes_text("b"))) {
 		n->balance_ms = op == ROW_PUT && value.len == 8 ? (int64_t)get_u64be(value.at) : 0;
+	} else if (bytes_equal(key, bytes_text("dn"))) {
+		model_docs_row(n, op, value);
 	} else if (key.len > 2 && key.at[1] == '/') {
 		switch (key.at[0]) {
 		case 's': model_stream_row(n, op, rest, value); break;
 		case 'k': model_setting_row(n, op, rest, value); break;
 		case 'g': model_place_row(n, op, rest, value); break;
+		case 'd': model_doc_row(n, op, rest, value); break;
 		case 'n':
 			model_node_row(n, op, rest, value);
 			count_nodes(n);
@@ -190,6 +210,9 @@ void model_forget(struct node *n)
 	map_fini(&n->settings);
 	map_fini(&n->places);
 	n->balance_ms = 0;
+	if (n->docs != NULL)
+		docs_clear(n->docs);
+	n->docs_row = (struct meta_docs){0};
 }
 
 void model_free(struct node *n)
@@ -197,6 +220,8 @@ void model_free(struct node *n)
 	struct model_node *m;
 
 	model_forget(n);
+	docs_free(n->docs);
+	n->view.docs = n->docs = NULL;
 	for (uint32_t at = 0; (m = map_next(&n->nodes, &at)) != NULL;)
 		model_node_free(m);
 	map_fini(&n->nodes);

@@ -121,6 +121,8 @@ struct node {
 	struct map settings;  /* key -> struct stream_setting */
 	struct map nodes;     /* id -> model_node */
 	struct map places;    /* group -> model_place */
+	struct docs *docs;    /* NULL: never any */
+	struct meta_docs docs_row;
 	int64_t balance_ms;   /* asked for since; 0: not */
 	uint64_t seen_index;  /* of the entry last seen */
 	uint64_t model_index; /* of the entry last applied to it */
