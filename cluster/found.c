@@ -4,6 +4,11 @@
  *	all answer, all empty    the lowest node.id founds the cluster, the others wait for it
  *	else                     wait: a cluster may be behind the one that is silent
  *
+ * With lists that differ two nodes might each be the lowest they know of. So a node says in its
+ *hello whom it would found with, its circle: the instances of its seeds and its own, each once,
+ *xored. It founds only when all its seeds say the same circle as its own: two that found then have
+ *no node in common. One whose list is shorter (itself alone) may found, the others join it.
+ *
  * A seed that turns out to be this node itself counts as this node. To join is a change of the
  * catalogue like any other, proposed by whoever was asked; the answer names the replica that
  * follows the catalogue here, and whom to be connected with. The cluster is written down before
@@ -21,6 +26,8 @@ enum {
 	SEEDS_MAX = 16,
 	ADDRESS_BYTES = 136,
 	ASK_AGAIN_MS = 300,
+	ASK_SOON_MS = 50, /* seeds have just come up, and do not know theirs yet */
+	SOON_TIMES = 20,
 	LOG_EVERY_MS = 5000,
 	JOIN_TIMEOUT_MS = 5000,
 	CONNECT_MS = 3000,
@@ -53,6 +60,8 @@ struct found {
 	int seed_count, pending;
 	int64_t next_ms, logged_ms, joined_ms;
 	unsigned turn; /* not always the same seed is asked */
+	uint8_t circle[16];
+	int soon; /* how often it was asked again soon */
 	/* Who is to be asked to let this node in, once it is connected; id 0: nobody yet. */
 	uint32_t target;
 	char target_address[ADDRESS_BYTES];
@@ -294,6 +303,66 @@ static const struct seed *with_cluster(const struct found *f)
 	return NULL;
 }
 
+/* The instances of all seeds and its own, each once; zeros when a seed did not answer. */
+static void circle_of(const struct found *f, uint8_t out[16])
+{
+	memcpy(out, f->node->identity.instance, 16);
+	for (int i = 0; i < f->seed_count; i++) {
+		const struct seed *s = &f->seeds[i];
+		bool counted = s->own;
+
+		if (s->probe.err != OK) {
+			memset(out, 0, 16);
+			return;
+		}
+		for (int k = 0; k < i && !counted; k++)
+			counted = memcmp(f->seeds[k].probe.hello.instance, s->probe.hello.instance,
+					  16) == 0;
+		for (int k = 0; k < 16 && !counted; k++)
+			out[k] ^= s->probe.hello.instance[k];
+	}
+}
+
+static void tell_circle(struct found *f)
+{
+	uint8_t circle[16];
+
+	circle_of(f, circle);
+	if (memcmp(circle, f->circle, sizeof circle) == 0)
+		return;
+	memcpy(f->circle, circle, sizeof circle);
+	peers_set_circle(f->node->peers, circle);
+}
+
+/* Whether all seeds would found with the same nodes as this one. */
+static bool agreed(struct found *f)
+{
+	const struct seed *unknown = NULL;
+
+	for (int i = 0; i < f->seed_count; i++) {
+		const struct seed *s = &f->seeds[i];
+
+		if (s->own || memcmp(s->probe.hello.circle, f->circle, 16) == 0)
+			continue;
+		if (!none(s->probe.hello.circle)) {
+			wait_for(f,
+				"node %u at %s has other seeds: give all nodes the same "
+				"cluster.seeds",
+				s->probe.hello.node, s->address);
+			return false;
+		}
+		unknown = s;
+	}
+	if (unknown == NULL)
+		return true;
+	if (f->soon++ < SOON_TIMES)
+		again(f, ASK_SOON_MS);
+	else
+		wait_for(f, "waiting for node %u at %s to find its seeds",
+			unknown->probe.hello.node, unknown->address);
+	return false;
+}
+
 static void founds_or_waits(struct found *f)
 {
 	struct node *n = f->node;
@@ -312,6 +381,8 @@ static void founds_or_waits(struct found *f)
 			at = s->address;
 		}
 	}
+	if (!agreed(f))
+		return;
 	if (lowest != (uint32_t)n->conf.id) {
 		wait_for(f, "waiting for node %u at %s to found the cluster", lowest, at);
 		return;
@@ -385,10 +456,12 @@ static void probed(struct peer_probe *q)
 	s->own = q->err == OK && memcmp(q->hello.instance, f->node->identity.instance, 16) == 0;
 	if (--f->pending > 0)
 		return;
-	if (f->stopped)
+	if (f->stopped) {
 		f->state = FOUND_NOT;
-	else
+	} else {
+		tell_circle(f);
 		decide(f);
+	}
 	for (int i = 0; i < f->seed_count; i++)
 		slice_unref(&f->seeds[i].probe.held);
 	node_end_if_idle(f->node);

@@ -120,7 +120,7 @@ struct order { /* to one loop */
 	struct loop_msg msg;
 	struct peer_home *home;
 	struct node_list *nodes;
-	uint8_t cluster[16];
+	uint8_t id[16]; /* of a cluster, or a circle */
 };
 
 static void drop_list(struct node_list *l)
@@ -243,8 +243,8 @@ static void on_cluster(struct loop_msg *m)
 	struct order *o = list_entry(m, struct order, msg);
 	struct peer_home *h = o->home;
 	struct peer_to *t;
-	bool changed = memcmp(h->cluster, o->cluster, sizeof h->cluster) != 0;
-	memcpy(h->cluster, o->cluster, sizeof h->cluster);
+	bool changed = memcmp(h->cluster, o->id, sizeof h->cluster) != 0;
+	memcpy(h->cluster, o->id, sizeof h->cluster);
 	mem_free(o);
 	if (!changed || h->stopped)
 		return;
@@ -257,14 +257,31 @@ static void on_cluster(struct loop_msg *m)
 	peer_in_close(h, 0, ERR_CLOSED);
 }
 
-void peers_set_cluster(struct peers *p, const uint8_t id[16])
+static void on_circle(struct loop_msg *m)
+{
+	struct order *o = list_entry(m, struct order, msg);
+	memcpy(o->home->circle, o->id, sizeof o->home->circle);
+	mem_free(o);
+}
+
+static void order_all(struct peers *p, void (*run)(struct loop_msg *m), const uint8_t id[16])
 {
 	for (int i = 0; i < p->home_count; i++) {
 		struct order *o = mem_new(sizeof *o);
-		*o = (struct order){.msg.run = on_cluster, .home = &p->homes[i]};
-		memcpy(o->cluster, id, sizeof o->cluster);
+		*o = (struct order){.msg.run = run, .home = &p->homes[i]};
+		memcpy(o->id, id, sizeof o->id);
 		loop_post(p->homes[i].loop, &o->msg);
 	}
+}
+
+void peers_set_cluster(struct peers *p, const uint8_t id[16])
+{
+	order_all(p, on_cluster, id);
+}
+
+void peers_set_circle(struct peers *p, const uint8_t id[16])
+{
+	order_all(p, on_circle, id);
 }
 
 /* --- what the connections' files share --- */
@@ -283,6 +300,7 @@ void peer_hello_of(const struct peer_home *h, enum peer_purpose purpose, struct 
 		.rack = bytes_text(c->rack),
 		.address = bytes_text(c->address)};
 	memcpy(out->cluster, h->cluster, sizeof out->cluster);
+	memcpy(out->circle, h->circle, sizeof out->circle);
 	memcpy(out->instance, c->instance, sizeof out->instance);
 }
 

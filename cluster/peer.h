@@ -44,6 +44,7 @@ struct peer_hello { /* what a node says of itself when a connection begins; see 
 	uint16_t version_min, version_max;
 	uint8_t cluster[16];  /* zeros: none yet */
 	uint8_t instance[16]; /* made with the data */
+	uint8_t circle[16];   /* whom it would found a cluster with (found.c); zeros: not known */
 	uint32_t node;
 	uint64_t boot; /* grows with each start of the process */
 	uint16_t loop;
@@ -85,6 +86,8 @@ void peers_free(struct peers *p);
 
 /* The cluster is known from now on; connections of nodes of another one are refused. Any loop. */
 void peers_set_cluster(struct peers *p, const uint8_t id[16]);
+/* What this node's hellos say of its seeds. Any loop. */
+void peers_set_circle(struct peers *p, const uint8_t id[16]);
 /* Whom to be connected with; copies. Those not named are lost until they say hello, those that were
  * removed for ever. A peer that says hello from another address than the one set is dialled there,
  * too. Any loop. */

@@ -108,7 +108,7 @@ struct peer_home { /* one per loop */
 	struct peers *peers;
 	struct loop *loop;
 	bool started, stopped;
-	uint8_t cluster[16];
+	uint8_t cluster[16], circle[16];
 	struct map nodes; /* id -> struct peer_to */
 	struct list ins;
 	struct map serials; /* serial -> struct peer_in */

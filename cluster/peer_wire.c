@@ -80,6 +80,9 @@ enum err peer_hello_read(struct bytes body, struct peer_hello *out)
 	out->name = read_text(&r);
 	out->rack = read_text(&r);
 	out->address = read_text(&r);
+	memset(out->circle, 0, sizeof out->circle);
+	if (r.err == OK && rd_left(&r) > 0)
+		read_fixed(&r, out->circle, sizeof out->circle);
 	if (r.err != OK || out->version_min > out->version_max || out->node == 0 ||
 		out->node > INT32_MAX)
 		return ERR_MALFORMED;
@@ -96,7 +99,7 @@ enum err peer_hello_write(struct buf *out, const struct peer_hello *h)
 {
 	const struct bytes texts[] = {h->cluster_name, h->name, h->rack, h->address};
 	uint8_t head[PEER_HEAD_BYTES];
-	size_t body = 68;
+	size_t body = 68 + sizeof h->circle;
 	for (int i = 0; i < 4; i++) {
 		if (texts[i].len > PEER_TEXT_BYTES_MAX)
 			return ERR_TOOBIG;
@@ -117,6 +120,7 @@ enum err peer_hello_write(struct buf *out, const struct peer_hello *h)
 	buf_add(out, bytes_of(h->instance, sizeof h->instance));
 	for (int i = 0; i < 4; i++)
 		write_text(out, texts[i]);
+	buf_add(out, bytes_of(h->circle, sizeof h->circle));
 	return out->err;
 }
 

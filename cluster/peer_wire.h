@@ -80,7 +80,8 @@ void peer_head_write(uint8_t at[PEER_HEAD_BYTES], size_t body, uint8_t kind, uin
  *	36  16   cluster, zeros: none yet
  *	52  16   instance
  *	68  2+n  name of the cluster
- *	    2+n  name of the node, rack, address for peers: each the same way */
+ *	    2+n  name of the node, rack, address for peers: each the same way
+ *	    16   circle, zeros: not known; the first of version 1 did not have it */
 enum err peer_hello_read(struct bytes body, struct peer_hello *out) MUST_USE;
 /* ERR_TOOBIG: a text is too long. out takes head and body. */
 enum err peer_hello_write(struct buf *out, const struct peer_hello *h) MUST_USE;

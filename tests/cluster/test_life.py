@@ -125,6 +125,33 @@ def test_seeds_in_any_order_and_starts_in_any_order(make_cluster):
     assert 4 in nodes_of(cluster[1])
 
 
+def test_seeds_that_differ_found_one_cluster_or_none(make_cluster):
+    """Each of two nodes is the lowest it knows of: only the one that is content with itself founds.
+    Three of whom none can know all the others wait, and say why."""
+    cluster = make_cluster(2, start=False)
+    first, second = cluster.nodes
+    second.settings["cluster.seeds"] = second.peer  # the first names both
+    for n in cluster.nodes:
+        n.start(wait=False)
+    cluster.wait_ready()
+    assert len({n.ask("/api/v1/node")["cluster_id"] for n in cluster.nodes}) == 1
+    assert sorted(nodes_of(first)) == sorted(nodes_of(second)) == [1, 2]
+
+    ring = make_cluster(3, start=False)
+    peers = [n.peer for n in ring.nodes]
+    for i, n in enumerate(ring.nodes):
+        n.settings["cluster.seeds"] = peers[i] + "," + peers[(i + 1) % 3]
+        n.start(wait=False)
+    for n in ring.nodes:
+        assert eventually(lambda n=n: b"other seeds" in answers(n, "/readyz")[1], 10), n.log()
+        assert answers(n, "/readyz")[0] == 503
+    for n in ring.nodes:  # put right
+        n.stop()
+        n.settings["cluster.seeds"] = ",".join(peers)
+        n.start(wait=False)
+    whole(ring)
+
+
 def test_seeds_that_cannot_be_found_are_told(make_cluster):
     cluster = make_cluster(1, start=False)
     node = cluster[1]

@@ -584,6 +584,11 @@ void peers_set_cluster(struct peers *p, const uint8_t id[16])
 	}
 }
 
+void peers_set_circle(struct peers *p, const uint8_t id[16])
+{
+	memcpy(p->circle, id, 16);
+}
+
 void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
 {
 	for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++) {
@@ -640,6 +645,7 @@ static void probed(void *arg)
 			.rack = bytes_text(other->conf.rack),
 			.address = bytes_text(other->conf.address)};
 		memcpy(q->hello.cluster, other->cluster, 16);
+		memcpy(q->hello.circle, other->circle, 16);
 		memcpy(q->hello.instance, other->conf.instance, 16);
 	}
 	q->done(q);

@@ -70,7 +70,7 @@ struct peers {
 	struct loops *loops;
 	int loop_count;
 	bool started, stopping;
-	uint8_t cluster[16];
+	uint8_t cluster[16], circle[16];
 	struct known known[SIM_MACHINES_MAX + 1];
 	struct conn_out *conns; /* loop * (SIM_MACHINES_MAX + 1) + node */
 	struct peer_loop *each;

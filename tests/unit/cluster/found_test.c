@@ -11,6 +11,7 @@ struct answer { /* of a seed */
 	enum err err;
 	uint32_t node;
 	uint8_t instance, cluster; /* first byte; cluster 0: none */
+	int circle;                /* 0: as this node's, -1: not known yet, else another */
 };
 
 static struct world {
@@ -20,6 +21,8 @@ static struct world {
 	int probe_count, probed;
 	struct peer_call *call;
 	bool connected;
+	uint8_t circle;
+	int circles;
 	uint32_t dialled, found_node;
 	int found_count;
 	uint64_t attached;
@@ -71,6 +74,12 @@ void peers_set_cluster(struct peers *p, const uint8_t id[16])
 {
 	(void)p;
 	ck_assert_uint_ne(id[0], 0);
+}
+void peers_set_circle(struct peers *p, const uint8_t id[16])
+{
+	(void)p;
+	w.circle = id[0];
+	w.circles++;
 }
 void peers_found_at(struct peers *p, uint32_t node, const char *address)
 {
@@ -169,6 +178,26 @@ static void tick(int64_t ms)
 	found_tick(n.found, w.now_ms);
 }
 
+/* What this node says is its circle when all answer: each instance once. */
+static uint8_t circle(void)
+{
+	uint8_t c = n.identity.instance[0];
+
+	for (int i = 0; i < SEEDS; i++) {
+		bool counted = w.answers[i].instance == n.identity.instance[0];
+
+		for (int k = 0; k < i; k++)
+			counted |= w.answers[k].instance == w.answers[i].instance;
+		c = counted ? c : (uint8_t)(c ^ w.answers[i].instance);
+	}
+	return c;
+}
+
+static uint8_t circle_said(const struct answer *a)
+{
+	return a->circle == 0 ? circle() : a->circle < 0 ? 0 : (uint8_t)a->circle;
+}
+
 /* One round of questions, answered as the world has it. */
 static void ask_all(void)
 {
@@ -182,6 +211,7 @@ static void ask_all(void)
 		q->err = w.answers[i].err;
 		q->hello = (struct peer_hello){.node = w.answers[i].node,
 			.instance = {w.answers[i].instance},
+			.circle = {circle_said(&w.answers[i])},
 			.cluster = {w.answers[i].cluster}};
 		snprintf(q->why, sizeof q->why, "not there");
 		q->done(q);
@@ -226,7 +256,8 @@ static void teardown(void)
 	map_fini(&n.nodes);
 }
 
-static const struct answer all_empty[SEEDS] = {{OK, 2, 20, 0}, {OK, 3, 30, 0}, {OK, 4, 40, 0}};
+static const struct answer all_empty[SEEDS] = {
+	{OK, 2, 20, 0, 0}, {OK, 3, 30, 0, 0}, {OK, 4, 40, 0, 0}};
 
 /* --- tests --- */
 
@@ -258,6 +289,77 @@ START_TEST(others_wait_for_it)
 }
 END_TEST
 
+/* Lists of seeds that differ: whoever sees it waits, for each might be the lowest it knows of. */
+START_TEST(other_seeds_are_not_agreed_with)
+{
+	seeds(all_empty);
+	w.answers[2].circle = 99;
+	n.conf.id = _i == 0 ? 2 : 5; /* whether it would found or not */
+	w.answers[0].node = (uint32_t)n.conf.id;
+	w.answers[1].node = _i == 0 ? 3 : 1;
+	ask_all();
+	ck_assert_int_eq(w.attaches, 0);
+	ck_assert_str_eq(
+		w.why, "node 4 at c:3 has other seeds: give all nodes the same cluster.seeds");
+	w.answers[2].circle = 0;
+	ask_all();
+	ck_assert_int_eq(w.attaches, _i == 0);
+	if (_i == 1)
+		ends();
+}
+END_TEST
+
+/* A node that has just started does not know its seeds yet: it is asked again at once, for a while,
+ * and then told as what is waited for. */
+START_TEST(who_does_not_know_its_seeds_is_waited_for)
+{
+	int64_t began;
+	int rounds = 0;
+
+	seeds(all_empty);
+	w.answers[1].circle = -1;
+	ask_all();
+	ck_assert_int_eq(w.attaches, 0);
+	ck_assert_str_eq(w.why, "");
+	for (began = w.now_ms; w.why[0] == 0 && rounds < 100; rounds++) {
+		while (w.probe_count == 0)
+			tick(10);
+		ask_all();
+	}
+	ck_assert_int_lt(w.now_ms - began, 2000);
+	ck_assert_int_ge(rounds, 5);
+	ck_assert_int_eq(w.attaches, 0);
+	ck_assert_str_eq(w.why, "waiting for node 3 at b:2 to find its seeds");
+	w.answers[1].circle = 0;
+	ask_all();
+	ck_assert_int_eq(w.attaches, 1);
+}
+END_TEST
+
+/* What others are told: nothing while a seed is silent, for its list may be any; a seed that is
+ * named twice, or is this node itself, counts once. */
+START_TEST(its_own_circle_is_told)
+{
+	seeds(all_empty);
+	w.answers[1].err = ERR_TIMEOUT;
+	ask_all();
+	ck_assert_int_eq(w.circles, 0);
+	w.answers[1] = w.answers[2];
+	w.answers[2].circle = -1;
+	ask_all();
+	ck_assert_int_eq(w.circles, 1);
+	ck_assert_uint_eq(w.circle, 20 ^ 40);
+	ask_all();
+	ck_assert_int_eq(w.circles, 1);
+	w.answers[0].err = ERR_TIMEOUT;
+	ask_all();
+	ck_assert_int_eq(w.circles, 2);
+	ck_assert_uint_eq(w.circle, 0);
+	ck_assert_int_eq(w.attaches, 0);
+	ends();
+}
+END_TEST
+
 START_TEST(behind_a_silent_seed_may_be_a_cluster)
 {
 	seeds(all_empty);
@@ -273,7 +375,7 @@ END_TEST
 START_TEST(one_id_twice)
 {
 	seeds(all_empty);
-	w.answers[1] = (struct answer){OK, 2, _i == 0 ? 19 : 21, 0};
+	w.answers[1] = (struct answer){OK, 2, _i == 0 ? 19 : 21, 0, 0};
 	ask_all();
 	ck_assert_int_eq(w.attaches, 0);
 	if (_i == 0)
@@ -317,7 +419,7 @@ static void answer_call(enum err e, struct slice answer)
 static void until_asked_to_join(void)
 {
 	seeds(all_empty);
-	w.answers[1] = (struct answer){OK, 4, 40, 5};
+	w.answers[1] = (struct answer){OK, 4, 40, 5, 0};
 	ask_all();
 	ck_assert_uint_eq(w.dialled, 4);
 	ck_assert_ptr_null(w.call);
@@ -353,7 +455,7 @@ END_TEST
 START_TEST(a_target_that_is_lost_is_chosen_anew)
 {
 	seeds(all_empty);
-	w.answers[1] = (struct answer){OK, 4, 40, 5};
+	w.answers[1] = (struct answer){OK, 4, 40, 5, 0};
 	ask_all();
 	for (int i = 0; i < 40 && w.probe_count == 0; i++)
 		tick(100);
@@ -426,7 +528,7 @@ START_TEST(data_of_another_cluster_is_the_end)
 	n.identity.cluster[0] = 6;
 	n.meta_replica = _i == 0 ? 0 : 1;
 	seeds(all_empty);
-	w.answers[2] = (struct answer){OK, 4, 40, 5};
+	w.answers[2] = (struct answer){OK, 4, 40, 5, 0};
 	ask_all();
 	ck_assert_str_eq(w.failed, "data.dir is of another cluster than node 4 at c:3");
 	ck_assert(found_idle(n.found));
@@ -443,8 +545,8 @@ START_TEST(data_finds_its_cluster_again)
 	ck_assert_int_eq(w.attaches, 0);
 	ck_assert_int_eq(w.found_count, 0);
 	ck_assert(w.why[0] != 0);
-	w.answers[0] = (struct answer){OK, 2, 20, 5};
-	w.answers[1] = (struct answer){OK, 4, 40, 5};
+	w.answers[0] = (struct answer){OK, 2, 20, 5, 0};
+	w.answers[1] = (struct answer){OK, 4, 40, 5, 0};
 	ask_all();
 	if (_i == 0) {
 		ck_assert_uint_eq(w.dialled, 4);
@@ -565,6 +667,9 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, the_lowest_founds, 0, 2);
 	tcase_add_test(tc, others_wait_for_it);
+	tcase_add_loop_test(tc, other_seeds_are_not_agreed_with, 0, 2);
+	tcase_add_test(tc, who_does_not_know_its_seeds_is_waited_for);
+	tcase_add_test(tc, its_own_circle_is_told);
 	tcase_add_test(tc, behind_a_silent_seed_may_be_a_cluster);
 	tcase_add_loop_test(tc, one_id_twice, 0, 2);
 	tcase_add_test(tc, joins_who_has_a_cluster);

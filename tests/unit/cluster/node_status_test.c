@@ -353,7 +353,7 @@ START_TEST(what_is_won_late_is_told_too)
 {
 	w.leads[0] = false;
 	w.wins_late = true;
-	node_step_aside(&n, 20000); /* by the clock, far more than it takes */
+	node_step_aside(&n, 20000);     /* by the clock, far more than it takes */
 	ck_assert_int_ge(w.told[1], 2); /* as long as it does not let go */
 	ck_assert_int_ge(w.told[2], 2);
 	ck_assert(!w.leads[1] && !w.leads[2]);

@@ -763,6 +763,7 @@ START_TEST(probes_tell_who_is_there)
 	node_up(&world[0]);
 	node_up(&world[1]);
 	peers_set_cluster(world[1].peers, other);
+	peers_set_circle(world[1].peers, (const uint8_t *)"0123456789abcdef");
 	nap(20);
 	for (int i = 0; i < 2; i++) { /* another one, oneself */
 		memset(&p, 0, sizeof p);
@@ -775,6 +776,8 @@ START_TEST(probes_tell_who_is_there)
 		ck_assert_int_eq(
 			memcmp(p.q.hello.cluster, i == 0 ? other : (const uint8_t[16]){0}, 16), 0);
 		ck_assert_int_eq(memcmp(p.q.hello.instance, world[1 - i].instance, 16), 0);
+		ck_assert_mem_eq(p.q.hello.circle,
+			i == 0 ? (const uint8_t *)"0123456789abcdef" : (const uint8_t[16]){0}, 16);
 		ck_assert(bytes_equal(p.q.hello.address, bytes_text(world[1 - i].address)));
 		slice_unref(&p.q.held);
 	}
