@@ -19,7 +19,7 @@ CC    ?= cc
 PY    := /usr/bin/python3
 JOBS  ?= $(shell nproc)
 
-PKGS  := libevent libevent_pthreads raft wolfssl zlib liblz4 libzstd libisal libcjson
+PKGS  := libevent libevent_pthreads raft wolfssl zlib liblz4 libzstd libisal libcjson nettle
 WARN  := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
          -Wimplicit-fallthrough -Wswitch-enum -Wpointer-arith -Wwrite-strings -Wcast-qual \
          -Wundef -Wdouble-promotion -Wformat=2 -Wnull-dereference -Werror
@@ -37,7 +37,7 @@ endif
 CFLAGS += -std=c11 -D_GNU_SOURCE -g -fno-omit-frame-pointer -pthread $(WARN) $(FLAGS.$(MODE)) \
           -I. -I$(O)/gen $(shell pkg-config --cflags-only-I $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
 LDFLAGS += -pthread $(filter -fsanitize%,$(FLAGS.$(MODE)))
-LDLIBS += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lrocksdb -lsnappy -lm
+LDLIBS += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lrocksdb -lsnappy -lcrypt -lm
 
 SRC   := $(filter-out server/main.c,$(shell find $(ONLY) -name '*.c' 2>/dev/null))
 OBJ   := $(SRC:%.c=$(O)/%.o)

@@ -29,6 +29,8 @@ void secret_keys(
 bool secret_proof_ok(const struct secret *s, struct bytes auth_message, struct bytes proof);
 void secret_server_signature(const struct secret *s, struct bytes auth_message, uint8_t *out);
 
+/* HMAC-SHA-256: 32 bytes to out. */
+void secret_mac(struct bytes key, struct bytes text, uint8_t *out);
 void secret_random(void *out, size_t len);
 bool secret_equal(struct bytes a, struct bytes b); /* in constant time */
 void secret_wipe(void *at, size_t len);
