@@ -106,6 +106,7 @@ struct partition *catalog_meta(const struct catalog *c);
 /* Replicated settings that the upper layers interpret ("route.NAME", "config.KEY"). */
 const char *catalog_setting(const struct catalog *c, const char *key); /* NULL: not set */
 bool catalog_setting_next(const struct catalog *c, int *at, const char **key, const char **value);
+int catalog_setting_seek(const struct catalog *c, const char *key); /* the first at or after key */
 
 /* Documents: small replicated things that upper layers read and write as bytes ("who may do what").
  * Shared between catalogues as long as they do not change. In byte order of their keys. */
@@ -133,7 +134,7 @@ enum {
 	CATALOG_DOCS_MAX = 1 << 19,
 	/* Of one change: */
 	CATALOG_CHANGE_DOCS_MAX = 4096,
-	CATALOG_CHANGE_BYTES_MAX = 8 << 20 /* keys, values, conditions */
+	CATALOG_CHANGE_BYTES_MAX = 4 << 20 /* keys, values, conditions */
 };
 
 /* Called on each loop when a new catalogue comes into force there (and once at start). */

@@ -283,7 +283,7 @@ START_TEST(refuses_what_is_not_valid)
 		.settings = &bad,
 		.setting_count = 1};
 
-	ck_assert_int_eq(create(0, "a/b", 1), ERR_INVALID);
+	ck_assert_int_eq(create(0, "A/b", 1), ERR_INVALID);
 	ck_assert_int_eq(create(0, "..", 1), ERR_INVALID);
 	ck_assert_int_eq(create(0, "", 1), ERR_INVALID);
 	ck_assert_int_eq(create(0, "x", 0), ERR_INVALID);
@@ -400,6 +400,58 @@ START_TEST(settings_reach_every_loop)
 }
 END_TEST
 
+static enum err change_doc(int loop, const char *key, const char *value, const char *none)
+{
+	struct meta_doc d = {.key = bytes_text(key),
+		.value = value != NULL ? bytes_text(value) : bytes_of(NULL, 0)};
+	struct meta_op op = {
+		.kind = META_DOCS, .docs = &d, .doc_count = 1, .docs_none = bytes_text(none)};
+
+	return change(loop, &op);
+}
+
+START_TEST(documents_reach_every_loop_and_stay)
+{
+	static struct meta_doc many[CATALOG_CHANGE_DOCS_MAX + 1];
+	static char keys[CATALOG_CHANGE_DOCS_MAX + 1][8];
+	struct meta_op op = {
+		.kind = META_DOCS, .docs = many, .doc_count = CATALOG_CHANGE_DOCS_MAX + 1};
+	struct look l;
+	uint64_t version;
+
+	ck_assert_int_eq(change_doc(0, "first", "1", "fi"), OK);
+	ck_assert_int_eq(change_doc(1, "firsts", "1", "fi"), ERR_CONFLICT);
+	for (int i = 0; i < 3; i++) {
+		l = look(i, "");
+		ck_assert_int_eq(catalog_doc_count(l.held), 1);
+		version = catalog_docs_version(l.held);
+		catalog_release(l.held);
+	}
+	ck_assert_int_eq(create(0, "s", 1), OK); /* leaves them as they are */
+	l = look(2, "s");
+	ck_assert_uint_eq(catalog_docs_version(l.held), version);
+	catalog_release(l.held);
+	for (int i = 0; i <= CATALOG_CHANGE_DOCS_MAX; i++) {
+		snprintf(keys[i], sizeof keys[i], "m%05d", i);
+		many[i] = (struct meta_doc){
+			.key = bytes_text(keys[i]), .value = bytes_text("v"), .only = DOC_NEW};
+	}
+	ck_assert_int_eq(change(0, &op), ERR_TOOBIG);
+	op.doc_count = CATALOG_CHANGE_DOCS_MAX;
+	ck_assert_int_eq(change(0, &op), OK);
+	ck_assert_int_eq(change_doc(2, "first", NULL, ""), OK);
+	ck_assert_int_eq(change_doc(2, "m00000", "w", ""), OK);
+	restart();
+	l = look(1, "");
+	ck_assert_int_eq(catalog_doc_count(l.held), CATALOG_CHANGE_DOCS_MAX);
+	ck_assert_ptr_null(catalog_doc(l.held, bytes_text("first")));
+	ck_assert(bytes_equal(catalog_doc(l.held, bytes_text("m00000"))->value, bytes_text("w")));
+	catalog_release(l.held);
+	ck_assert_int_eq(change_doc(1, "n", "1", "m"), ERR_CONFLICT);
+	ck_assert_int_eq(change_doc(1, "n", "1", "n"), OK);
+}
+END_TEST
+
 /* Every loop publishes to whatever streams its catalogue has while others come and go. */
 static _Atomic int churn_left;
 struct churner {
@@ -493,6 +545,7 @@ int main(void)
 	tcase_add_test(tc, alter_and_more_partitions);
 	tcase_add_test(tc, deleted_stream_is_gone_but_safe_for_who_holds_it);
 	tcase_add_test(tc, settings_reach_every_loop);
+	tcase_add_test(tc, documents_reach_every_loop_and_stay);
 	tcase_add_test(tc, streams_come_and_go_under_load);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
