@@ -195,7 +195,7 @@ struct meta_op {                  /* belongs to the node until done runs on the 
 	/* Not empty: ERR_CONFLICT if a document's key starts with it; ERR_BUSY: documents are just
 	 * being changed. */
 	struct bytes docs_none;
-	bool check_only;        /* validate, change nothing */
+	bool check_only; /* validate, change nothing */
 	/* Names as in Kafka: 1-249 of [a-zA-Z0-9._-], not "." or ".."; or TENANT/NAME: that clients
 	 * say no slash is seen to by the doors. Settings: retention.ms,
 	 * retention.bytes, max.message.bytes, cleanup.policy (delete), min.insync.replicas, ...;

@@ -117,11 +117,11 @@ struct node {
 	/* the model: rows as applied */
 	bool founded;
 	struct meta_cluster cluster;
-	struct map streams;   /* name -> model_stream */
-	struct map settings;  /* key -> struct stream_setting */
-	struct map nodes;     /* id -> model_node */
-	struct map places;    /* group -> model_place */
-	struct docs *docs;    /* NULL: never any */
+	struct map streams;  /* name -> model_stream */
+	struct map settings; /* key -> struct stream_setting */
+	struct map nodes;    /* id -> model_node */
+	struct map places;   /* group -> model_place */
+	struct docs *docs;   /* NULL: never any */
 	struct meta_docs docs_row;
 	int64_t balance_ms;   /* asked for since; 0: not */
 	uint64_t seen_index;  /* of the entry last seen */

@@ -48,7 +48,7 @@ static int value_of(const struct catalog_doc *doc)
 	char text[16] = {0};
 
 	memcpy(text, doc->value.at, doc->value.len);
-	return atoi(text);
+	return (int)strtol(text, NULL, 10);
 }
 
 static void is_like(const struct docs *d, const int *want)
