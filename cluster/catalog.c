@@ -302,6 +302,21 @@ const char *catalog_setting(const struct catalog *c, const char *key)
 	return found != NULL ? found->value : NULL;
 }
 
+int catalog_setting_seek(const struct catalog *c, const char *key)
+{
+	int low = 0, high = c->setting_count;
+
+	while (low < high) {
+		int mid = low + (high - low) / 2;
+
+		if (strcmp(c->settings[mid].key, key) < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
 bool catalog_setting_next(const struct catalog *c, int *at, const char **key, const char **value)
 {
 	if (*at >= c->setting_count)

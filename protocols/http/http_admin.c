@@ -104,7 +104,7 @@ void api_routes(struct exchange *x)
 	}
 	json_open(&j, NULL, '{');
 	json_open(&j, "routes", '[');
-	for (int i = 0; admin_route_next(x->shard, &i, &r);)
+	for (int i = 0; admin_route_next(x->shard, bytes_of("", 0), &i, &r);)
 		add_route(&j, &r);
 	json_close(&j, ']');
 	json_close(&j, '}');
@@ -149,7 +149,8 @@ void api_route_delete(struct exchange *x)
 {
 	struct admin_route r;
 
-	for (int i = 0; shard_catalog(x->shard) != NULL && admin_route_next(x->shard, &i, &r);) {
+	for (int i = 0; shard_catalog(x->shard) != NULL &&
+		admin_route_next(x->shard, bytes_of("", 0), &i, &r);) {
 		if (!bytes_equal(bytes_text(r.name), x->params[0]))
 			continue;
 		if (r.source == ROUTE_OF_CLUSTER)

@@ -9,9 +9,9 @@
 #include "server/base/clock.h"
 #include "server/base/map.h"
 #include "server/base/mem.h"
+#include "server/broker/broker_priv.h"
 #include "server/broker/keyspace.h"
 #include "server/broker/retained.h"
-#include "server/broker/route.h"
 #include "server/broker/topic.h"
 
 enum { BATCH_ROOM = 65536, RETAINED_READ_BYTES = 1 << 26 };
@@ -34,57 +34,56 @@ void admin_partition(const struct stream *s, int index, struct admin_partition *
 	};
 }
 
-static bool conf_route(const struct shard *s, const char *name, struct admin_route *out)
+/* A route's key, in the file and among the settings, behind "route.". */
+struct route_key_text {
+	char text[sizeof route_prefix + TENANT_NAME_MAX + 256];
+};
+
+static const char *route_key_of(struct bytes tenant, const char *name, struct route_key_text *out)
+{
+	(void)snprintf(out->text, sizeof out->text, "%s%.*s%s%s", route_prefix, (int)tenant.len,
+		(const char *)tenant.at, tenant.len > 0 ? "/" : "", name);
+	return out->text;
+}
+
+static bool conf_route(
+	const struct shard *s, const char *key, const char *name, struct admin_route *out)
 {
 	const struct conf_named *set = &shard_conf(s)->routes;
 
 	for (int i = 0; i < set->count; i++)
-		if (strcmp(set->pairs[i].name, name) == 0) {
+		if (strcmp(set->pairs[i].name, key + sizeof route_prefix - 1) == 0) {
 			*out = (struct admin_route){
-				set->pairs[i].name, set->pairs[i].value, ROUTE_OF_CONF};
+				set->pairs[i].name + strlen(set->pairs[i].name) - strlen(name),
+				set->pairs[i].value, ROUTE_OF_CONF};
 			return true;
 		}
 	return false;
 }
 
-static bool cluster_route(const struct shard *s, const char *name, struct admin_route *out)
+static bool cluster_route(
+	const struct shard *s, const char *key, const char *name, struct admin_route *out)
 {
-	const char *key, *value;
-	size_t prefix = sizeof route_prefix - 1;
+	const struct catalog *c = shard_catalog(s);
+	const char *held, *value;
+	int at = catalog_setting_seek(c, key);
 
-	for (int at = 0; catalog_setting_next(shard_catalog(s), &at, &key, &value);)
-		if (strncmp(key, route_prefix, prefix) == 0 && strcmp(key + prefix, name) == 0) {
-			*out = (struct admin_route){key + prefix, value, ROUTE_OF_CLUSTER};
-			return true;
-		}
-	return false;
+	if (!catalog_setting_next(c, &at, &held, &value) || strcmp(held, key) != 0)
+		return false;
+	*out = (struct admin_route){held + strlen(held) - strlen(name), value, ROUTE_OF_CLUSTER};
+	return true;
 }
 
-static struct routes *routes_now(const struct shard *s)
+bool admin_route_next(struct shard *s, struct bytes tenant, int *i, struct admin_route *out)
 {
-	const struct conf_named *set = &shard_conf(s)->routes;
-	struct routes *rs = routes_new();
-	const char *key, *value;
-	char why[160];
-
-	for (int i = 0; i < set->count; i++)
-		if (routes_set(rs, set->pairs[i].name, set->pairs[i].value, why, sizeof why) != OK)
-			continue; /* the shards have logged it */
-	for (int at = 0; catalog_setting_next(shard_catalog(s), &at, &key, &value);)
-		if (strncmp(key, route_prefix, sizeof route_prefix - 1) != 0 ||
-			routes_set(rs, key + sizeof route_prefix - 1, value, why, sizeof why) != OK)
-			continue;
-	return rs;
-}
-
-bool admin_route_next(struct shard *s, int *i, struct admin_route *out)
-{
-	struct routes *rs = routes_now(s);
+	struct routes *rs = space_routes(shard_conf(s), shard_catalog(s), tenant, false);
 	bool more = *i < routes_count(rs);
 
 	if (more) {
 		const char *name = routes_at(rs, *i)->name;
-		if (!cluster_route(s, name, out) && !conf_route(s, name, out))
+		struct route_key_text key;
+		if (!cluster_route(s, route_key_of(tenant, name, &key), name, out) &&
+			!conf_route(s, key.text, name, out))
 			*out = (struct admin_route){"default", default_route, ROUTE_BUILT_IN};
 		(*i)++;
 	}
@@ -339,17 +338,19 @@ static void retained_read(struct row_read *read)
 }
 
 /* The partition whose rows hold the topic's retained value: where its records go. */
-static enum err retained_home(struct shard *s, struct bytes topic, struct partition **out)
+static enum err retained_home(
+	struct shard *s, struct bytes tenant, struct bytes topic, struct partition **out)
 {
-	struct routes *rs = routes_now(s);
+	struct routes *rs = space_routes(shard_conf(s), shard_catalog(s), tenant, false);
 	int number = routes_find(rs, topic), index;
+	struct tenant_stream name;
 	const struct stream *stream;
 	struct bytes key;
 	enum err e = ERR_NOTFOUND;
 
-	if (number >= 0) {
-		stream = catalog_stream(
-			shard_catalog(s), bytes_text(routes_at(rs, number)->stream));
+	if (number >= 0 &&
+		tenant_stream(tenant, bytes_text(routes_at(rs, number)->stream), &name) == OK) {
+		stream = catalog_stream(shard_catalog(s), bytes_of(name.text, name.len));
 		key = route_key(routes_at(rs, number), topic);
 		*out = stream == NULL ? NULL : admin_choose(stream, &key, &index);
 		e = *out == NULL ? ERR_UNAVAILABLE : OK;
@@ -365,7 +366,7 @@ enum err admin_retained(struct admin_retained *r, struct shard *s)
 
 	if (!topic_name_valid(r->topic))
 		return ERR_INVALID;
-	e = retained_home(s, r->topic, &home);
+	e = retained_home(s, r->tenant, r->topic, &home);
 	if (e != OK)
 		return e;
 	r->read = (struct row_read){.from = home,

@@ -21,8 +21,9 @@ struct admin_route {
 	const char *name, *text;
 	enum { ROUTE_BUILT_IN, ROUTE_OF_CONF, ROUTE_OF_CLUSTER } source;
 };
-/* In the order in which they are asked; *i starts at 0; false at the end. */
-bool admin_route_next(struct shard *s, int *i, struct admin_route *out);
+/* Of a tenant (empty: the default one), in the order in which they are asked; *i starts at 0; false
+ * at the end. Names are without the tenant; the setting is route.NAME or route.TENANT/NAME. */
+bool admin_route_next(struct shard *s, struct bytes tenant, int *i, struct admin_route *out);
 
 struct admin_node {
 	int64_t id;
@@ -78,6 +79,7 @@ void admin_trim_free(struct admin_trim *t);
 struct admin_retained {         /* embed: the retained value of a topic */
 	struct row_read read;   /* private */
 	struct bytes topic;     /* borrowed until done */
+	struct bytes tenant;    /* borrowed for the call; empty: the default one */
 	enum err err;           /* ERR_NOTFOUND */
 	struct message message; /* borrowed from the read: admin_retained_fini */
 	int64_t offset;         /* -1: of a memory route */

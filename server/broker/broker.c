@@ -1,16 +1,12 @@
-/* The broker's life and what follows the catalogue: each shard compiles the route table anew when a
- * catalogue comes into force on its loop, so that publishing looks at nothing but its own shard.
- * The first shard sees to it that the streams of all routes exist. */
+/* The broker's life and what follows the catalogue: each shard compiles the route tables anew when
+ * a catalogue comes into force on its loop, so that publishing looks at nothing but its own shard
+ * (space.c). */
 #include <stdatomic.h>
 #include <stdio.h>
-#include "server/base/log.h"
 #include "server/broker/broker_priv.h"
 #include "server/broker/produce.h"
 #include "server/broker/producer.h"
 #include "server/broker/session_ask.h"
-
-enum { CREATE_SOON_MS = 20, CREATE_RETRY_MS = 500 };
-static const char route_prefix[] = "route.";
 
 #define AT(field) offsetof(struct broker_conf, field)
 const struct conf_row broker_rows[] = {
@@ -106,129 +102,7 @@ void priv_tick(struct shard *s, int64_t after_ms)
 		loop_timer_set(&s->tick, after_ms);
 }
 
-/* ---- routes and their streams */
-
-static void targets_free(struct shard *s)
-{
-	for (int i = 0; i < s->target_count; i++) {
-		batch_builder_fini(&s->targets[i].memory_batch.builder);
-		mem_free(s->targets[i].slots);
-		mem_free(s->targets[i].name);
-	}
-	mem_free(s->targets);
-	mem_free(s->route_targets);
-	s->targets = NULL;
-	s->route_targets = NULL;
-	s->target_count = 0;
-}
-
-static int target_find(const struct shard *s, const char *stream)
-{
-	for (int i = 0; i < s->target_count; i++)
-		if (strcmp(s->targets[i].name, stream) == 0)
-			return i;
-	return -1;
-}
-
-static void target_init(struct shard *s, struct target *t, const char *stream)
-{
-	t->name = mem_text(stream, strlen(stream));
-	list_init(&t->memory_batch.publishes);
-	batch_builder_init(&t->memory_batch.builder, 0); /* its bound: memory_publish */
-	t->stream = catalog_stream(s->catalog, bytes_text(stream));
-	if (t->stream == NULL || t->stream->partition_count == 0)
-		return;
-	t->slot_count = t->stream->partition_count;
-	t->slots = mem_new((size_t)t->slot_count * sizeof *t->slots);
-	for (int i = 0; i < t->slot_count; i++) {
-		list_init(&t->slots[i].node);
-		t->slots[i].to = t->stream->partitions[i];
-	}
-}
-
-static void targets_build(struct shard *s)
-{
-	int n = routes_count(s->routes);
-	s->targets = mem_new((size_t)n * sizeof *s->targets);
-	s->route_targets = mem_new((size_t)n * sizeof *s->route_targets);
-	for (int i = 0; i < n; i++) {
-		const struct route *r = routes_at(s->routes, i);
-		int t = target_find(s, r->stream);
-		if (t < 0) {
-			t = s->target_count;
-			target_init(s, &s->targets[t], r->stream);
-			s->target_count++;
-		}
-		s->route_targets[i] = t;
-	}
-}
-
-static void route_add(struct shard *s, const char *name, const char *text)
-{
-	char why[160];
-	if (routes_set(s->routes, name, text, why, sizeof why) != OK && s->index == 0)
-		LOG(LOG_ERROR, AREA_BROKER, "route_invalid", "route=%s why=\"%s\"", name, why);
-}
-
-static void routes_build(struct shard *s)
-{
-	const struct conf_named *set = &s->broker->conf->routes;
-	const char *key, *value;
-	size_t prefix = sizeof route_prefix - 1;
-	routes_free(s->routes);
-	s->routes = routes_new();
-	for (int i = 0; i < set->count; i++)
-		route_add(s, set->pairs[i].name, set->pairs[i].value);
-	for (int at = 0; catalog_setting_next(s->catalog, &at, &key, &value);)
-		if (strncmp(key, route_prefix, prefix) == 0)
-			route_add(s, key + prefix, value);
-}
-
-static void streams_check(struct broker *b);
-
-static void stream_created(struct meta_op *op)
-{
-	struct broker *b = list_entry(op, struct broker, create);
-	enum err e = op->err;
-	if (e != OK && e != ERR_EXISTS && e != ERR_UNAVAILABLE)
-		LOG(LOG_WARN, AREA_BROKER, "route_stream_failed", "stream=%s err=\"%s\" why=\"%s\"",
-			b->creating, err_text(e), op->why);
-	mem_free(b->creating);
-	b->creating = NULL;
-	/* Not at once even when it worked: the catalogue that has it may still be on its way. */
-	loop_timer_set(&b->create_timer,
-		e == OK || e == ERR_UNAVAILABLE ? CREATE_SOON_MS : CREATE_RETRY_MS);
-}
-
-static void create_again(struct loop_timer *t)
-{
-	streams_check(list_entry(t, struct broker, create_timer));
-}
-
-/* On the first shard's loop: creates the first stream that a route names and that is missing. */
-static void streams_check(struct broker *b)
-{
-	struct shard *s = &b->shards[0];
-	const char *missing = NULL;
-	if (!atomic_load(&b->started) || s->catalog == NULL || b->creating != NULL)
-		return;
-	if (catalog_version(s->catalog) == 0)
-		return; /* none yet, or none any more */
-	for (int i = 0; i < s->target_count && missing == NULL; i++)
-		if (s->targets[i].stream == NULL)
-			missing = s->targets[i].name;
-	if (missing == NULL) {
-		atomic_store(&b->streams_exist, true);
-		return;
-	}
-	b->creating = mem_text(missing, strlen(missing));
-	b->create = (struct meta_op){.kind = META_CREATE_STREAM,
-		.name = b->creating,
-		.partitions = -1,
-		.replicas = -1,
-		.done = stream_created};
-	node_change(b->node, &b->create);
-}
+/* ---- life */
 
 static void catalog_changed(struct catalog_watcher *w, const struct catalog *c)
 {
@@ -238,23 +112,18 @@ static void catalog_changed(struct catalog_watcher *w, const struct catalog *c)
 	while (!list_empty(&s->open) || s->memory_open)
 		publish_flush(s);
 	s->catalog = catalog_hold(c);
-	targets_free(s);
-	routes_build(s);
-	targets_build(s);
-	feeds_catalog(s);
+	spaces_catalog(s);
+	feeds_catalog(s, old);
 	if (old != NULL)
 		catalog_release(old);
-	if (s->index == 0)
-		streams_check(s->broker);
 }
-
-/* ---- life */
 
 static void shard_init(struct shard *s, struct broker *b, int index)
 {
 	s->broker = b;
 	s->index = index;
 	s->loop = loops_at(b->loops, index);
+	spaces_init(s);
 	publish_init(s);
 	memory_init(s);
 	deliver_init(s);
@@ -285,7 +154,6 @@ enum err broker_new(const struct broker_conf *conf, struct node *node, struct lo
 	b->workers = workers;
 	b->count = loops_count(loops);
 	b->shards = mem_new((size_t)b->count * sizeof *b->shards);
-	loop_timer_init(&b->create_timer, loops_at(loops, 0), create_again);
 	for (int i = 0; i < b->count; i++)
 		shard_init(&b->shards[i], b, i);
 	memory_serve(b);
@@ -299,7 +167,7 @@ static void start_here(void *arg)
 {
 	struct broker *b = arg;
 	atomic_store(&b->started, true);
-	streams_check(b);
+	spaces_start(b);
 }
 
 void broker_start(struct broker *b)
@@ -324,8 +192,7 @@ void broker_free(struct broker *b)
 		publish_fini(s);
 		memory_fini(s);
 		place_fini(s);
-		targets_free(s);
-		routes_free(s->routes);
+		spaces_fini(s);
 		if (s->catalog != NULL)
 			catalog_release(s->catalog);
 	}

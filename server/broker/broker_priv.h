@@ -1,6 +1,7 @@
-/* The insides of the broker, shared by broker.c (life, catalogue), publish.c and memory_route.c
- * (the way in), feed.c (committed entries from home loops to those interested), deliver.c
- * (subscribers), catchup.c (those who are behind) and retained.c. A shard is its loop's. */
+/* The insides of the broker, shared by broker.c (life, catalogue), space.c (what a tenant has on a
+ * shard), publish.c and memory_route.c (the way in), feed.c (committed entries from home loops to
+ * those interested), deliver.c (subscribers), catchup.c (those who are behind) and retained.c. A
+ * shard is its loop's. */
 #ifndef BROKER_BROKER_PRIV_H
 #define BROKER_BROKER_PRIV_H
 #include "server/base/map.h"
@@ -9,6 +10,7 @@
 #include "server/broker/match.h"
 #include "server/broker/publish.h"
 #include "server/broker/route.h"
+#include "server/broker/tenant.h"
 #include "storage/change.h"
 
 enum broker_metric {
@@ -60,6 +62,30 @@ struct target { /* a stream that routes lead to */
 	struct slot *slots;
 	bool memory; /* some route to it is a memory route */
 	struct memory_batch memory_batch;
+};
+
+/* ---- a tenant on a shard */
+
+struct space {
+	struct list node; /* shard.tenants; the default one is shard.home */
+	struct shard *shard;
+	struct routes *routes; /* NULL before the first catalogue, like targets */
+	struct target *targets;
+	int target_count;
+	int *route_targets; /* by route: index into targets */
+	struct match *match;
+	bool following; /* feeds are wanted */
+	bool in_round;  /* point.c */
+	bool missing;   /* some stream that a route names does not exist */
+	bool wanted;    /* on the first shard: it is to be made */
+	int feed_count;
+	int64_t subscriber_count;
+	int64_t used_ms;    /* published to last */
+	int64_t missing_ms; /* since when */
+	int64_t wanted_ms;  /* the first shard was told, 0: never */
+	int64_t create_ms;  /* on the first shard: not tried before */
+	uint8_t tenant_len;
+	char tenant[TENANT_NAME_MAX];
 };
 
 /* ---- feeds: the home's side */
@@ -118,6 +144,7 @@ struct run { /* entries read from the log for one who is behind */
 
 struct feed {
 	struct shard *shard;
+	struct space *space; /* whose stream it is */
 	struct partition *partition;
 	uint64_t group;
 	const struct stream *stream; /* in shard.catalog */
@@ -184,10 +211,10 @@ struct shard {
 	struct catalog_watcher catalog_watcher;
 	const struct catalog *catalog; /* held; NULL before the first */
 
-	struct routes *routes;
-	struct target *targets;
-	int target_count;
-	int *route_targets; /* by route: index into targets */
+	struct space home;               /* the default tenant's */
+	struct map spaces;               /* the others', by name, ... */
+	struct list tenants;             /* ... and in order of their coming */
+	struct loop_timer streams_timer; /* set: publishers wait for streams to be made */
 
 	struct list open; /* slots */
 	struct loop_hook publish_hook;
@@ -211,7 +238,6 @@ struct shard {
 
 	struct map syncs; /* by group: place.c */
 	struct map feeds; /* by group */
-	bool following;   /* feeds are wanted */
 	int feeds_pending;
 	size_t *acks; /* by home loop: bytes dealt with */
 	struct list dirty;
@@ -220,7 +246,7 @@ struct shard {
 	struct list runs; /* least recently used first */
 	struct loop_timer tick;
 
-	struct match *match;
+	int64_t subscription_count;
 	uint64_t edition; /* moves with every subscription added or removed */
 	struct list subscribers;
 	struct list subscribing, beginning; /* struct subscribe: for the next round, in this one */
@@ -258,6 +284,27 @@ void *priv_grown(void *array, size_t count, size_t *room, size_t each);
 /* The shard's timer for what is to be tried again fires within after_ms. */
 void priv_tick(struct shard *s, int64_t after_ms);
 
+/* ---- space.c */
+void spaces_init(struct shard *s);
+void spaces_fini(struct shard *s);
+void spaces_start(struct broker *b);  /* on the first loop */
+void spaces_catalog(struct shard *s); /* s->catalog is another one */
+void spaces_sweep(struct shard *s);   /* those that nobody uses go */
+struct bytes space_tenant(const struct space *sp);
+/* What clients call a stream of the tenant. */
+struct bytes space_bare_name(const struct space *sp, const struct stream *stream);
+struct space *space_find(struct shard *s, struct bytes tenant); /* NULL: nobody uses it here */
+/* Of a tenant but the default one. NULL: there is no such tenant. */
+struct space *space_to_publish(struct shard *s, struct bytes tenant);
+struct space *space_join(struct shard *s, struct bytes tenant); /* a subscriber's */
+void space_leave(struct space *sp);
+void space_follow(struct space *sp); /* it has a subscription */
+/* A route's stream does not exist: whether it will in a moment, and shard_when_room tells. */
+bool space_awaits_streams(struct space *sp);
+/* The routes in force in a tenant; tell: wrong ones are logged. */
+struct routes *space_routes(
+	const struct broker_conf *conf, const struct catalog *c, struct bytes tenant, bool tell);
+
 /* ---- publish.c */
 extern const struct proposal_kind publish_kind;
 void publish_init(struct shard *s);
@@ -269,7 +316,7 @@ enum err publish_retained_only(
 
 /* ---- memory_route.c */
 enum err memory_publish(
-	struct shard *s, struct target *t, const struct message *m, struct publish *p) MUST_USE;
+	struct space *sp, struct target *t, const struct message *m, struct publish *p) MUST_USE;
 void memory_flush(struct shard *s);
 bool memory_has_room(const struct shard *s);
 void memory_ready(struct subscriber *who); /* takes again, or is gone: nobody waits for it */
@@ -288,10 +335,11 @@ void point_feed_gone(struct feed *f);
 /* ---- feed.c */
 void feeds_init(struct shard *s);
 void feeds_fini(struct shard *s);
-void feeds_catalog(struct shard *s); /* the catalogue has changed */
-void feeds_follow(struct shard *s);  /* asks for all feeds if that has not been done */
+/* The catalogue has changed. */
+void feeds_catalog(struct shard *s, const struct catalog *old);
+void feeds_follow(struct space *sp); /* asks for all feeds if that has not been done */
 struct feed *feed_find(const struct shard *s, const struct partition *p);
-struct feed *feed_make(struct shard *s, struct partition *p, const struct stream *stream);
+struct feed *feed_make(struct space *sp, struct partition *p, const struct stream *stream);
 /* Sends what was committed at home in this turn to those interested. */
 void feeds_send(struct shard *s);
 /* Dispatches queued entries within a budget; whether some are left. */
@@ -308,7 +356,7 @@ void deliver_trimmed(struct feed *f, int64_t from, int64_t to);
 /* A record of a memory route, offered to the subscribers from the one at *from on (0: all). False:
  * one refused that is worth waiting for; *from is it. */
 bool deliver_memory(
-	struct shard *s, const struct message *m, const struct slice *holder, uintptr_t *from);
+	struct space *sp, const struct message *m, const struct slice *holder, uintptr_t *from);
 struct subscriber_state *subscriber_state_make(struct subscriber *s);
 void subscriber_state_drop(struct subscriber *s); /* if nothing is in it any more */
 enum offer { OFFER_TAKEN, OFFER_REFUSED, OFFER_GONE /* the subscriber has ended itself */ };

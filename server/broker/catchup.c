@@ -505,7 +505,7 @@ static int matches_find(struct behind *b, struct bytes topic, int64_t offset)
 	if (seen <= FEW_FILTERS)
 		return count;
 	count = 0;
-	const struct match_hit *hit = hit_of(match_find(s->match, topic), who);
+	const struct match_hit *hit = hit_of(match_find(who->space->match, topic), who);
 	for (int i = 0; hit != NULL && i < hit->count; i++)
 		if (subscription_counts(hit->matches[i], b->feed->group, offset))
 			scratch_add(s, &count, hit->matches[i]);
@@ -544,7 +544,7 @@ static enum served entry_serve(struct behind *b, const struct kept *k, struct bu
 	struct record r;
 	struct message m;
 	struct delivery d = {.message = &m, .stream = f->stream, .partition = f->partition};
-	struct bytes stream = bytes_text(f->stream->name);
+	struct bytes stream = space_bare_name(f->space, f->stream);
 	walk_begin(b, k, &w);
 	while (left->bytes > 0 && left->records > 0) {
 		if (entry_walk_next(f->shard, &w, b->position, &r, &d.offset) != OK) {

@@ -10,7 +10,7 @@
 #include "server/broker/broker_priv.h"
 #include "server/broker/topic.h"
 
-enum { MATCH_CACHE_BYTES = 8 << 20, IDLE_MS = 10000, FEW_SUBSCRIPTIONS = 16 };
+enum { IDLE_MS = 10000, FEW_SUBSCRIPTIONS = 16 };
 
 struct starts { /* of one subscription: where it counts from, by partition */
 	int count;
@@ -62,8 +62,9 @@ static int hits_after(const struct match_result *r, uintptr_t last)
 static void record_dispatch(struct feed *f, struct delivery *d, const struct entry_walk *w)
 {
 	struct shard *s = f->shard;
+	struct match *match = f->space->match;
 	struct bytes topic = d->message->topic;
-	const struct match_result *r = match_find(s->match, topic);
+	const struct match_result *r = match_find(match, topic);
 	uint64_t edition = s->edition;
 	for (int i = 0; i < r->count; i++) {
 		const struct match_hit *hit = &r->hits[i];
@@ -78,7 +79,7 @@ static void record_dispatch(struct feed *f, struct delivery *d, const struct ent
 		if (s->edition == edition)
 			continue;
 		edition = s->edition;
-		r = match_find(s->match, topic);
+		r = match_find(match, topic);
 		i = hits_after(r, (uintptr_t)who) - 1;
 	}
 }
@@ -86,13 +87,13 @@ static void record_dispatch(struct feed *f, struct delivery *d, const struct ent
 void deliver_entry(struct feed *f, struct entry *e)
 {
 	struct shard *s = f->shard;
-	struct bytes stream = bytes_text(f->stream->name);
+	struct bytes stream = space_bare_name(f->space, f->stream);
 	struct entry_walk w;
 	struct record r;
 	struct message m;
 	struct delivery d = {.message = &m, .stream = f->stream, .partition = f->partition};
 	int64_t count = 0;
-	if (match_count(s->match) == 0)
+	if (match_count(f->space->match) == 0)
 		return;
 	entry_walk_init(&w, e);
 	while (entry_walk_next(s, &w, f->position, &r, &d.offset) == OK) {
@@ -118,10 +119,11 @@ static bool memory_awaits(struct subscriber *who)
 }
 
 bool deliver_memory(
-	struct shard *s, const struct message *m, const struct slice *holder, uintptr_t *from)
+	struct space *sp, const struct message *m, const struct slice *holder, uintptr_t *from)
 {
+	struct shard *s = sp->shard;
 	struct delivery d = {.message = m, .holder = holder, .offset = -1};
-	const struct match_result *r = match_find(s->match, m->topic);
+	const struct match_result *r = match_find(sp->match, m->topic);
 	uint64_t edition = s->edition;
 	for (int i = *from > 0 ? hits_after(r, *from - 1) : 0; i < r->count; i++) {
 		const struct match_hit *hit = &r->hits[i];
@@ -139,7 +141,7 @@ bool deliver_memory(
 		if (s->edition == edition)
 			continue;
 		edition = s->edition;
-		r = match_find(s->match, m->topic);
+		r = match_find(sp->match, m->topic);
 		i = hits_after(r, (uintptr_t)who) - 1;
 	}
 	return true;
@@ -154,19 +156,21 @@ void deliver_trimmed(struct feed *f, int64_t from, int64_t to)
 	for (struct list *n = s->subscribers.next; n != &s->subscribers;) {
 		struct subscriber *who = list_entry(n, struct subscriber, all_node);
 		n = n->next;
-		if (behind_find(who, f) == NULL && who->ops->skipped != NULL)
+		if (who->space == f->space && behind_find(who, f) == NULL &&
+			who->ops->skipped != NULL)
 			who->ops->skipped(who, f->partition, from, to);
 	}
 }
 
 /* ---- subscriptions */
 
-static void subscriptions_changed(struct shard *s)
+static void subscriptions_changed(struct space *sp)
 {
+	struct shard *s = sp->shard;
 	s->edition++;
-	atomic_store(&s->listening, match_count(s->match) > 0);
-	metric_set(loop_cells(s->loop), &broker_metrics, M_SUBSCRIPTIONS, match_count(s->match));
-	if (match_count(s->match) == 0 && s->following)
+	atomic_store(&s->listening, s->subscription_count > 0);
+	metric_set(loop_cells(s->loop), &broker_metrics, M_SUBSCRIPTIONS, s->subscription_count);
+	if (match_count(sp->match) == 0 && sp->following)
 		priv_tick(s, IDLE_MS);
 }
 
@@ -227,7 +231,8 @@ static struct subscription *subscription_new(struct subscriber *who, struct byte
 
 static void subscription_free(struct subscription *sub)
 {
-	match_remove(sub->who->shard->match, sub);
+	sub->who->shard->subscription_count--;
+	match_remove(sub->who->space->match, sub);
 	index_remove(sub->who, sub);
 	list_remove(&sub->node);
 	mem_free((void *)(uintptr_t)sub->priv[1]);
@@ -284,7 +289,7 @@ static void starts_now(struct subscription *sub)
 
 static void subscribe_apply(struct subscribe *op)
 {
-	struct shard *s = op->who->shard;
+	struct space *sp = op->who->space;
 	if (op->filter.at == NULL || !topic_filter_valid(op->filter)) {
 		op->err = op->filter.at == NULL ? ERR_NOMEM : ERR_INVALID;
 		return;
@@ -292,7 +297,7 @@ static void subscribe_apply(struct subscribe *op)
 	struct subscription *sub = subscription_find(op->who, op->filter);
 	op->existed = sub != NULL;
 	if (op->existed)
-		match_remove(s->match, sub);
+		match_remove(sp->match, sub);
 	else
 		sub = subscription_new(op->who, op->filter);
 	if (sub == NULL) {
@@ -303,11 +308,12 @@ static void subscribe_apply(struct subscribe *op)
 	sub->no_local = op->no_local;
 	sub->retain_as_published = op->retain_as_published;
 	sub->id = op->id;
-	match_add(s->match, sub);
+	match_add(sp->match, sub);
+	sp->shard->subscription_count += !op->existed;
 	if (!op->existed && !op->resumed)
 		starts_now(sub);
 	op->subscription = sub;
-	subscriptions_changed(s);
+	subscriptions_changed(sp);
 }
 
 static void subscribe_done(struct subscribe *op)
@@ -344,7 +350,7 @@ void subscriber_subscribe(struct subscribe *op)
 	op->existed = false;
 	op->subscription = NULL;
 	list_push_back(&s->subscribing, &op->node);
-	feeds_follow(s);
+	space_follow(op->who->space);
 	loop_hook_want(s->loop, STAGE_DELIVER, &s->deliver_hook);
 }
 
@@ -356,17 +362,19 @@ enum err subscriber_unsubscribe(struct subscriber *who, struct bytes filter)
 		return ERR_NOTFOUND;
 	retained_cancel(who, sub);
 	subscription_free(sub);
-	subscriptions_changed(who->shard);
+	subscriptions_changed(who->space);
 	return OK;
 }
 
 /* ---- subscribers */
 
-void subscriber_init(struct subscriber *who, struct shard *s, const struct subscriber_ops *ops)
+void subscriber_init(struct subscriber *who, struct shard *s, struct bytes tenant,
+	const struct subscriber_ops *ops)
 {
 	loop_must_own(s->loop);
 	who->ops = ops;
 	who->shard = s;
+	who->space = space_join(s, tenant);
 	who->state = NULL;
 	who->by_filter = NULL;
 	who->subscription_count = 0;
@@ -424,7 +432,8 @@ void subscriber_fini(struct subscriber *who)
 	list_remove(&who->all_node);
 	if (s->serving == who)
 		s->serving = NULL;
-	subscriptions_changed(s);
+	subscriptions_changed(who->space);
+	space_leave(who->space);
 }
 
 void subscriber_ready(struct subscriber *who)
@@ -453,10 +462,10 @@ int64_t subscriber_position(const struct subscriber *who, struct partition *p)
 	return b != NULL ? b->position : feed_position(f);
 }
 
-static const struct stream *stream_of(const struct shard *s, const struct partition *p)
+static const struct stream *stream_of(const struct space *sp, const struct partition *p)
 {
-	for (int t = 0; t < s->target_count; t++) {
-		const struct stream *stream = s->targets[t].stream;
+	for (int t = 0; t < sp->target_count; t++) {
+		const struct stream *stream = sp->targets[t].stream;
 		for (int i = 0; stream != NULL && i < stream->partition_count; i++)
 			if (stream->partitions[i] == p)
 				return stream;
@@ -466,12 +475,11 @@ static const struct stream *stream_of(const struct shard *s, const struct partit
 
 void subscriber_start(struct subscriber *who, struct partition *p, int64_t offset)
 {
-	struct shard *s = who->shard;
-	loop_must_own(s->loop);
-	const struct stream *stream = stream_of(s, p);
+	loop_must_own(who->shard->loop);
+	const struct stream *stream = stream_of(who->space, p);
 	if (stream == NULL)
 		return; /* no route leads there any more */
-	struct feed *f = feed_make(s, p, stream);
+	struct feed *f = feed_make(who->space, p, stream);
 	struct behind *b = behind_find(who, f);
 	if (b != NULL)
 		behind_free(b);
@@ -493,17 +501,17 @@ void subscription_set_start(struct subscription *sub, struct partition *p, int64
 int subscriber_stream_count(const struct subscriber *who)
 {
 	int count = 0;
-	for (int i = 0; i < who->shard->target_count; i++)
-		count += who->shard->targets[i].stream != NULL;
+	for (int i = 0; i < who->space->target_count; i++)
+		count += who->space->targets[i].stream != NULL;
 	return count;
 }
 
 const struct stream *subscriber_stream_at(const struct subscriber *who, int index)
 {
-	const struct shard *s = who->shard;
-	for (int i = 0; i < s->target_count; i++)
-		if (s->targets[i].stream != NULL && index-- == 0)
-			return s->targets[i].stream;
+	const struct space *sp = who->space;
+	for (int i = 0; i < sp->target_count; i++)
+		if (sp->targets[i].stream != NULL && index-- == 0)
+			return sp->targets[i].stream;
 	return NULL;
 }
 
@@ -512,7 +520,8 @@ const struct stream *subscriber_stream_at(const struct subscriber *who, int inde
 static enum err redeliver_give(struct redeliver *r, struct entry *e)
 {
 	struct shard *s = r->who->shard;
-	const struct stream *stream = stream_of(s, r->partition);
+	const struct space *sp = r->who->space;
+	const struct stream *stream = stream_of(sp, r->partition);
 	struct entry_walk w;
 	struct record record;
 	struct message m;
@@ -521,7 +530,8 @@ static enum err redeliver_give(struct redeliver *r, struct entry *e)
 	enum err err = entry_walk_next(s, &w, r->offset, &record, &d.offset);
 	if (err == OK && d.offset == r->offset) {
 		int count = 0;
-		message_decode(&record, bytes_text(stream != NULL ? stream->name : ""), &m);
+		message_decode(&record,
+			stream != NULL ? space_bare_name(sp, stream) : bytes_of("", 0), &m);
 		for (struct list *n = r->who->subscriptions.next; n != &r->who->subscriptions;
 			n = n->next) {
 			struct subscription *sub = list_entry(n, struct subscription, node);
@@ -588,11 +598,11 @@ static void tick(struct loop_timer *t)
 	feeds_retry(s);
 	catchup_retry(s);
 	retained_retry(s);
+	spaces_sweep(s);
 }
 
 void deliver_init(struct shard *s)
 {
-	s->match = match_new(MATCH_CACHE_BYTES);
 	list_init(&s->subscribers);
 	list_init(&s->subscribing);
 	list_init(&s->beginning);
@@ -611,6 +621,5 @@ void deliver_fini(struct shard *s)
 		list_push_back(&s->subscribing, n);
 	for (struct list *n; (n = list_pop(&s->subscribing)) != NULL;)
 		mem_free((void *)(uintptr_t)list_entry(n, struct subscribe, node)->filter.at);
-	match_free(s->match);
 	mem_free(s->scratch);
 }

@@ -37,6 +37,7 @@ struct delivery {
 
 struct subscriber;
 struct map;
+struct space;
 struct subscriber_ops {
 	/* Takes the record (true), or refuses it for now (false: output too full, window full):
 	 * then it and all later ones of its partition are offered again after subscriber_ready.
@@ -50,6 +51,7 @@ struct subscriber_ops {
 struct subscriber { /* embed in the session; init before use */
 	const struct subscriber_ops *ops;
 	struct shard *shard;
+	struct space *space; /* private: of its tenant */
 	struct list subscriptions;
 	uint32_t subscription_count;
 	struct map *by_filter; /* private: once there are many subscriptions */
@@ -57,7 +59,9 @@ struct subscriber { /* embed in the session; init before use */
 	struct subscriber_state
 		*state; /* private: positions of those behind; NULL while all live */
 };
-void subscriber_init(struct subscriber *s, struct shard *shard, const struct subscriber_ops *ops);
+/* tenant: copied; empty: the default one. It hears of no other. */
+void subscriber_init(struct subscriber *s, struct shard *shard, struct bytes tenant,
+	const struct subscriber_ops *ops);
 /* Leaves the feeds; subscriptions are freed. Completions under way are dropped. */
 void subscriber_fini(struct subscriber *s);
 

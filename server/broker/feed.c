@@ -449,13 +449,16 @@ struct feed *feed_find(const struct shard *s, const struct partition *p)
 	return map_get_u64(&s->feeds, partition_group(p));
 }
 
-struct feed *feed_make(struct shard *s, struct partition *p, const struct stream *stream)
+struct feed *feed_make(struct space *sp, struct partition *p, const struct stream *stream)
 {
+	struct shard *s = sp->shard;
 	struct feed *f = feed_find(s, p);
 	if (f != NULL)
 		return f;
 	f = mem_new(sizeof *f);
 	f->shard = s;
+	f->space = sp;
+	sp->feed_count++;
 	f->partition = p;
 	f->group = partition_group(p);
 	f->stream = stream;
@@ -482,6 +485,7 @@ static void feed_leave(struct feed *f)
 {
 	struct shard *s = f->shard;
 	(void)map_remove_u64(&s->feeds, f->group);
+	f->space->feed_count--;
 	catchup_feed_gone(f);
 	point_feed_gone(f);
 	while (f->queue_count > 0)
@@ -493,43 +497,51 @@ static void feed_leave(struct feed *f)
 		feed_free(f);
 }
 
-static const struct stream *routed_stream(const struct shard *s, const uint8_t *uuid)
+static const struct stream *routed_stream(const struct space *sp, const uint8_t *uuid)
 {
-	for (int i = 0; i < s->target_count; i++)
-		if (s->targets[i].stream != NULL &&
-			memcmp(s->targets[i].stream->uuid, uuid, 16) == 0)
-			return s->targets[i].stream;
+	for (int i = 0; i < sp->target_count; i++)
+		if (sp->targets[i].stream != NULL &&
+			memcmp(sp->targets[i].stream->uuid, uuid, 16) == 0)
+			return sp->targets[i].stream;
 	return NULL;
 }
 
-/* Feeds of all routed streams. One that is new while we follow already began with the catalogue:
- * what is published by its route from now on is above the high watermark of this moment. */
-static void feeds_make(struct shard *s, bool later)
+/* Whether it has come with the catalogue in force. */
+static bool is_new(const struct catalog *old, const struct stream *stream, int number)
 {
-	for (int t = 0; t < s->target_count; t++) {
-		const struct stream *stream = s->targets[t].stream;
+	return old != NULL && catalog_version(old) > 0 && !in_catalog(old, stream->uuid, number);
+}
+
+/* Feeds of all routed streams. One that is new while we follow already began with the catalogue: a
+ * partition that was made just now is owed from its first record on, others what is published by
+ * the new route, which is above the high watermark of this moment. */
+static void feeds_make(struct space *sp, bool later, const struct catalog *old)
+{
+	for (int t = 0; t < sp->target_count; t++) {
+		const struct stream *stream = sp->targets[t].stream;
 		for (int i = 0; stream != NULL && i < stream->partition_count; i++) {
 			struct partition *p = stream->partitions[i];
-			struct feed *f = feed_make(s, p, stream);
+			struct feed *f = feed_make(sp, p, stream);
 			f->stream = stream;
 			if (later && !f->asked && f->position < 0)
-				f->position = partition_high_watermark(p);
+				f->position = is_new(old, stream, i) ? 0
+								     : partition_high_watermark(p);
 			feed_ask(f);
 		}
 	}
 }
 
-void feeds_follow(struct shard *s)
+void feeds_follow(struct space *sp)
 {
-	if (s->following || s->catalog == NULL)
+	if (sp->following || sp->shard->catalog == NULL)
 		return;
-	s->following = true;
-	feeds_make(s, false);
+	sp->following = true;
+	feeds_make(sp, false, NULL);
 }
 
-static bool feed_wanted(const struct shard *s, struct feed *f, const uint8_t *uuid)
+static bool feed_wanted(struct feed *f, const uint8_t *uuid)
 {
-	const struct stream *stream = routed_stream(s, uuid);
+	const struct stream *stream = routed_stream(f->space, uuid);
 	if (stream == NULL)
 		return false;
 	f->stream = stream;
@@ -540,13 +552,13 @@ static bool feed_wanted(const struct shard *s, struct feed *f, const uint8_t *uu
 }
 
 /* f->stream is of the catalogue before, which its shard still holds. */
-void feeds_catalog(struct shard *s)
+void feeds_catalog(struct shard *s, const struct catalog *old)
 {
 	uint32_t at = 0;
 	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;) {
 		uint8_t uuid[16];
 		memcpy(uuid, f->stream->uuid, sizeof uuid);
-		bool routed = feed_wanted(s, f, uuid);
+		bool routed = feed_wanted(f, uuid);
 		if (routed)
 			continue;
 		if (in_catalog(s->catalog, uuid, 0)) {
@@ -562,17 +574,40 @@ void feeds_catalog(struct shard *s)
 		(void)map_remove_u64(&s->sources, src->group);
 		source_free(s, src, true);
 	}
-	if (s->following)
-		feeds_make(s, true);
+	if (s->home.following)
+		feeds_make(&s->home, true, old);
+	for (struct list *n = s->tenants.next; n != &s->tenants; n = n->next) {
+		struct space *sp = list_entry(n, struct space, node);
+		if (sp->following)
+			feeds_make(sp, true, old);
+	}
 	loop_hook_want(s->loop, STAGE_DELIVER, &s->deliver_hook);
 }
 
-/* Nobody here has subscribed for a while: the homes need not send any more. */
-static void feeds_unfollow(struct shard *s)
+static bool asked_for(const struct space *sp, struct list *subscribes)
 {
+	for (struct list *n = subscribes->next; n != subscribes; n = n->next)
+		if (list_entry(n, struct subscribe, node)->who->space == sp)
+			return true;
+	return false;
+}
+
+/* Nobody of the tenant here has subscribed for a while: the homes need not send any more. */
+static void feeds_unfollow(struct space *sp)
+{
+	struct shard *s = sp->shard;
 	uint32_t at = 0;
-	s->following = false;
+	if (!sp->following || match_count(sp->match) > 0 || asked_for(sp, &s->subscribing) ||
+		asked_for(sp, &s->beginning))
+		return;
+	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;)
+		if (f->space == sp && f->behind_count > 0)
+			return;
+	sp->following = false;
+	at = 0;
 	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;) {
+		if (f->space != sp)
+			continue;
 		if (f->asked)
 			interest_send(f, false);
 		feed_leave(f);
@@ -584,9 +619,9 @@ void feeds_retry(struct shard *s)
 	uint32_t at = 0;
 	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;)
 		f->fill_failed = false;
-	if (s->following && match_count(s->match) == 0 && list_empty(&s->subscribing) &&
-		list_empty(&s->beginning) && s->behind_count == 0)
-		feeds_unfollow(s);
+	feeds_unfollow(&s->home);
+	for (struct list *n = s->tenants.next; n != &s->tenants; n = n->next)
+		feeds_unfollow(list_entry(n, struct space, node));
 	loop_hook_want(s->loop, STAGE_DELIVER, &s->deliver_hook);
 }
 

@@ -30,6 +30,8 @@ struct memory_post {
 	struct record record; /* to be offered, from the subscriber at `at` on */
 	uintptr_t at;
 	bool begun, has_record;
+	uint8_t tenant_len;
+	char tenant[];
 };
 
 static bool post_begin(struct memory_post *p)
@@ -45,6 +47,9 @@ static bool post_begin(struct memory_post *p)
 static bool post_dispatch(struct shard *s, struct memory_post *p)
 {
 	struct message m;
+	struct space *sp = space_find(s, bytes_of(p->tenant, p->tenant_len));
+	if (sp == NULL)
+		return true; /* none of the tenant here */
 	if (!post_begin(p)) {
 		COUNT(s, M_UNREADABLE, 1);
 		return true;
@@ -54,7 +59,7 @@ static bool post_dispatch(struct shard *s, struct memory_post *p)
 			return true;
 		p->has_record = true;
 		message_decode(&p->record, bytes_of("", 0), &m);
-		if (!deliver_memory(s, &m, &p->batch, &p->at))
+		if (!deliver_memory(sp, &m, &p->batch, &p->at))
 			return false;
 		p->has_record = false;
 		p->at = 0;
@@ -147,14 +152,17 @@ void memory_fini(struct shard *s)
 }
 
 /* To all loops of this node with subscriptions. */
-static void send_here(struct shard *s, struct slice batch)
+static void send_here(struct shard *s, struct bytes tenant, struct slice batch)
 {
 	struct broker *b = s->broker;
 	for (int i = 0; i < b->count; i++) {
 		struct shard *to = &b->shards[i];
 		if (!atomic_load(&to->listening))
 			continue;
-		struct memory_post *p = mem_new(sizeof *p);
+		struct memory_post *p = mem_new(sizeof *p + tenant.len);
+		p->tenant_len = (uint8_t)tenant.len;
+		if (tenant.len > 0)
+			memcpy(p->tenant, tenant.at, tenant.len);
 		p->msg.run = post_arrived;
 		p->from = s;
 		p->to = to;
@@ -165,32 +173,49 @@ static void send_here(struct shard *s, struct slice batch)
 	}
 }
 
-static void send_to_nodes(struct shard *s, struct slice batch)
+/* A frame is a batch; before one of another tenant than the default its name, behind a byte that
+ * says how long that is. A batch begins with a zero byte. */
+static bool frame_send(struct shard *s, uint32_t node, struct slice name, struct slice batch)
 {
 	struct peers *peers = node_peers(s->broker->node);
-	const struct cluster_node *n;
-	for (int at = 0; place_node_next(s, &at, &n);) {
-		struct slice part;
-		struct peer_room room = {0};
-		if (n->id == node_id(s->broker->node) || !peer_connected(peers, n->id))
-			continue;
-		bool fits = peer_bulk_room(peers, n->id, &room);
-		peer_room_cancel(&room);
-		part = slice_ref(batch);
-		if (!fits)
-			slice_unref(&part);
-		if (!fits ||
-			!peers_send(
-				peers, n->id, LANE_BULK, PEER_MEMORY, (uint64_t)s->index, &part, 1))
-			COUNT(s, M_MEMORY_FRAMES_DROPPED, 1);
-	}
+	struct peer_room room = {0};
+	struct slice parts[2] = {slice_ref(name), slice_ref(batch)};
+	int first = name.bytes.len == 0;
+	bool fits = peer_bulk_room(peers, node, &room);
+	peer_room_cancel(&room);
+	if (fits)
+		return peers_send(peers, node, LANE_BULK, PEER_MEMORY, (uint64_t)s->index,
+			parts + first, 2 - first);
+	slice_unref(&parts[0]);
+	slice_unref(&parts[1]);
+	return false;
 }
 
-static void memory_send(struct shard *s, struct slice batch)
+static void send_to_nodes(struct shard *s, struct bytes tenant, struct slice batch)
 {
-	send_here(s, batch);
+	uint8_t text[1 + TENANT_NAME_MAX] = {(uint8_t)tenant.len};
+	struct slice name = {0};
+	const struct cluster_node *n;
+	if (tenant.len > 0) {
+		memcpy(text + 1, tenant.at, tenant.len);
+		if (slice_copy(bytes_of(text, tenant.len + 1), &name) != OK) {
+			COUNT(s, M_MEMORY_FRAMES_DROPPED, 1);
+			return;
+		}
+	}
+	for (int at = 0; place_node_next(s, &at, &n);)
+		if (n->id != node_id(s->broker->node) &&
+			peer_connected(node_peers(s->broker->node), n->id) &&
+			!frame_send(s, n->id, name, batch))
+			COUNT(s, M_MEMORY_FRAMES_DROPPED, 1);
+	slice_unref(&name);
+}
+
+static void memory_send(struct shard *s, struct bytes tenant, struct slice batch)
+{
+	send_here(s, tenant, batch);
 	if (s->catalog != NULL && !node_alone(s->broker->node))
-		send_to_nodes(s, batch);
+		send_to_nodes(s, tenant, batch);
 }
 
 static size_t memory_batch_bytes_max(const struct shard *s)
@@ -199,21 +224,35 @@ static size_t memory_batch_bytes_max(const struct shard *s)
 	return (size_t)(conf->publish_inflight_bytes + conf->message_bytes_max) + RECORD_ROOM;
 }
 
+static enum err frame_read(struct bytes in, struct bytes *tenant, struct bytes *batch)
+{
+	struct rd r = rd_over(in);
+	*tenant = bytes_of("", 0);
+	*batch = in;
+	if (in.len == 0 || in.at[0] == 0)
+		return OK;
+	*tenant = rd_take(&r, rd_u8(&r));
+	*batch = rd_rest(&r);
+	return r.err == OK && tenant_name_valid(*tenant) ? OK : ERR_MALFORMED;
+}
+
 /* From another node. On the loop that the sender's is paired with. */
 static void on_frame(void *arg, uint32_t from, uint64_t group, struct slice body)
 {
 	struct broker *b = arg;
 	struct shard *s = broker_shard(b, loop_here());
 	struct batch batch;
+	struct bytes tenant;
 	(void)from;
 	(void)group;
-	if (batch_read(body.bytes, &batch) != OK || batch.all.len != body.bytes.len ||
+	if (frame_read(body.bytes, &tenant, &body.bytes) != OK ||
+		batch_read(body.bytes, &batch) != OK || batch.all.len != body.bytes.len ||
 		batch.codec != CODEC_NONE || batch_check(&batch, memory_batch_bytes_max(s)) != OK)
 		COUNT(s, M_UNREADABLE, 1);
 	else if (!memory_has_room(s))
 		COUNT(s, M_MEMORY_FRAMES_DROPPED, 1);
 	else
-		send_here(s, body);
+		send_here(s, tenant, body);
 }
 
 void memory_serve(struct broker *b)
@@ -223,8 +262,9 @@ void memory_serve(struct broker *b)
 		peers_handle(peers, PEER_MEMORY, on_frame, b);
 }
 
-static void target_flush(struct shard *s, struct target *t)
+static void target_flush(struct space *sp, struct target *t)
 {
+	struct shard *s = sp->shard;
 	struct memory_batch *b = &t->memory_batch;
 	struct list publishes;
 	struct slice batch = batch_builder_seal(&b->builder);
@@ -232,7 +272,7 @@ static void target_flush(struct shard *s, struct target *t)
 	for (struct list *n; (n = list_pop(&b->publishes)) != NULL;)
 		list_push_back(&publishes, n);
 	s->inflight -= batch.bytes.len;
-	memory_send(s, batch);
+	memory_send(s, space_tenant(sp), batch);
 	slice_unref(&batch);
 	/* Last: done may publish anew, to this very batch. */
 	for (struct list *n; (n = list_pop(&publishes)) != NULL;) {
@@ -243,17 +283,27 @@ static void target_flush(struct shard *s, struct target *t)
 	}
 }
 
+static void space_flush(struct space *sp)
+{
+	for (int i = 0; i < sp->target_count; i++)
+		if (sp->targets[i].memory_batch.builder.count > 0)
+			target_flush(sp, &sp->targets[i]);
+}
+
 void memory_flush(struct shard *s)
 {
 	s->memory_open = false;
-	for (int i = 0; i < s->target_count; i++)
-		if (s->targets[i].memory_batch.builder.count > 0)
-			target_flush(s, &s->targets[i]);
+	space_flush(&s->home);
+	/* Those told of a batch may have publishes made in tenants that are new here: they come
+	 * last. None goes meanwhile. */
+	for (struct list *n = s->tenants.next; n != &s->tenants; n = n->next)
+		space_flush(list_entry(n, struct space, node));
 }
 
 enum err memory_publish(
-	struct shard *s, struct target *t, const struct message *m, struct publish *p)
+	struct space *sp, struct target *t, const struct message *m, struct publish *p)
 {
+	struct shard *s = sp->shard;
 	struct batch_builder *b = &t->memory_batch.builder;
 	if (!memory_has_room(s))
 		return ERR_BUSY;

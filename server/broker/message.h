@@ -8,9 +8,10 @@
 
 enum { MESSAGE_HEADERS_MAX = 1024 };
 
-struct message {            /* everything borrowed */
-	struct bytes topic; /* MQTT topic name; empty: none (Kafka, HTTP to a stream) */
-	struct bytes key;   /* used when has_key; else the topic is the key */
+struct message {             /* everything borrowed */
+	struct bytes tenant; /* whose, when publishing; empty: the default one's */
+	struct bytes topic;  /* MQTT topic name; empty: none (Kafka, HTTP to a stream) */
+	struct bytes key;    /* used when has_key; else the topic is the key */
 	bool has_key;
 	struct bytes value;
 	bool null_value; /* a tombstone */

@@ -1,11 +1,11 @@
 /* When a subscription begins. The followers of a partition lag behind its leader by a hop: one who
  * published with an acknowledgement and then subscribes on another node must not get the old
  * message as a live one, nor miss a retained value that is acknowledged. So subscribing goes in
- * rounds. A round asks, for every feed whose partition is led elsewhere, for the point up to which
- * the leader had committed, waits until the feed has come past it, and then all subscriptions of
- * the round begin. What is asked for meanwhile is for the next round. Where everything is led here
- * a round takes no time. A partition without a leader holds a round up for the time its question
- * takes to fail: what it has here is the newest there is then. */
+ * rounds. A round asks, for every feed of its tenants whose partition is led elsewhere, for the
+ * point up to which the leader had committed, waits until the feed has come past it, and then all
+ * subscriptions of the round begin. What is asked for meanwhile is for the next round. Where
+ * everything is led here a round takes no time. A partition without a leader holds a round up for
+ * the time its question takes to fail: what it has here is the newest there is then. */
 #include "server/broker/broker_priv.h"
 
 static void reached(struct shard *s)
@@ -55,11 +55,16 @@ static void point_ask(struct feed *f)
 static void round_begin(struct shard *s)
 {
 	uint32_t at = 0;
-	for (struct list *n; (n = list_pop(&s->subscribing)) != NULL;)
+	for (struct list *n; (n = list_pop(&s->subscribing)) != NULL;) {
+		list_entry(n, struct subscribe, node)->who->space->in_round = true;
 		list_push_back(&s->beginning, n);
+	}
 	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;)
-		if (f->on && !partition_leads(f->partition))
+		if (f->space->in_round && f->on && !partition_leads(f->partition))
 			point_ask(f);
+	s->home.in_round = false;
+	for (struct list *n = s->tenants.next; n != &s->tenants; n = n->next)
+		list_entry(n, struct space, node)->in_round = false;
 }
 
 bool point_round(struct shard *s)

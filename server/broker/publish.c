@@ -492,6 +492,7 @@ static struct slot *target_slot(struct target *t, struct bytes key)
 }
 
 struct way { /* where a message goes, and the form in which */
+	struct space *space;
 	const struct route *route;
 	struct target *target;
 	struct slot *slot; /* NULL: the stream does not exist yet */
@@ -500,11 +501,15 @@ struct way { /* where a message goes, and the form in which */
 
 static enum err way_find(struct shard *s, const struct message *m, size_t size, struct way *out)
 {
-	int number = s->routes != NULL ? routes_find(s->routes, m->topic) : -1;
+	struct space *sp = m->tenant.len == 0 ? &s->home : space_to_publish(s, m->tenant);
+	if (sp == NULL)
+		return s->catalog != NULL ? ERR_DENIED : ERR_UNAVAILABLE;
+	int number = sp->routes != NULL ? routes_find(sp->routes, m->topic) : -1;
 	if (number < 0)
-		return s->routes != NULL ? ERR_DENIED : ERR_UNAVAILABLE;
-	out->route = routes_at(s->routes, number);
-	out->target = &s->targets[s->route_targets[number]];
+		return sp->routes != NULL ? ERR_DENIED : ERR_UNAVAILABLE;
+	out->space = sp;
+	out->route = routes_at(sp->routes, number);
+	out->target = &sp->targets[sp->route_targets[number]];
 	out->slot = NULL;
 	out->m = *m;
 	if (!m->has_key && out->route->key != ROUTE_KEY_TOPIC) {
@@ -529,11 +534,20 @@ static void taken(struct shard *s, size_t size)
 	loop_hook_want(s->loop, STAGE_PUBLISH, &s->publish_hook);
 }
 
+/* Where it goes there is no stream yet. */
+static enum err way_missing(struct shard *s, const struct way *w)
+{
+	if (!space_awaits_streams(w->space))
+		return ERR_UNAVAILABLE;
+	COUNT(s, M_PUBLISH_BUSY, 1);
+	return ERR_BUSY;
+}
+
 static enum err publish_memory(struct shard *s, struct way *w, struct publish *p)
 {
 	if (w->m.retain && w->slot == NULL)
-		return ERR_UNAVAILABLE;
-	enum err e = memory_publish(s, w->target, &w->m, p);
+		return way_missing(s, w);
+	enum err e = memory_publish(w->space, w->target, &w->m, p);
 	return e == OK && w->m.retain ? publish_retained_only(s, &w->m, w->slot) : e;
 }
 
@@ -552,7 +566,7 @@ enum err shard_publish(struct shard *s, const struct message *m, struct publish 
 	if (w.route->memory) {
 		e = publish_memory(s, &w, p);
 	} else if (w.slot == NULL) {
-		e = ERR_UNAVAILABLE;
+		e = way_missing(s, &w);
 	} else {
 		if (p != NULL)
 			p->partition = w.slot->to;
@@ -578,7 +592,7 @@ enum err shard_publish_claimed(
 	if (w.route->memory)
 		return shard_publish(s, m, p);
 	if (w.slot == NULL)
-		return ERR_UNAVAILABLE;
+		return way_missing(s, &w);
 	if (w.slot->open != NULL) /* what was published before goes before */
 		slot_seal(w.slot);
 	struct batch_op *op = op_get(s);
@@ -612,6 +626,8 @@ void shard_when_room(struct shard *s, struct room_wait *w)
 {
 	loop_must_own(s->loop);
 	list_push_back(&s->room_waits, &w->node);
+	if (loop_timer_is_set(&s->streams_timer))
+		return; /* one of them waits for a stream: all are asked when it is over */
 	if (has_room(s) && memory_has_room(s)) /* it came meanwhile */
 		loop_hook_want(s->loop, STAGE_PUBLISH, &s->publish_hook);
 }

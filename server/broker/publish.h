@@ -28,8 +28,9 @@ struct publish {          /* embed; one outcome awaited; belongs to the shard un
 			p); /* on the shard's loop, in order per partition, never inside the call */
 };
 /* Copies m into the turn's batch. p NULL: no outcome wanted (QoS 0). Fails at once, without done:
- * ERR_TOOBIG (message.bytes_max), ERR_INVALID (topic), ERR_DENIED, ERR_UNAVAILABLE, ERR_BUSY (too
- * much in flight on this loop: pause reading, await shard_when_room; nothing was taken). */
+ * ERR_TOOBIG (message.bytes_max), ERR_INVALID (topic), ERR_DENIED (no route, or no such tenant),
+ * ERR_UNAVAILABLE, ERR_BUSY (too much in flight on this loop, or the tenant's first stream is being
+ * made: pause reading, await shard_when_room; nothing was taken). */
 enum err shard_publish(struct shard *s, const struct message *m, struct publish *p) MUST_USE;
 
 /* The same for a message that must be stored once: a repeat of a packet id that is still remembered

@@ -157,10 +157,13 @@ void retained_cancel(struct subscriber *who, const struct subscription *only)
 static void parts_make(struct retained_send *j)
 {
 	const struct shard *s = j->shard;
+	const struct space *sp = j->sub->who->space;
 	uint32_t at = 0;
 	int count = 0;
-	j->parts = mem_new((size_t)(s->feeds.count > 0 ? s->feeds.count : 1) * sizeof *j->parts);
+	j->parts = mem_new((size_t)(sp->feed_count > 0 ? sp->feed_count : 1) * sizeof *j->parts);
 	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;) {
+		if (f->space != sp)
+			continue;
 		struct part *p = &j->parts[count++];
 		p->job = j;
 		p->group = f->group;

@@ -5,6 +5,7 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/broker/session_priv.h"
+#include "server/broker/tenant.h"
 
 static struct session *of_reader(struct subscriber *r)
 {
@@ -40,6 +41,13 @@ static void session_skipped(struct subscriber *r, struct partition *p, int64_t f
 	LOG(LOG_WARN, AREA_BROKER, "session_skipped", "client=\"%s\" group=%llu records=%lld",
 		log_text(session_id(s)).text, (unsigned long long)partition_group(p),
 		(long long)(to - from));
+}
+
+struct bytes session_tenant(const struct session *s)
+{
+	struct bytes tenant, id;
+	tenant_id_split(session_id(s), &tenant, &id);
+	return tenant;
 }
 
 const struct subscriber_ops session_reader_ops = {session_deliver, session_skipped};
@@ -188,8 +196,9 @@ void session_close(struct session *s, bool will, uint32_t expiry_s)
 		durable_close(s->durable, will);
 		return;
 	}
+	struct will_of whose = {session_id(s), .no_row = true};
 	if (will && s->will != NULL &&
-		will_publish(session_shard(s), buf_bytes(s->will), NULL, NULL, NULL) != OK)
+		will_publish(session_shard(s), buf_bytes(s->will), &whose, NULL, NULL) != OK)
 		LOG(LOG_WARN, AREA_BROKER, "will_lost", "client=\"%s\"",
 			log_text(session_id(s)).text);
 	session_release(s);

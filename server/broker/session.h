@@ -64,6 +64,7 @@ static inline struct bytes session_id(const struct session *s)
 {
 	return bytes_of(s->id, s->id_len);
 }
+struct bytes session_tenant(const struct session *s); /* empty: the default one; part of the id */
 static inline struct shard *session_shard(const struct session *s)
 {
 	return s->reader.shard;
@@ -81,11 +82,11 @@ struct session_open { /* what is asked; copied by session_open */
 	struct shard *shard;
 	const struct session_ops *ops;
 	void *owner;
-	struct bytes client_id;
-	bool unique;       /* the name was made up just now: nobody else knows it */
-	bool clean;        /* what there was is forgotten */
-	uint32_t expiry_s; /* SESSION_NEVER, or 0: ends with the connection */
-	struct bytes will; /* will_encode's bytes; empty: none */
+	struct bytes client_id; /* as it is inside: tenant_id; says whose the session is */
+	bool unique;            /* the name was made up just now: nobody else knows it */
+	bool clean;             /* what there was is forgotten */
+	uint32_t expiry_s;      /* SESSION_NEVER, or 0: ends with the connection */
+	struct bytes will;      /* will_encode's bytes; empty: none */
 	/* The outcome. On failure there is no session. done runs once, never inside the call. */
 	enum err err; /* ERR_UNAVAILABLE and its like; ERR_NOMEM */
 	bool present; /* an earlier session goes on */
@@ -127,8 +128,8 @@ bool session_may_acknowledge(struct session *s);
 /* What is in flight has changed and should be in the rows within a second. */
 void session_touch(struct session *s);
 
-/* Publishes at QoS 2: once, for a durable session, even over a crash. After done, session_listed.
- */
+/* Publishes at QoS 2, in the session's tenant: once, for a durable session, even over a crash.
+ * After done, session_listed. */
 enum err session_publish_once(
 	struct session *s, const struct message *m, uint16_t packet_id, struct publish *p) MUST_USE;
 /* A QoS 2 publish went to this partition: gives the number that session_written must reach before

@@ -211,7 +211,7 @@ static void on_will_left(void *arg, enum err err)
 static void will_taken(struct ending *e, struct bytes reply)
 {
 	const struct absent *a = e->absent;
-	struct will_of whose = {absent_id(a), a->epoch};
+	struct will_of whose = {absent_id(a), a->epoch, false};
 	struct bytes groups, will;
 	if (session_taken_read(reply, &e->group_count, &groups, &will) != OK) {
 		end_finish(e, true);

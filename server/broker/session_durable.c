@@ -298,7 +298,7 @@ static void settle_will(struct session_rows *d, int64_t now_ms)
 {
 	struct session *s = d->s;
 	struct will w;
-	struct will_of whose = {session_id(s), d->epoch};
+	struct will_of whose = {session_id(s), d->epoch, false};
 	bool wanted = d->keep_will && s->will != NULL;
 	d->will_settled = true;
 	d->keep_will = false;

@@ -315,7 +315,7 @@ static void on_will_left(void *arg, enum err e)
 static void claim_again(struct opening *o, const struct session_claim_reply *r)
 {
 	struct session *s = o->s;
-	struct will_of whose = {session_id(s), r->epoch};
+	struct will_of whose = {session_id(s), r->epoch, false};
 	enum err e;
 	if (r->outcome == CLAIM_HELD) {
 		o->forced = r->epoch;
@@ -500,7 +500,7 @@ enum err session_open(const struct session_open *ask, struct session_open **out)
 		session_free(s);
 		return e;
 	}
-	subscriber_init(&s->reader, ask->shard, &session_reader_ops);
+	subscriber_init(&s->reader, ask->shard, session_tenant(s), &session_reader_ops);
 	struct session_home *h = session_home_of(s->all, table_of(s));
 	claim_acquire(
 		&s->claim, &h->claims, shard_loop(ask->shard), &session_claim_ops, session_id(s));

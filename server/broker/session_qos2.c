@@ -235,11 +235,13 @@ void qos2_sweep(struct sessions *all, struct shard *shard, struct bytes client_i
 enum err session_publish_once(
 	struct session *s, const struct message *m, uint16_t packet_id, struct publish *p)
 {
+	struct message own = *m;
+	own.tenant = session_tenant(s);
 	if (s->durable == NULL)
-		return shard_publish(session_shard(s), m, p);
+		return shard_publish(session_shard(s), &own, p);
 	struct session_rows *d = s->durable;
 	struct qos2_claim claim = {session_id(s), d->epoch, d->born, packet_id, false};
-	enum err e = shard_publish_claimed(session_shard(s), m, &claim, p);
+	enum err e = shard_publish_claimed(session_shard(s), &own, &claim, p);
 	/* Listed while it is under way: if the client goes before the outcome, its row is known. */
 	if (e == OK && p->partition != NULL)
 		(void)durable_list(d, partition_group(p->partition), false);

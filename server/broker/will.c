@@ -3,6 +3,7 @@
 #include "server/broker/will.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "server/broker/tenant.h"
 
 enum { VERSION = 1 };
 
@@ -83,6 +84,7 @@ static enum err publish_record(struct leaving *l, const struct will *w, const st
 		if (headers == NULL)
 			return ERR_NOMEM;
 	}
+	struct bytes client_id = bytes_of(l->bytes + l->len, l->id_len), bare;
 	struct bytes rest = m.encoded_headers;
 	int left = m.encoded_count, count = 0;
 	while (headers != NULL && message_header_next(&rest, &left, &headers[count]) == OK)
@@ -92,10 +94,9 @@ static enum err publish_record(struct leaving *l, const struct will *w, const st
 	m.has_key = m.has_key && !bytes_equal(m.key, m.topic);
 	m.timestamp_ms = loop_now_wall_ms(shard_loop(l->shard));
 	m.expires_at_ms = w->has_expiry ? m.timestamp_ms + (int64_t)w->expiry_s * 1000 : 0;
-	struct qos2_claim claim = {.client_id = bytes_of(l->bytes + l->len, l->id_len),
-		.epoch = l->epoch,
-		.born = l->epoch,
-		.will = true};
+	tenant_id_split(client_id, &m.tenant, &bare);
+	struct qos2_claim claim = {
+		.client_id = client_id, .epoch = l->epoch, .born = l->epoch, .will = true};
 	enum err e = l->claimed ? shard_publish_claimed(l->shard, &m, &claim, &l->publish)
 				: shard_publish(l->shard, &m, &l->publish);
 	mem_free(headers);
@@ -144,7 +145,7 @@ enum err will_publish(struct shard *s, struct bytes in, const struct will_of *wh
 	*l = (struct leaving){
 		.shard = s, .done = done, .arg = arg, .len = in.len, .id_len = id_len};
 	if (whose != NULL) {
-		l->claimed = true;
+		l->claimed = !whose->no_row;
 		l->epoch = whose->epoch;
 		memcpy(l->bytes + in.len, whose->client_id.at, id_len);
 	}

@@ -23,13 +23,14 @@ enum err will_encode(const struct will *w, size_t bytes_max, struct buf *out) MU
 enum err will_read(struct bytes in, struct will *out) MUST_USE;
 void will_set_due(uint8_t *at, int64_t due_ms); /* in place */
 
-/* Publishes it; waits while the loop has no room. whose: of a session with a row, the client id and
- * epoch the will came with: then it is published once, by however many, and done comes when it
- * certainly has been. NULL: of no row. done (NULL is fine) runs once, with what became of it, never
- * inside the call. Copies all. ERR_NOMEM: done will not run. */
+/* Publishes it, in the tenant of its client; waits while the loop has no room. Of a session with a
+ * row, by the epoch the will came with, it is published once, by however many, and done comes when
+ * it certainly has been. whose NULL: of the default tenant, of no row. done (NULL is fine) runs
+ * once, with what became of it, never inside the call. Copies all. ERR_NOMEM: done will not run. */
 struct will_of {
-	struct bytes client_id;
+	struct bytes client_id; /* as it is inside (tenant.h) */
 	uint64_t epoch;
+	bool no_row;
 };
 enum err will_publish(struct shard *s, struct bytes in, const struct will_of *whose,
 	void (*done)(void *arg, enum err e), void *arg) MUST_USE;

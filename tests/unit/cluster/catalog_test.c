@@ -36,6 +36,10 @@ START_TEST(finds_by_name_and_id_in_order_of_name)
 	ck_assert_ptr_null(catalog_setting(c, "x"));
 	ck_assert(catalog_setting_next(c, &at, &key, &value));
 	ck_assert_str_eq(key, "y");
+	ck_assert_int_eq(catalog_setting_seek(c, ""), 0);
+	ck_assert_int_eq(catalog_setting_seek(c, "y"), 0);
+	ck_assert_int_eq(catalog_setting_seek(c, "ya"), 1);
+	ck_assert_int_eq(catalog_setting_seek(c, "zz"), 2);
 	ck_assert_ptr_null(catalog_table(c, bytes_text("any")));
 	catalog_release(c);
 }

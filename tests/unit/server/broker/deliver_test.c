@@ -26,6 +26,7 @@ struct got {
 
 struct reader {
 	struct subscriber s;
+	const char *tenant;
 	int loop;
 	struct loop_timer timer;
 	int refuse_percent;
@@ -115,13 +116,14 @@ static void reader_init_run(void *arg)
 {
 	struct reader *r = arg;
 	struct shard *s = world_shard(&w, r->loop);
-	subscriber_init(&r->s, s, &ops);
+	subscriber_init(&r->s, s, bytes_text(r->tenant), &ops);
 	loop_timer_init(&r->timer, shard_loop(s), wake);
 	sem_post(&w.done);
 }
 static struct reader *reader_new(int loop)
 {
 	struct reader *r = mem_new(sizeof *r);
+	r->tenant = "";
 	r->loop = loop;
 	r->keep = 1000;
 	world_call(&w, loop, reader_init_run, r);
