@@ -2,9 +2,8 @@
  * values are on disk. Pure; any thread.
  *
  *	u NUL NAME                                   a user; names are the cluster's, not a tenant's
- *	a NUL TENANT NUL PRINCIPAL NUL rule's rest   a rule, all of it in the key; the value is
- *empty q NUL KIND NUL NAME                          a quota; NAME empty: of those without one
- */
+ *	a NUL TENANT NUL PRINCIPAL NUL rule's rest   a rule, all of it in the key; no value
+ *	q NUL KIND NUL NAME                          a quota; NAME empty: of those without one */
 #ifndef BROKER_RIGHTS_DOC_H
 #define BROKER_RIGHTS_DOC_H
 #include "server/base/buf.h"
@@ -95,6 +94,7 @@ const char *action_word(enum action a);     /* "read", "describe-configs", ... *
 const char *resource_word(enum resource r); /* "stream", "topic", "group", "cluster", ... */
 bool action_of(struct bytes word, enum action *out);
 bool resource_of(struct bytes word, enum resource *out);
+bool resource_has(enum resource r, enum action a); /* whether a rule may say so */
 
 /* --- quotas: of a user or a tenant, on each node */
 
@@ -109,10 +109,13 @@ enum quota_what {
 };
 struct quota_doc {
 	enum quota_kind kind;
-	struct bytes name;          /* empty: of those that have none */
+	struct bytes name;          /* empty: of those that have none; "default": of that tenant */
 	int64_t limit[QUOTA_WHATS]; /* -1: none */
 };
 const char *quota_word(enum quota_what w); /* "bytes-in", ... */
+bool quota_of(struct bytes word, enum quota_what *out);
+/* ERR_INVALID: the name, or a limit: rates are at least 1, connections may be 0. */
+enum err quota_check(const struct quota_doc *q) MUST_USE;
 void quota_key(enum quota_kind kind, struct bytes name, struct buf *out);
 void quota_write(const struct quota_doc *q, struct buf *out);
 enum err quota_read(struct bytes key, struct bytes value, struct quota_doc *out) MUST_USE;

@@ -413,7 +413,7 @@ static enum err change_doc(int loop, const char *key, const char *value, const c
 START_TEST(documents_reach_every_loop_and_stay)
 {
 	static struct meta_doc many[CATALOG_CHANGE_DOCS_MAX + 1];
-	static char keys[CATALOG_CHANGE_DOCS_MAX + 1][8];
+	static char keys[CATALOG_CHANGE_DOCS_MAX + 1][16];
 	struct meta_op op = {
 		.kind = META_DOCS, .docs = many, .doc_count = CATALOG_CHANGE_DOCS_MAX + 1};
 	struct look l;
