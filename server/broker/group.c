@@ -168,15 +168,15 @@ static void refuse_join(struct group_join *j, enum group_err why)
 	j->done(j);
 }
 
-/* Tells j the current generation; the leader also who is in it. */
-static void accept_join(
-	struct group *g, const struct group_member *m, struct group_join *j, bool with_members)
+/* Tells j the current generation and who leads it; the leader also who is in it. */
+static void accept_join(struct group *g, const struct group_member *m, struct group_join *j,
+	const struct slice *leader, bool with_members)
 {
 	j->err = GROUP_OK;
 	j->generation = g->generation;
 	j->type = slice_ref(g->protocol_type);
 	j->protocol = slice_ref(g->protocol);
-	j->leader = slice_ref(g->leader->id);
+	j->leader = slice_ref(*leader);
 	j->id = slice_ref(m->id);
 	if (with_members && group_views(g, &j->members, &j->member_count) != OK)
 		j->err = GROUP_UNAVAILABLE;
@@ -562,7 +562,7 @@ static void end_rebalance(struct group *g, int64_t now_ms)
 		if (j == NULL)
 			continue;
 		g->joining--;
-		accept_join(g, m, j, m == g->leader);
+		accept_join(g, m, j, &g->leader->id, m == g->leader);
 	}
 }
 
@@ -634,6 +634,20 @@ static void add_member(
 	await_join(g, m, j, now_ms);
 }
 
+/* The group goes on as it was, but for the member's id, which is kept: where the group is led next
+ * the old one would be taken for the instance's, and this one fenced. A leader that does not know
+ * that it need not assign is told that the id it had leads: it would assign what it does not know.
+ */
+static void come_back(
+	struct group *g, struct group_member *m, struct group_join *j, const struct slice *before)
+{
+	bool skips = g->leader == m && j->knows_skip;
+	j->skip_assignment = skips;
+	if (g->store != NULL)
+		g->store(g);
+	accept_join(g, m, j, g->leader == m && !skips ? before : &g->leader->id, skips);
+}
+
 /* An instance has come back under no or a new id: the one before it is fenced. */
 static void replace_instance(
 	struct group *g, struct group_member *m, struct group_join *j, int64_t now_ms)
@@ -650,17 +664,15 @@ static void replace_instance(
 	member_refuse(g, m, GROUP_FENCED_INSTANCE);
 	map_remove(&g->members, m->id.bytes);
 	charge(g, id.bytes.len, m->id.bytes.len);
-	slice_unref(&m->id);
+	struct slice before = m->id;
 	m->id = id;
 	map_put(&g->members, m->id.bytes, m);
 	touch(m, now_ms);
-	if (g->state == GROUP_STABLE && same) {
-		bool leads = g->leader == m;
-		j->skip_assignment = leads && j->knows_skip;
-		accept_join(g, m, j, leads && j->knows_skip);
-		return;
-	}
-	await_join(g, m, j, now_ms);
+	if (g->state == GROUP_STABLE && same)
+		come_back(g, m, j, &before);
+	else
+		await_join(g, m, j, now_ms);
+	slice_unref(&before);
 }
 
 static void join_new(struct group *g, struct group_join *j, int64_t now_ms)
@@ -736,7 +748,7 @@ static void join_known(struct group *g, struct group_join *j, int64_t now_ms)
 	bool has_it = same &&
 		(g->state == GROUP_COMPLETING || (g->state == GROUP_STABLE && m != g->leader));
 	if (has_it) { /* the answer was lost */
-		accept_join(g, m, j, m == g->leader);
+		accept_join(g, m, j, &g->leader->id, m == g->leader);
 		return;
 	}
 	enum err e = member_update(g, m, j);

@@ -19,6 +19,7 @@ static const struct group_conf conf = {
 };
 
 static struct group g;
+static bool knows_skip = true;
 static int64_t now;
 
 struct client {
@@ -93,7 +94,7 @@ static void join_as(struct client *c, const char *metadata, bool id_required)
 		.session_ms = SESSION,
 		.rebalance_ms = REBALANCE,
 		.id_required = id_required,
-		.knows_skip = true,
+		.knows_skip = knows_skip,
 		.done = on_join,
 	};
 	c->joining = true;
@@ -356,6 +357,47 @@ START_TEST(instances_keep_their_place)
 }
 END_TEST
 
+static int stores;
+
+static void count_store(struct group *of)
+{
+	stores++;
+	if (of->storing)
+		group_stored(of, of->generation, true, now);
+}
+
+/* The new id is stored, or the next coordinator would fence who has it; and who can't be told to
+ * leave assigning is not told that it leads. */
+START_TEST(an_instance_that_comes_back_is_stored_under_its_new_id)
+{
+	struct client a = {.instance = "one"}, b = {.instance = "two"};
+	g.store = count_store;
+	two(&a, &b);
+	int before = stores;
+	struct client again = {.instance = "two"};
+	join(&again);
+	ck_assert(again.joined);
+	ck_assert_int_eq(stores, before + 1);
+	struct client *old = a.leads ? &a : &again, back = {0};
+	snprintf(back.instance, sizeof back.instance, "%s", old->instance);
+	knows_skip = false;
+	join(&back);
+	knows_skip = true;
+	ck_assert(back.joined);
+	ck_assert(!back.leads && !back.join.skip_assignment);
+	ck_assert_uint_eq(back.join.member_count, 0);
+	ck_assert(bytes_equal(back.join.leader.bytes, id_of(old)));
+	ck_assert_int_eq(g.state, GROUP_STABLE);
+	sync_with(&back);
+	ck_assert(back.synced);
+	ck_assert_uint_gt(back.sync.assignment.bytes.len, 0);
+	client_fini(&a);
+	client_fini(&b);
+	client_fini(&again);
+	client_fini(&back);
+}
+END_TEST
+
 START_TEST(refusals)
 {
 	struct client a = {0}, b = {0};
@@ -601,6 +643,7 @@ int main(void)
 	tcase_add_test(tc, who_does_not_join_again_is_dropped_at_the_deadline);
 	tcase_add_test(tc, leaving_empties_the_group);
 	tcase_add_test(tc, instances_keep_their_place);
+	tcase_add_test(tc, an_instance_that_comes_back_is_stored_under_its_new_id);
 	tcase_add_test(tc, refusals);
 	tcase_add_test(tc, members_and_bytes_are_bounded);
 	tcase_add_test(tc, groups_of_a_loop_share_a_budget);
