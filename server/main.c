@@ -251,7 +251,7 @@ static void settings_in_force(struct daemon *d)
 
 	log_setup((enum log_level)p->log_level, p->log_format == 1);
 	if (d->mqtt != NULL)
-		mqtt_set_anonymous(d->mqtt, (enum mqtt_anonymous)p->auth_anonymous);
+		mqtt_set_anonymous(d->mqtt, (enum mqtt_anonymous)d->modules.broker.auth_anonymous);
 }
 
 /* The main thread alone reads settings, and it listens to signals. */
@@ -310,7 +310,7 @@ static enum err boot(struct daemon *d, char *why, size_t why_size)
 			.loops = d->loops,
 			.net = d->net,
 			.conf = d->conf,
-			.anonymous = &m->process.auth_anonymous,
+			.anonymous = &m->broker.auth_anonymous,
 			.reload = ask_for_reload});
 	settings_in_force(d);
 	modules_doors(&d->doors,

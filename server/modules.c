@@ -2,23 +2,12 @@
  * rest. Rows of one module stand together in the reference page, in this order. */
 #include "server/modules.h"
 #include <assert.h>
-#include <stdio.h>
 #include "server/base/mem.h"
-
-static enum err check_bootstrap(const char *text, char *why, size_t why_size)
-{
-	const char *colon = strchr(text, ':');
-
-	if (*text == 0 || (colon != NULL && colon != text && colon[1] != 0))
-		return OK;
-	snprintf(why, why_size, "must be NAME:PASSWORD");
-	return ERR_INVALID;
-}
 
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 static const char *const format_words[] = {"text", "json", NULL};
 
-static const char *const anonymous_words[] = {"auto", "on", "off", NULL};
+/* auth.anonymous is the broker's; the doors have words of their own for it. */
 static_assert(MQTT_ANONYMOUS_AUTO == 0 && MQTT_ANONYMOUS_ON == 1, "the order of the words");
 static_assert(HTTP_ANONYMOUS_AUTO == 0 && HTTP_ANONYMOUS_ON == 1, "the order of the words");
 
@@ -35,13 +24,6 @@ const struct conf_row process_rows[] = {
 		"The least serious lines that are written."},
 	{"log.format", CONF_WORD, AT(log_format), "text", 0, 0, format_words, CONF_AT_RELOAD, NULL,
 		"Lines of key=value, or one JSON object per line."},
-	{"auth.anonymous", CONF_WORD, AT(auth_anonymous), "auto", 0, 0, anonymous_words,
-		CONF_AT_RELOAD, NULL,
-		"Who may come without a login: auto, from this machine while there is no user; on, "
-		"everyone; off, nobody."},
-	{"auth.bootstrap", CONF_TEXT, AT(auth_bootstrap), "", 0, 0, NULL, CONF_AT_START,
-		check_bootstrap,
-		"NAME:PASSWORD of the first administrator; used only while there is no user."},
 	{0},
 };
 

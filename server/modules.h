@@ -10,14 +10,12 @@
 #include "server/net/net.h"
 #include "storage/storage.h"
 
-struct process_conf {       /* what belongs to no module */
-	int64_t loops;      /* 0: one per core */
-	int64_t workers;    /* threads for what may block */
-	int64_t drain_ms;   /* how long connections may take to end at SIGTERM */
-	int log_level;      /* enum log_level */
-	int log_format;     /* 0 text, 1 json */
-	int auth_anonymous; /* enum mqtt_anonymous, enum http_anonymous */
-	const char *auth_bootstrap;
+struct process_conf {     /* what belongs to no module */
+	int64_t loops;    /* 0: one per core */
+	int64_t workers;  /* threads for what may block */
+	int64_t drain_ms; /* how long connections may take to end at SIGTERM */
+	int log_level;    /* enum log_level */
+	int log_format;   /* 0 text, 1 json */
 };
 extern const struct conf_row process_rows[];
 

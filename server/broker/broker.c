@@ -3,10 +3,23 @@
  * (space.c). */
 #include <stdatomic.h>
 #include <stdio.h>
+#include "server/broker/access.h"
 #include "server/broker/broker_priv.h"
 #include "server/broker/produce.h"
 #include "server/broker/producer.h"
 #include "server/broker/session_ask.h"
+
+static enum err check_bootstrap(const char *text, char *why, size_t why_size)
+{
+	const char *colon = strchr(text, ':');
+	if (*text == 0 || (colon != NULL && colon != text && colon[1] != 0))
+		return OK;
+	(void)snprintf(why, why_size, "must be NAME:PASSWORD");
+	return ERR_INVALID;
+}
+
+static const char *const anonymous_words[] = {"auto", "on", "off", NULL};
+static const char *const certificate_words[] = {"off", "cn", "subject", "san", NULL};
 
 #define AT(field) offsetof(struct broker_conf, field)
 const struct conf_row broker_rows[] = {
@@ -34,6 +47,25 @@ const struct conf_row broker_rows[] = {
 	{"feed.bytes", CONF_BYTES, AT(feed_bytes), "16MiB", 65536, (int64_t)1 << 40, NULL,
 		CONF_AT_RELOAD, NULL,
 		"Bytes of recent records that one loop keeps for readers that fell behind."},
+	{"auth.anonymous", CONF_WORD, AT(auth_anonymous), "auto", 0, 0, anonymous_words,
+		CONF_AT_RELOAD, NULL,
+		"Who may come without a login: auto, from this machine while there is no user; on, "
+		"everyone; off, nobody."},
+	{"auth.bootstrap", CONF_TEXT, AT(auth_bootstrap), "", 0, 0, NULL, CONF_AT_START,
+		check_bootstrap,
+		"NAME:PASSWORD of the first administrator; used only while there is no user."},
+	{"auth.certificate", CONF_WORD, AT(auth_certificate), "cn", 0, 0, certificate_words,
+		CONF_AT_RELOAD, NULL,
+		"Which part of a verified client certificate is the name of a user, who then needs "
+		"no password: its common name, its whole subject as RFC 4514 writes it, or its "
+		"first alternative name; off: none."},
+	{"auth.fail_delay", CONF_MSEC, AT(auth_fail_delay_ms), "100ms", 0, 5000, NULL,
+		CONF_AT_RELOAD, NULL,
+		"How long a refused login waits for its answer; doubled with each further one from "
+		"the same address, up to five seconds."},
+	{"auth.hashers", CONF_INT, AT(auth_hashers), "0", 0, 64, NULL, CONF_AT_START, NULL,
+		"Threads that compare passwords with their slow hashes; 0: one for four processor "
+		"cores."},
 	{.key = NULL},
 };
 #undef AT
@@ -157,6 +189,7 @@ enum err broker_new(const struct broker_conf *conf, struct node *node, struct lo
 	for (int i = 0; i < b->count; i++)
 		shard_init(&b->shards[i], b, i);
 	memory_serve(b);
+	b->rights = rights_new(b);
 	for (int i = 0; i < b->count; i++)
 		node_watch_catalog(node, &b->shards[i].catalog_watcher);
 	*out = b;
@@ -184,6 +217,7 @@ void broker_free(struct broker *b)
 {
 	if (b == NULL)
 		return;
+	rights_free(b->rights);
 	for (int i = 0; i < b->count; i++) {
 		struct shard *s = &b->shards[i];
 		retained_fini(s);

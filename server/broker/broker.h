@@ -14,9 +14,14 @@ struct broker_conf {                    /* filled by broker_rows */
 	bool stream_auto_create;        /* stream.auto_create */
 	struct conf_named routes;       /* route.* */
 	int64_t publish_inflight_bytes; /* per loop: published and not yet committed */
-	int64_t batch_bytes_max;  /* a turn's publishes to one partition are cut at this size */
-	int64_t session_lease_ms; /* session.lease */
-	int64_t feed_bytes;       /* per loop: recent entries kept for readers that fell behind */
+	int64_t batch_bytes_max;    /* a turn's publishes to one partition are cut at this size */
+	int64_t session_lease_ms;   /* session.lease */
+	int64_t feed_bytes;         /* per loop: recent entries kept for readers that fell behind */
+	int auth_anonymous;         /* auth.anonymous: 0 auto, 1 on, 2 off */
+	const char *auth_bootstrap; /* auth.bootstrap: NAME:PASSWORD or "" */
+	int auth_certificate;       /* auth.certificate: 0 off, 1 cn, 2 subject, 3 san */
+	int64_t auth_fail_delay_ms; /* auth.fail_delay */
+	int64_t auth_hashers;       /* auth.hashers: threads for slow hashes */
 };
 extern const struct conf_row broker_rows[];
 extern struct metric_table broker_metrics;

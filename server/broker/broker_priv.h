@@ -270,6 +270,7 @@ struct broker {
 	struct workers *workers;
 	struct shard *shards;
 	int count;
+	struct rights *rights;
 	_Atomic bool started, streams_exist;
 	struct meta_op create; /* one stream at a time, by the first shard */
 	char *creating;
@@ -322,6 +323,7 @@ bool memory_has_room(const struct shard *s);
 void memory_ready(struct subscriber *who); /* takes again, or is gone: nobody waits for it */
 void memory_init(struct shard *s);
 void memory_serve(struct broker *b); /* boot: what other nodes send */
+void memory_arrived(void *broker, uint32_t from, uint64_t group, struct slice body); /* borrows */
 void memory_fini(struct shard *s);
 
 /* ---- place.c */

@@ -1,0 +1,163 @@
+/* Rules of users, compiled once per user, tenant and, where some rule names the host, host; shared
+ * by all accesses they are the same for. Only documents decide: who is disabled or gone is looked
+ * after where accesses are made and ended. */
+#include <stdlib.h>
+#include "server/broker/access_priv.h"
+
+enum { RULE_PREFIX_MAX = 1024 };
+
+static void key_add(struct buf *k, struct bytes part)
+{
+	buf_add(k, part);
+	buf_add_u8(k, 0);
+}
+
+static void grants_free(struct grants *g)
+{
+	acl_free(g->acl);
+	for (int i = 0; i < g->host_count; i++)
+		mem_free((void *)(uintptr_t)g->hosts[i].at);
+	mem_free(g->hosts);
+	mem_free(g);
+}
+
+void grants_unref(struct grants *g)
+{
+	if (g == NULL || --g->refs > 0)
+		return;
+	if (!g->dead)
+		(void)map_remove(&g->home->grants, g->key);
+	grants_free(g);
+}
+
+static bool names_host(const struct grants *g, struct bytes host)
+{
+	for (int i = 0; i < g->host_count; i++)
+		if (bytes_equal(g->hosts[i], host))
+			return true;
+	return false;
+}
+
+static void host_note(struct grants *g, struct bytes host)
+{
+	if (names_host(g, host))
+		return;
+	struct bytes *more = mem_resize(g->hosts, ((size_t)g->host_count + 1) * sizeof *g->hosts);
+	must(more != NULL);
+	g->hosts = more;
+	g->hosts[g->host_count++] = bytes_of(mem_text(host.at, host.len), host.len);
+}
+
+/* All rules of one principal. */
+static void add_rules(struct grants *g, enum principal_kind kind, struct bytes who)
+{
+	const struct catalog *c = g->home->catalog;
+	struct buf prefix;
+	struct rule rule;
+	buf_init(&prefix, RULE_PREFIX_MAX);
+	rule_prefix(g->tenant, kind, who, &prefix);
+	struct bytes p = buf_bytes(&prefix);
+	for (int i = prefix.err == OK ? catalog_doc_seek(c, p) : catalog_doc_count(c);
+		i < catalog_doc_count(c); i++) {
+		struct bytes key = catalog_doc_at(c, i)->key;
+		if (key.len < p.len || memcmp(key.at, p.at, p.len) != 0)
+			break;
+		if (rule_read(key, &rule) != OK)
+			continue; /* of a later version: it says nothing here */
+		bool every = bytes_equal(rule.host, bytes_text("*"));
+		if (every || (g->host.len > 0 && bytes_equal(rule.host, g->host)))
+			acl_add(g->acl, &rule, g->user);
+		else if (g->host.len == 0)
+			host_note(g, rule.host);
+	}
+	buf_fini(&prefix);
+}
+
+static void compile(struct grants *g)
+{
+	struct user_doc u;
+	g->acl = acl_new();
+	if (g->home->catalog != NULL) {
+		add_rules(g, PRINCIPAL_USER, g->user);
+		add_rules(g, PRINCIPAL_USER, bytes_text("*"));
+		if (rights_find_user(g->home, g->user, &u))
+			for (int i = 0; i < u.role_count; i++)
+				add_rules(g, PRINCIPAL_ROLE, u.roles[i]);
+	}
+	acl_seal(g->acl);
+}
+
+static struct grants *get(
+	struct shard_rights *r, struct bytes user, struct bytes tenant, struct bytes host)
+{
+	struct buf key;
+	buf_init(&key, RULE_PREFIX_MAX);
+	key_add(&key, tenant);
+	key_add(&key, user);
+	buf_add(&key, host);
+	must(key.err == OK);
+	struct bytes k = buf_bytes(&key);
+	struct grants *g = map_get(&r->grants, k);
+	if (g == NULL) {
+		g = mem_new(sizeof *g + k.len);
+		uint8_t *at = (uint8_t *)(g + 1);
+		memcpy(at, k.at, k.len);
+		g->home = r;
+		g->key = bytes_of(at, k.len);
+		g->tenant = bytes_of(at, tenant.len);
+		g->user = bytes_of(at + tenant.len + 1, user.len);
+		g->host = bytes_of(at + tenant.len + user.len + 2, host.len);
+		compile(g);
+		(void)map_put(&r->grants, g->key, g);
+	}
+	g->refs++;
+	buf_fini(&key);
+	return g;
+}
+
+struct grants *grants_get(
+	struct shard_rights *r, struct bytes user, struct bytes tenant, struct bytes host)
+{
+	struct grants *g = get(r, user, tenant, bytes_of(NULL, 0));
+	if (host.len == 0 || !names_host(g, host))
+		return g;
+	struct grants *special = get(r, user, tenant, host);
+	grants_unref(g);
+	return special;
+}
+
+static bool principal_in(const struct map *principals, struct bytes tenant,
+	enum principal_kind kind, struct bytes who)
+{
+	struct buf prefix;
+	buf_init(&prefix, RULE_PREFIX_MAX);
+	rule_prefix(tenant, kind, who, &prefix);
+	bool in = map_get(principals, buf_bytes(&prefix)) != NULL;
+	buf_fini(&prefix);
+	return in;
+}
+
+static bool concerned(const struct grants *g, const struct map *principals, const struct map *users)
+{
+	struct user_doc u;
+	if (map_get(users, g->user) != NULL ||
+		principal_in(principals, g->tenant, PRINCIPAL_USER, g->user) ||
+		principal_in(principals, g->tenant, PRINCIPAL_USER, bytes_text("*")))
+		return true;
+	if (!rights_find_user(g->home, g->user, &u))
+		return false;
+	for (int i = 0; i < u.role_count; i++)
+		if (principal_in(principals, g->tenant, PRINCIPAL_ROLE, u.roles[i]))
+			return true;
+	return false;
+}
+
+void grants_follow(struct shard_rights *r, const struct map *principals, const struct map *users)
+{
+	struct grants *g;
+	for (uint32_t at = 0; (g = map_next(&r->grants, &at)) != NULL;)
+		if (concerned(g, principals, users)) {
+			g->dead = true;
+			(void)map_remove(&r->grants, g->key);
+		}
+}

@@ -1,0 +1,178 @@
+/* Rights follow the catalogue: a shard compares the documents before and after, and what has
+ * changed ends the rules compiled from it and the accesses of users who are not what they were. */
+#include "server/broker/access_priv.h"
+
+enum { USER_KEY_MAX = 512 };
+static int changed_mark, gone_mark; /* what maps of names hold */
+
+bool rights_known(const struct shard_rights *r)
+{
+	return r->catalog != NULL && catalog_version(r->catalog) > 0;
+}
+
+bool rights_find_user(const struct shard_rights *r, struct bytes name, struct user_doc *out)
+{
+	struct buf key;
+	if (r->catalog == NULL || name.len == 0 || name.len > USER_NAME_MAX)
+		return false;
+	buf_init(&key, USER_KEY_MAX);
+	user_key(name, &key);
+	const struct catalog_doc *d = catalog_doc(r->catalog, buf_bytes(&key));
+	buf_fini(&key);
+	return d != NULL && user_read(d->key, d->value, out) == OK;
+}
+
+static bool any_user(const struct catalog *c)
+{
+	int at = catalog_doc_seek(c, bytes_of("u\0", 2));
+	if (at >= catalog_doc_count(c))
+		return false;
+	struct bytes key = catalog_doc_at(c, at)->key;
+	return key.len > 2 && memcmp(key.at, "u\0", 2) == 0;
+}
+
+/* ---- what differs */
+
+struct difference {
+	struct map users, principals;
+	bool quotas;
+};
+
+static bool secrets_equal(const struct user_doc *a, const struct user_doc *b)
+{
+	if (a->secret_count != b->secret_count)
+		return false;
+	for (int i = 0; i < a->secret_count; i++) {
+		const struct secret *x = &a->secrets[i], *y = user_secret(b, x->kind);
+		if (y == NULL || !bytes_equal(x->crypt, y->crypt) ||
+			!bytes_equal(x->salt, y->salt) ||
+			!bytes_equal(x->stored_key, y->stored_key) ||
+			!bytes_equal(x->server_key, y->server_key) ||
+			x->iterations != y->iterations)
+			return false;
+	}
+	return true;
+}
+
+/* Whether logins made before do not count any more. */
+static bool login_over(const struct catalog_doc *was, const struct catalog_doc *is)
+{
+	struct user_doc a, b;
+	if (is == NULL || user_read(is->key, is->value, &b) != OK || b.disabled)
+		return true;
+	if (was == NULL || user_read(was->key, was->value, &a) != OK)
+		return false;
+	return !bytes_equal(a.tenant, b.tenant) || a.created_ms != b.created_ms ||
+		!secrets_equal(&a, &b);
+}
+
+/* A rule's key up to and with the principal's end: "a NUL TENANT NUL PRINCIPAL NUL". */
+static struct bytes principal_of(struct bytes key)
+{
+	int ends = 0;
+	for (size_t i = 0; i < key.len; i++)
+		if (key.at[i] == 0 && ++ends == 3)
+			return bytes_of(key.at, i + 1);
+	return key;
+}
+
+static void note(struct difference *d, const struct catalog_doc *was, const struct catalog_doc *is)
+{
+	struct bytes key = is != NULL ? is->key : was->key;
+	if (key.len < 2 || key.at[1] != 0)
+		return;
+	if (key.at[0] == 'u')
+		(void)map_put(&d->users, bytes_of(key.at + 2, key.len - 2),
+			login_over(was, is) ? &gone_mark : &changed_mark);
+	else if (key.at[0] == 'a')
+		(void)map_put(&d->principals, principal_of(key), &changed_mark);
+	else if (key.at[0] == 'q')
+		d->quotas = true;
+}
+
+/* ---- following */
+
+static void follow_access(struct access *a, const struct difference *d, bool everybody)
+{
+	const void *mark = a->kind == BY_USER ? map_get(&d->users, a->user) : NULL;
+	if (mark == &gone_mark || !access_anonymous_stays(a))
+		access_end(a);
+	else if (mark != NULL || (a->grants != NULL && a->grants->dead) ||
+		(a->kind == BY_NOBODY && everybody))
+		access_stale(a);
+}
+
+static void follow(struct shard_rights *r, const struct catalog *old, bool everybody)
+{
+	struct difference d = {.quotas = false};
+	struct catalog_docs_walk at = {0};
+	const struct catalog_doc *was, *is;
+	struct access *a;
+	while (catalog_docs_changed(old, r->catalog, &at, &was, &is))
+		note(&d, was, is);
+	grants_follow(r, &d.principals, &d.users);
+	for (uint32_t i = 0; (a = map_next(&r->accesses, &i)) != NULL;) {
+		if (d.quotas)
+			access_set_limits(a);
+		follow_access(a, &d, everybody);
+	}
+	map_fini(&d.users);
+	map_fini(&d.principals);
+}
+
+static void catalog_changed(struct catalog_watcher *w, const struct catalog *c)
+{
+	struct shard_rights *r = list_entry(w, struct shard_rights, watcher);
+	const struct catalog *old = r->catalog;
+	bool known = rights_known(r), users = r->any_user;
+	/* None any more: the node closes. What was in force stays so until the end. */
+	if (old != NULL && known && catalog_version(c) == 0)
+		return;
+	r->catalog = catalog_hold(c);
+	r->any_user = any_user(c);
+	bool everybody = known != rights_known(r) || users != r->any_user;
+	bool differs = old == NULL || catalog_docs_version(old) != catalog_docs_version(c);
+	if ((differs || everybody) && (r->accesses.count > 0 || r->grants.count > 0))
+		follow(r, old, everybody);
+	if (old != NULL)
+		catalog_release(old);
+}
+
+/* ---- life */
+
+struct rights *rights_new(struct broker *b)
+{
+	struct rights *r = mem_new(sizeof *r + (size_t)b->count * sizeof r->shards[0]);
+	r->broker = b;
+	r->count = b->count;
+	r->quotas = quotas_new();
+	for (int i = 0; i < r->count; i++) {
+		struct shard_rights *s = &r->shards[i];
+		s->rights = r;
+		s->shard = &b->shards[i];
+		list_init(&s->all);
+		list_init(&s->telling);
+		access_init(s);
+		list_init(&s->watcher.node);
+		s->watcher.loop = s->shard->loop;
+		s->watcher.changed = catalog_changed;
+		node_watch_catalog(b->node, &s->watcher);
+	}
+	return r;
+}
+
+void rights_free(struct rights *r)
+{
+	for (int i = 0; r != NULL && i < r->count; i++) {
+		struct shard_rights *s = &r->shards[i];
+		while (!list_empty(&s->all))
+			access_free(list_entry(s->all.next, struct access, in_all));
+		map_fini(&s->accesses);
+		map_fini(&s->grants);
+		if (s->catalog != NULL)
+			catalog_release(s->catalog);
+	}
+	if (r != NULL)
+		quotas_free(r->quotas);
+	mem_free(r);
+}
