@@ -279,6 +279,42 @@ static bool read_tail(struct partition *p, struct record_read *r, int64_t end)
 	return r->count > 0;
 }
 
+struct beyond { /* a read above the end of a log that is led here */
+	struct consensus_barrier barrier;
+	struct record_read *read;
+	struct partition *p;
+};
+
+static void beyond_confirmed(struct consensus_barrier *b, enum err e)
+{
+	struct beyond *op = list_entry(b, struct beyond, barrier);
+	struct record_read *r = op->read;
+	struct partition *p = op->p;
+
+	mem_free(op);
+	if (p->phase != PARTITION_OPEN)
+		reads_records_end(r, ERR_CLOSED);
+	else if (e != OK || !partition_local(p))
+		remote_records_later(r);
+	else if (r->offset > p->applied_offset)
+		reads_records_end(r, ERR_RANGE);
+	else
+		reads_records(r);
+	partition_unref(p);
+}
+
+/* Who has stood still may take itself for the leader and not know what others have committed since:
+ * a reader that was told of records that are there that they are not would begin anew. */
+static void read_beyond(struct record_read *r)
+{
+	struct beyond *op = mem_new(sizeof *op);
+
+	op->read = r;
+	op->p = partition_ref(r->from);
+	op->barrier.done = beyond_confirmed;
+	consensus_barrier(op->p->consensus, &op->barrier);
+}
+
 void reads_records(struct record_read *r)
 {
 	struct partition *p = r->from;
@@ -288,7 +324,9 @@ void reads_records(struct record_read *r)
 		reads_records_end(r, ERR_CLOSED);
 	} else if (!partition_local(p) || (r->offset > end && !partition_leads(p))) {
 		remote_records(r);
-	} else if (r->offset < partition_first_offset(p) || r->offset > end) {
+	} else if (r->offset > end) {
+		read_beyond(r);
+	} else if (r->offset < partition_first_offset(p)) {
 		reads_records_end(r, ERR_RANGE);
 	} else if (r->offset == end || read_tail(p, r, end)) {
 		reads_records_end(r, OK);

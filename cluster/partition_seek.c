@@ -1,5 +1,6 @@
 /* Seeks: the log finds the entry, a worker the record in it, for batches may be compressed. Without
- * a replica here the leader is asked. */
+ * a replica here the leader is asked. That there is no record so young is said by a leader only
+ * when a majority has confirmed it: the reader would begin behind records it has not seen. */
 #include "cluster/remote.h"
 
 static void seek_home(struct loop_msg *m)
@@ -14,6 +15,49 @@ void reads_seek_end(struct offset_seek *s, enum err e)
 	s->err = e;
 	s->msg.run = seek_home;
 	loop_post(s->to, &s->msg);
+}
+
+struct seek_none { /* nothing found in a log that is led here */
+	struct consensus_barrier barrier;
+	struct offset_seek *seek;
+	int64_t end; /* looked at up to there */
+};
+
+static void none_confirmed(struct consensus_barrier *b, enum err e)
+{
+	struct seek_none *op = list_entry(b, struct seek_none, barrier);
+	struct offset_seek *s = op->seek;
+	struct partition *p = s->from;
+	int64_t end = op->end;
+
+	mem_free(op);
+	if (p->phase != PARTITION_OPEN)
+		reads_seek_end(s, ERR_CLOSED);
+	else if (e != OK)
+		remote_seek_later(s);
+	else if (partition_high_watermark(p) > end)
+		reads_seek(s);
+	else
+		reads_seek_end(s, ERR_NOTFOUND);
+	partition_unref(p);
+}
+
+/* Takes the caller's share of the partition. */
+static void seek_none(struct offset_seek *s, int64_t end)
+{
+	struct partition *p = s->from;
+	struct seek_none *op;
+
+	if (!partition_local(p) || !partition_leads(p)) {
+		reads_seek_end(s, ERR_NOTFOUND);
+		partition_unref(p);
+		return;
+	}
+	op = mem_new(sizeof *op);
+	op->seek = s;
+	op->end = end;
+	op->barrier.done = none_confirmed;
+	consensus_barrier(p->consensus, &op->barrier);
 }
 
 /* The first record of the batch that is not older; ERR_NOTFOUND: all are. */
@@ -72,6 +116,10 @@ static void seek_work_done(struct job *j)
 		s->err = OK;
 	}
 	entry_unref(e);
+	if (s->err == ERR_NOTFOUND) {
+		seek_none(s, s->op.time.end_offset);
+		return;
+	}
 	reads_seek_end(s, s->err);
 	partition_unref(p);
 }
@@ -81,6 +129,10 @@ static void seek_time_found(struct plog_seek *q)
 	struct offset_seek *s = list_entry(q, struct offset_seek, op.time);
 	struct partition *p = s->from;
 
+	if (q->err == ERR_NOTFOUND) {
+		seek_none(s, q->end_offset);
+		return;
+	}
 	if (q->err != OK) {
 		reads_seek_end(s, q->err);
 		partition_unref(p);

@@ -48,7 +48,9 @@ void remote_guests_fini(struct partition *p);
 void remote_rows(struct row_read *r);
 void remote_rows_later(struct row_read *r); /* the same, from the next tick on */
 void remote_records(struct record_read *r);
+void remote_records_later(struct record_read *r);
 void remote_seek(struct offset_seek *s);
+void remote_seek_later(struct offset_seek *s);
 void remote_info(struct partition_info *i);
 void remote_read_retry(struct partition *p);
 void remote_read_close(struct partition *p);

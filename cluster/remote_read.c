@@ -300,6 +300,19 @@ void remote_records(struct record_read *r)
 	try(o);
 }
 
+void remote_records_later(struct record_read *r)
+{
+	struct remote_read *o;
+
+	if (r->guest) {
+		reads_records_end(r, guest_err(r->from));
+		return;
+	}
+	o = read_new(r->from, &records_kind);
+	o->what.records = r;
+	park(o);
+}
+
 /* --- seeks --- */
 
 static void seek_write_ask(const struct remote_read *o, struct buf *b)
@@ -348,6 +361,19 @@ void remote_seek(struct offset_seek *s)
 	o = read_new(s->from, &seek_kind);
 	o->what.seek = s;
 	try(o);
+}
+
+void remote_seek_later(struct offset_seek *s)
+{
+	struct remote_read *o;
+
+	if (s->guest) {
+		reads_seek_end(s, guest_err(s->from));
+		return;
+	}
+	o = read_new(s->from, &seek_kind);
+	o->what.seek = s;
+	park(o);
 }
 
 /* --- info --- */

@@ -25,6 +25,7 @@ struct part {
 	int64_t seen;                /* no more than this was there when last looked at */
 	bool reading, held;
 	bool sent_away; /* to a nearer replica */
+	bool beyond; /* above what is known here: the read tells whether there is such an offset */
 };
 
 struct fetch {
@@ -140,7 +141,8 @@ static void on_read(struct stream_read *sr)
 	if (!kafka_landed(r))
 		return;
 	if (sr->err != OK) {
-		fail_part(f, p, kafka_code(sr->err));
+		bool later = p->beyond && sr->err == ERR_UNAVAILABLE;
+		fail_part(f, p, later ? KAFKA_OFFSET_NOT_AVAILABLE : kafka_code(sr->err));
 	} else {
 		p->seen = sr->high_watermark;
 		p->res->high_watermark = p->res->last_stable_offset = sr->high_watermark;
@@ -193,7 +195,7 @@ static bool part_look(struct kafka_request *r, struct fetch *f, struct part *p)
 {
 	int16_t code = (r->h.version >= RACK_VERSION ? kafka_find_replica : kafka_find)(
 		r, p->topic, p->req->index, p->req->leader_epoch, &p->partition);
-	p->sent_away = false;
+	p->sent_away = p->beyond = false;
 	if (code != KAFKA_NONE) {
 		fail_part(f, p, code);
 		return false;
@@ -203,9 +205,12 @@ static bool part_look(struct kafka_request *r, struct fetch *f, struct part *p)
 	p->res->error = KAFKA_NONE;
 	p->res->high_watermark = p->res->last_stable_offset = high;
 	p->res->log_start_offset = first;
+	p->beyond = p->req->fetch_offset > high && partition_leads(p->partition);
+	if (p->beyond)
+		return true;
 	if (p->req->fetch_offset < first || p->req->fetch_offset > high) {
 		/* A follower may not have heard yet that it is committed. */
-		bool later = p->req->fetch_offset > high && !partition_leads(p->partition);
+		bool later = p->req->fetch_offset > high;
 		fail_part(f, p, later ? KAFKA_OFFSET_NOT_AVAILABLE : KAFKA_OFFSET_OUT_OF_RANGE);
 		p->res->log_start_offset = first;
 		return false;
@@ -228,7 +233,7 @@ static void read_all(struct kafka_request *r, struct fetch *f)
 		struct part *p = &f->parts[i];
 		int64_t max = p->req->max_bytes < left ? p->req->max_bytes : left;
 		if (p->res->error != KAFKA_NONE || p->sent_away ||
-			p->res->high_watermark <= p->req->fetch_offset ||
+			(p->res->high_watermark <= p->req->fetch_offset && !p->beyond) ||
 			(left <= 0 && f->reading > 0))
 			continue;
 		p->read = (struct stream_read){.from = p->partition,
@@ -254,7 +259,7 @@ static void look(struct kafka_request *r)
 	for (uint32_t i = 0; i < f->count; i++) {
 		struct part *p = &f->parts[i];
 		if (part_look(r, f, p))
-			there |= p->res->high_watermark > p->seen;
+			there |= p->beyond || p->res->high_watermark > p->seen;
 	}
 	if (there || f->failed || f->now || req->min_bytes <= 0)
 		read_all(r, f);

@@ -249,14 +249,14 @@ static void trim_one(struct kafka_request *r, struct bytes topic,
 	res->error = kafka_find(r, topic, req->index, -1, &p);
 	if (res->error != KAFKA_NONE)
 		return;
-	int64_t high = partition_high_watermark(p);
-	int64_t to = req->offset == -1 ? high : req->offset;
+	/* -1: all there is. Where the log ends is for the proposal to say: here it may be old. */
+	int64_t to = req->offset;
 	struct trim *t = arena_take(&r->arena, sizeof *t);
-	if (to < 0 || to > high || t == NULL) {
+	if (to < -1 || t == NULL) {
 		res->error = KAFKA_OFFSET_OUT_OF_RANGE;
 		return;
 	}
-	if (to <= partition_first_offset(p)) {
+	if (to >= 0 && to <= partition_first_offset(p)) {
 		res->low_watermark = partition_first_offset(p);
 		return;
 	}

@@ -1,9 +1,10 @@
+#include "tests/unit/cluster/remote_ask.h"
 #include "tests/unit/cluster/remote_watch.h"
 #include "tests/unit/cluster/remote_world.h"
 #include <stdio.h>
 #include "server/base/clock.h"
 
-enum { KS = 20, EACH = 400 };
+enum { EACH = 400 };
 
 /* --- kinds --- */
 
@@ -74,73 +75,12 @@ static enum err propose(int node, const struct proposal_kind *kind, const char *
 	on_loop(1, one_run, NULL);
 	return one.q.err;
 }
-static enum err publish(int node, int records)
+static enum err publish(int node, int count)
 {
 	one.q = (struct proposal){.to = N.node[node].p};
-	world_batch_into(&one.q, records, 100, 1000);
+	world_batch_into(&one.q, count, 100, 1000);
 	on_loop(1, one_run, NULL);
 	return one.q.err;
-}
-
-static struct row_read row;
-static void row_done(struct row_read *r)
-{
-	(void)r;
-	sem_post(&N.done);
-}
-static void row_run(void *arg)
-{
-	(void)arg;
-	row.done = row_done;
-	partition_read_rows(&row);
-}
-static enum err read_row(int node, const char *key, bool linearizable)
-{
-	row = (struct row_read){.from = N.node[node].p,
-		.keyspace = KS,
-		.key = bytes_text(key),
-		.linearizable = linearizable};
-	on_loop(1, row_run, NULL);
-	return row.err;
-}
-
-static struct record_read records;
-static void records_done(struct record_read *r)
-{
-	(void)r;
-	sem_post(&N.done);
-}
-static void records_run(void *arg)
-{
-	(void)arg;
-	records.done = records_done;
-	partition_read_records(&records);
-}
-static enum err read_records(int node, int64_t offset)
-{
-	records = (struct record_read){
-		.from = N.node[node].p, .offset = offset, .bytes_max = 1 << 20};
-	on_loop(1, records_run, NULL);
-	return records.err;
-}
-
-static struct partition_point point;
-static void point_done(struct partition_point *q)
-{
-	(void)q;
-	sem_post(&N.done);
-}
-static void point_run(void *arg)
-{
-	(void)arg;
-	point.done = point_done;
-	partition_point(&point);
-}
-static enum err ask_point(int node)
-{
-	point = (struct partition_point){.at = N.node[node].p};
-	on_loop(1, point_run, NULL);
-	return point.err;
 }
 
 START_TEST(every_node_proposes_and_reads_as_if_it_led)
@@ -638,6 +578,50 @@ START_TEST(leaders_change_and_nothing_acknowledged_is_lost)
 }
 END_TEST
 
+static void seek_to(int node, int64_t time_ms)
+{
+	seek = (struct offset_seek){.from = N.node[node].p, .time_ms = time_ms};
+	on_loop(1, seek_run, NULL);
+}
+
+/* Who leads may have stood still, and others have committed since: that there is no such offset is
+ * said only when a majority has confirmed it. A reader that was told so would begin anew. */
+START_TEST(what_is_not_known_here_may_be_there)
+{
+	uint32_t leader = (uint32_t)leader_wait();
+
+	ck_assert_int_eq(publish(1, 10), OK);
+	for (int i = 1; i <= NODES; i++)
+		ck_assert_int_eq(ask_point(i), OK);
+	on_loop(0, isolate_run, &leader);
+	ck_assert(partition_leads(N.node[leader].p)); /* as far as it knows */
+	if (_i == 0) {
+		ck_assert_int_eq(read_records((int)leader, 15), ERR_UNAVAILABLE);
+		ck_assert_int_eq(read_records((int)leader, 3), OK); /* what is there is given */
+		record_read_fini(&records);
+	} else {
+		seek_to((int)leader, 2000);
+		ck_assert_int_eq(seek.err, ERR_UNAVAILABLE);
+	}
+	on_loop(0, connect_all, NULL);
+	leader_wait();
+	for (int i = 1; i <= NODES; i++) {
+		ck_assert_int_eq(read_records(i, 15), ERR_RANGE);
+		ck_assert_int_eq(records.high_watermark, 10);
+		seek_to(i, 2000);
+		ck_assert_int_eq(seek.err, ERR_NOTFOUND);
+	}
+	ck_assert_int_eq(publish(1, 10), OK);
+	for (int i = 1; i <= NODES; i++) {
+		ck_assert_int_eq(read_records(i, 15), OK);
+		record_read_fini(&records);
+		ck_assert_int_eq(read_records(i, 20), OK);
+		ck_assert_int_eq(records.count, 0);
+		record_read_fini(&records);
+	}
+}
+END_TEST
+
 /* --- replicas come and go --- */
 
 static enum err attach_err;
@@ -956,6 +940,7 @@ int main(void)
 	tcase_add_test(tc, waits_without_a_replica_end_when_the_log_grows);
 	tcase_add_loop_test(tc, all_that_is_sent_is_there_once_in_order, 0, 2);
 	tcase_add_loop_test(tc, leaders_change_and_nothing_acknowledged_is_lost, 0, 4);
+	tcase_add_loop_test(tc, what_is_not_known_here_may_be_there, 0, 2);
 	tcase_add_test(tc, a_replica_comes_and_goes);
 	tcase_add_test(tc, a_replica_that_comes_again_has_nothing_of_the_one_before);
 	tcase_add_test(tc, nonsense_is_refused);
