@@ -130,18 +130,22 @@ static void choose_leader(struct placement *p, struct place_group *g)
 	}
 }
 
+/* Nodes that answer come first. Those that do not fill up as long as a majority does: two voters of
+ * two cannot lose either, two of three can lose one as soon as the third is back. */
 int placement_new(struct placement *p, int wanted, uint32_t members[PLACEMENT_REPLICAS_MAX])
 {
 	struct place_group g = {.wanted = wanted};
+	int alive = 0;
 
 	must(wanted <= PLACEMENT_REPLICAS_MAX);
 	while (g.count < wanted) {
 		struct place_node *n = best_new(p, &g, true);
 
-		if (n == NULL && g.count == 0)
+		if (n == NULL && (g.count == 0 || 2 * alive > g.count + 1))
 			n = best_new(p, &g, false);
 		if (n == NULL)
 			break;
+		alive += n->alive;
 		g.members[g.count++] = n->id;
 	}
 	choose_leader(p, &g);

@@ -16,7 +16,8 @@ struct place_node {
 	uint32_t id;
 	const char *rack;      /* "" counts as a rack of its own for each node */
 	bool active;           /* may have replicas; else those it has are to leave */
-	bool alive;            /* answers now: only such nodes get new replicas */
+	bool alive;            /* answers now: only such nodes get new replicas of a
+				  group that is there */
 	int replicas, leaders; /* wanted there; counted by placement_count */
 };
 struct place_group {

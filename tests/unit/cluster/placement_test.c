@@ -94,8 +94,13 @@ START_TEST(new_groups_take_what_there_is)
 	p.nodes[1].active = false;
 	ck_assert_int_eq(placement_new(&p, 3, members), 0);
 	p = nodes(3, 0);
-	p.nodes[2].alive = false; /* raised when it is back */
-	ck_assert_int_eq(placement_new(&p, 3, members), 2);
+	p.nodes[0].alive = false; /* counts when it is back */
+	ck_assert_int_eq(placement_new(&p, 3, members), 3);
+	ck_assert_uint_eq(members[0], 2);
+	ck_assert_uint_eq(members[2], 1);
+	p.nodes[1].alive = false; /* no majority answers */
+	ck_assert_int_eq(placement_new(&p, 3, members), 1);
+	ck_assert_uint_eq(members[0], 3);
 }
 END_TEST
 
