@@ -2,6 +2,7 @@
  * a stack of its own from a pool, and a sleep is an event that switches back to it. A life is a
  * number: an event whose machine has another one by now is dropped. A machine that ends itself in
  * the midst of a call leaves that call by a jump to the scheduler, which never returns to it. */
+#undef _FORTIFY_SOURCE /* its longjmp takes another stack for a fault */
 #include "tests/sim/sim.h"
 #include <setjmp.h>
 #include <signal.h>
@@ -30,8 +31,10 @@ struct event {
 };
 
 struct fiber {
-	struct list node; /* of the machine while it sleeps, or of the pool */
-	ucontext_t context;
+	struct list node;   /* of the machine while it sleeps, or of the pool */
+	ucontext_t context; /* its first beginning; from then on jumps, which cost no system call */
+	jmp_buf at;
+	bool begun;
 	void *stack;
 	struct sim_stack_mark mark;
 	sim_fn fn;
@@ -48,7 +51,7 @@ static struct {
 	struct sim_machine *here;
 	struct fiber *fiber; /* that runs */
 	struct list pool;
-	ucontext_t scheduler;
+	jmp_buf scheduler;
 	struct sim_stack_mark scheduler_mark;
 	jmp_buf out; /* of the event that runs on the scheduler's stack */
 	char lines[LAST_LINES][LINE_BYTES];
@@ -230,8 +233,7 @@ static void fiber_enter(void)
 	f->fn(f->arg);
 	f->ended = true;
 	sim_stack_leave(NULL, &sim.scheduler_mark);
-	setcontext(&sim.scheduler);
-	abort();
+	_longjmp(sim.scheduler, 1);
 }
 
 /* A function of its own: getcontext may return twice as far as the compiler knows. */
@@ -258,10 +260,20 @@ static struct fiber *fiber_new(sim_fn fn, void *arg)
 	}
 	f->fn = fn;
 	f->arg = arg;
-	f->ended = false;
+	f->ended = f->begun = false;
 	fiber_prepare(f);
 	sim_stack_init(&f->mark, f->stack, STACK_BYTES);
 	return f;
+}
+
+static void fiber_go_on(struct fiber *f)
+{
+	if (_setjmp(sim.scheduler) != 0)
+		return;
+	if (f->begun)
+		_longjmp(f->at, 1);
+	f->begun = true;
+	setcontext(&f->context);
 }
 
 /* Runs the fiber until it sleeps or ends. A life that ended in it has moved it to the pool. */
@@ -272,7 +284,7 @@ static void fiber_resume(void *arg)
 	list_remove(&f->node);
 	sim.fiber = f;
 	sim_stack_leave(&sim.scheduler_mark, &f->mark);
-	must(swapcontext(&sim.scheduler, &f->context) == 0);
+	fiber_go_on(f);
 	sim_stack_arrived(&sim.scheduler_mark);
 	sim.fiber = NULL;
 	if (f->ended)
@@ -303,7 +315,8 @@ void sim_sleep_us(int64_t us)
 		list_push_back(&m->fibers, &f->node);
 	sim_after(us, m, fiber_resume, f);
 	sim_stack_leave(&f->mark, &sim.scheduler_mark);
-	must(swapcontext(&f->context, &sim.scheduler) == 0);
+	if (_setjmp(f->at) == 0)
+		_longjmp(sim.scheduler, 1);
 	sim_stack_arrived(&f->mark);
 }
 
@@ -339,7 +352,7 @@ void sim_machine_stop(struct sim_machine *m)
 	if (sim.fiber != NULL) {
 		sim.fiber->ended = true;
 		sim_stack_leave(NULL, &sim.scheduler_mark);
-		setcontext(&sim.scheduler);
+		_longjmp(sim.scheduler, 1);
 	}
 	longjmp(sim.out, 1);
 }

@@ -4,6 +4,7 @@
  * stores and row tables are compared as they are. */
 #include "tests/sim/sim_check.h"
 #include <stdio.h>
+#include "cluster/partition_priv.h"
 #include "server/base/crc32c.h"
 #include "server/base/map.h"
 #include "server/base/mem.h"
@@ -574,6 +575,33 @@ bool check_converged(struct sim_node *nodes, int count, char *why, size_t why_si
 			if (!pair_agrees(a, b, why, why_size))
 				return false;
 		}
+	}
+	return true;
+}
+
+static bool has_votes(const struct watched *v)
+{
+	struct consensus_peer peers[16];
+	int count = consensus_peers(v->partition->consensus, peers, 16), voters = 0;
+
+	for (int i = 0; i < count && i < 16; i++)
+		voters += peers[i].role == MEMBER_VOTER;
+	return voters >= 3 && !consensus_changing(v->partition->consensus);
+}
+
+bool check_bears_loss(void)
+{
+	char why[64];
+
+	for (struct list *n = check.watches.next; n && n != &check.watches; n = n->next) {
+		struct watched *v = list_entry(n, struct watched, node);
+
+		if (!in_force(v))
+			continue;
+		if (!led_once(v, why, sizeof why))
+			return false;
+		if (partition_leads(v->partition) && !has_votes(v))
+			return false;
 	}
 	return true;
 }

@@ -30,6 +30,9 @@ uint64_t check_acked_count(void);
 void check_wire(struct sim_node *n);
 void check_node_gone(struct sim_node *n);
 
+/* Whether any one node may lose its data: every group is led and has three votes or more. */
+bool check_bears_loss(void);
+
 /* The end: everything is healed, nothing is proposed any more. Whether all replicas say the same
  * now (else wait some more; why says what does not). */
 bool check_converged(struct sim_node *nodes, int count, char *why, size_t why_size);

@@ -206,21 +206,40 @@ static void break_disk(struct sim_node *n)
 	n->machine.doomed = true;
 }
 
-/* All data of the node is gone; the others are all right. Once in a run: a second one, before each
- * group has replaced the first, would take a majority's data, which nobody promises to bear. */
-static void wipe(struct sim_node *n)
+static bool may_wipe(void)
 {
-	if (world.cluster.nodes < 3 || world.wiped)
-		return;
 	for (int i = 0; i < world.cluster.nodes; i++)
 		if (world.nodes[i].phase != SIM_RUNNING || world.nodes[i].machine.doomed ||
 			!broker_ready(world.nodes[i].broker))
-			return;
-	world.wiped = true;
+			return false;
+	return check_bears_loss();
+}
+
+/* All data of the node is gone; the others are all right, in the first moment when they are. Once
+ * in a run: a second one, before each group has replaced the first, would take a majority's data,
+ * which nobody promises to bear. Nor is the data of one of two voters. */
+static void wipe_now(void *arg)
+{
+	struct sim_node *n = arg;
+
+	if (world.healing)
+		return;
+	if (!may_wipe()) {
+		sim_after(POLL_US, NULL, wipe_now, n);
+		return;
+	}
 	sim_trace("wipe n%d", n->machine.id);
 	sim_node_crash(n);
 	sim_disk_wipe(&n->machine);
 	sim_node_forget(n);
+}
+
+static void wipe(struct sim_node *n)
+{
+	if (world.cluster.nodes < 3 || world.wiped)
+		return;
+	world.wiped = true;
+	wipe_now(n);
 }
 
 static void jump_clock(struct sim_node *n)
