@@ -35,7 +35,10 @@ enum broker_metric {
 	M_RETAINED_SENT,
 	M_SUBSCRIPTIONS,
 	M_KEPT_BYTES,
-	M_UNREADABLE
+	M_UNREADABLE,
+	M_LOGINS,
+	M_LOGINS_REFUSED,
+	M_LOGINS_BUSY
 };
 #define COUNT(s, row, n) metric_add(loop_cells((s)->loop), &broker_metrics, (row), (int64_t)(n))
 
@@ -261,6 +264,8 @@ struct shard {
 
 	struct list retained_active, retained_queued;
 	int retained_count; /* active */
+
+	struct audit_log *audit; /* NULL: nothing to be told yet */
 };
 
 struct broker {
@@ -271,6 +276,7 @@ struct broker {
 	struct shard *shards;
 	int count;
 	struct rights *rights;
+	struct bootstrap *bootstrap; /* the first administrator; NULL: none is to be made */
 	_Atomic bool started, streams_exist;
 	struct meta_op create; /* one stream at a time, by the first shard */
 	char *creating;

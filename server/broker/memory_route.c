@@ -237,7 +237,7 @@ static enum err frame_read(struct bytes in, struct bytes *tenant, struct bytes *
 }
 
 /* From another node. On the loop that the sender's is paired with. */
-static void on_frame(void *arg, uint32_t from, uint64_t group, struct slice body)
+void memory_arrived(void *arg, uint32_t from, uint64_t group, struct slice body)
 {
 	struct broker *b = arg;
 	struct shard *s = broker_shard(b, loop_here());
@@ -259,7 +259,7 @@ void memory_serve(struct broker *b)
 {
 	struct peers *peers = node_peers(b->node);
 	if (peers != NULL)
-		peers_handle(peers, PEER_MEMORY, on_frame, b);
+		peers_handle(peers, PEER_MEMORY, memory_arrived, b);
 }
 
 static void target_flush(struct space *sp, struct target *t)

@@ -204,7 +204,7 @@ static void stream_created(struct meta_op *op)
 	enum err e = op->err;
 	bool soon = e == OK || e == ERR_UNAVAILABLE;
 	struct space *sp = space_by_stream(s, b->creating);
-	if (e != OK && e != ERR_EXISTS && e != ERR_UNAVAILABLE)
+	if (e != OK && e != ERR_EXISTS && e != ERR_UNAVAILABLE && e != ERR_CLOSED)
 		LOG(LOG_WARN, AREA_BROKER, "route_stream_failed", "stream=%s err=\"%s\" why=\"%s\"",
 			b->creating, err_text(e), op->why);
 	mem_free(b->creating);

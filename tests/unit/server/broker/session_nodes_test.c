@@ -3,6 +3,7 @@
  * other they know from rows and these calls, so it is as if they were apart; both look after the
  * table, as an old leader and a new one may for a moment. */
 #include "server/broker/session_priv.h"
+#include "server/broker/tenant.h"
 #include "tests/unit/server/broker/world_rows.h"
 
 enum { LOOPS = 2, NODES = 2, LONG_MS = 600000 };
@@ -149,15 +150,22 @@ static void run_open(void *arg)
 	ck_assert_int_eq(session_open(&t.ask, &t.opening), OK);
 }
 
-static enum err try_open(int node, const char *id, bool clean, uint32_t expiry_s)
+static enum err try_open_as(
+	int node, const char *tenant, const char *id, bool clean, uint32_t expiry_s)
 {
 	int loop = node; /* any will do */
+	uint8_t room[16 + TENANT_ID_EXTRA];
 	t.ask.all = t.sides[node].all;
-	t.ask.client_id = bytes_text(id);
+	t.ask.client_id = tenant_id(bytes_text(tenant), bytes_text(id), room);
 	t.ask.clean = clean;
 	t.ask.expiry_s = expiry_s;
 	world_call(&t.w, loop, run_open, &loop);
 	return t.err;
+}
+
+static enum err try_open(int node, const char *id, bool clean, uint32_t expiry_s)
+{
+	return try_open_as(node, "", id, clean, expiry_s);
 }
 
 static struct session *open_at(int node, const char *id, bool clean, uint32_t expiry_s)
@@ -362,6 +370,29 @@ START_TEST(the_later_one_has_it_wherever)
 		ck_assert_int_eq(rows_of(KEYSPACE_SESSION), 1);
 	}
 	close_at(1, t.session);
+}
+END_TEST
+
+START_TEST(two_tenants_have_the_same_id_at_two_nodes)
+{
+	struct session *a = open_at(0, "a", true, 0);
+	ck_assert_int_eq(try_open_as(1, "acme", "a", false, 60), OK);
+	ck_assert(!t.present);
+	ck_assert_int_eq(t.sides[0].fences, 0);
+	ck_assert_int_eq(t.fenced, 0);
+	ck_assert_int_eq(rows_of(KEYSPACE_SESSION), 2);
+	ck_assert_int_eq(try_open_as(0, "acme", "a", false, 60), OK); /* moves to the other node */
+	ck_assert(t.present);
+	struct session *b = t.session;
+	ck_assert_int_eq(t.sides[1].fences, 1);
+	ck_assert_int_eq(t.sides[0].fences, 0);
+	eventually(was_fenced);
+	quiet(1);
+	ck_assert_int_eq(t.fenced, 1);
+	world_call(&t.w, 0, run_close, b);
+	world_call(&t.w, 0, run_close, a);
+	quiet(0);
+	ck_assert_int_eq(rows_of(KEYSPACE_SESSION), 1);
 }
 END_TEST
 
@@ -695,6 +726,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, up, down);
 	tcase_add_test(tc, a_clean_one_has_a_short_row);
 	tcase_add_test(tc, the_later_one_has_it_wherever);
+	tcase_add_test(tc, two_tenants_have_the_same_id_at_two_nodes);
 	tcase_add_test(tc, a_durable_one_goes_on_elsewhere);
 	tcase_add_test(tc, one_that_does_not_answer_writes_no_more);
 	tcase_add_test(tc, a_fence_that_comes_late_is_not_meant_for_who_is_here_now);

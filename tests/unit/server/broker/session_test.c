@@ -2,6 +2,7 @@
  * rows behind. Each step runs on one loop and waits for its outcome. */
 #include "server/broker/session.h"
 #include "server/broker/keyspace.h"
+#include "server/broker/tenant.h"
 #include "server/broker/will.h"
 #include "tests/unit/server/broker/world.h"
 
@@ -72,14 +73,21 @@ static void run_open(void *arg)
 	ck_assert_int_eq(session_open(&t.ask, &t.opening), OK);
 }
 
-static struct session *open_on(int loop, const char *id, bool clean, uint32_t expiry_s)
+static struct session *open_as(
+	int loop, const char *tenant, const char *id, bool clean, uint32_t expiry_s)
 {
-	t.ask.client_id = bytes_text(id);
+	uint8_t room[16 + TENANT_ID_EXTRA];
+	t.ask.client_id = tenant_id(bytes_text(tenant), bytes_text(id), room);
 	t.ask.clean = clean;
 	t.ask.expiry_s = expiry_s;
 	world_call(&t.w, loop, run_open, &loop);
 	ck_assert_int_eq(t.err, OK);
 	return t.session;
+}
+
+static struct session *open_on(int loop, const char *id, bool clean, uint32_t expiry_s)
+{
+	return open_as(loop, "", id, clean, expiry_s);
 }
 
 static void run_close(void *arg)
@@ -89,13 +97,18 @@ static void run_close(void *arg)
 	sem_post(&t.w.done);
 }
 
-static void close_on(int loop, struct session *s)
+static void close_leaving(int loop, struct session *s, int left)
 {
 	int before = t.ended;
 	world_call(&t.w, loop, run_close, s);
-	for (int i = 0; i < 2000 && (t.ended == before || sessions_count(t.all) > 0); i++)
+	for (int i = 0; i < 2000 && (t.ended == before || sessions_count(t.all) > left); i++)
 		usleep(1000);
-	ck_assert_int_eq(sessions_count(t.all), 0);
+	ck_assert_int_eq(sessions_count(t.all), left);
+}
+
+static void close_on(int loop, struct session *s)
+{
+	close_leaving(loop, s, 0);
 }
 
 static void on_subscribed(struct subscribe *op)
@@ -263,6 +276,127 @@ START_TEST(it_ends_in_time)
 }
 END_TEST
 
+/* ---- tenants */
+
+static void on_set(struct meta_op *op)
+{
+	ck_assert_int_eq(op->err, OK);
+	sem_post(&t.w.done);
+}
+static void run_set(void *arg)
+{
+	static struct meta_op op;
+	static const struct meta_setting acme = {"route.acme/default", "# -> mqtt"};
+	(void)arg;
+	op = (struct meta_op){
+		.kind = META_SET, .settings = &acme, .setting_count = 1, .done = on_set};
+	node_change(t.w.node, &op);
+}
+
+struct stored { /* records of a stream so far */
+	const char *stream;
+	int64_t count;
+};
+static void run_stored(void *arg)
+{
+	struct stored *x = arg;
+	const struct stream *s = catalog_stream(
+		shard_catalog(world_shard(&t.w, 0)), bytes_text(x->stream));
+	for (int i = 0; s != NULL && i < s->partition_count; i++)
+		x->count += partition_high_watermark(s->partitions[i]);
+	sem_post(&t.w.done);
+}
+static int stored(const char *stream)
+{
+	struct stored x = {stream, 0};
+	world_call(&t.w, 0, run_stored, &x);
+	return (int)x.count;
+}
+static void stored_until(const char *stream, int count)
+{
+	for (int i = 0; i < 600 && stored(stream) < count; i++)
+		usleep(10000);
+	ck_assert_int_eq(stored(stream), count);
+}
+
+START_TEST(one_id_in_two_tenants_is_two_clients)
+{
+	world_call(&t.w, 0, run_set, NULL);
+	struct session *a = open_on(0, "a", false, 60), *b = open_as(1, "acme", "a", false, 60);
+	ck_assert_int_eq(sessions_count(t.all), 2);
+	ck_assert_int_eq(t.fenced, 0);
+	ck_assert_int_eq(rows_of(KEYSPACE_SESSION), 2);
+	ck_assert_uint_eq(session_tenant(a).len, 0);
+	ck_assert(bytes_equal(session_tenant(b), bytes_text("acme")));
+	char filter[] = "only/acme";
+	world_call(&t.w, 1, run_subscribe, filter);
+	close_leaving(1, b, 1);
+	close_on(0, a);
+	a = open_on(1, "a", false, 60);
+	ck_assert(t.present && a->subscription_count == 0);
+	b = open_as(0, "acme", "a", false, 60);
+	ck_assert(t.present && b->subscription_count == 1);
+	open_as(1, "acme", "a", true, 0); /* takes over, and ends, what is its own */
+	ck_assert_int_eq(t.fenced, 1);
+	close_leaving(1, t.session, 1);
+	close_on(1, a);
+	ck_assert_int_eq(rows_of(KEYSPACE_SESSION), 1);
+}
+END_TEST
+
+static struct publish once;
+static void on_once(struct publish *p)
+{
+	ck_assert_int_eq(p->err, OK);
+	sem_post(&t.w.done);
+}
+static struct room_wait once_room;
+static void run_once(void *arg)
+{
+	struct message m = {.topic = bytes_text("x"), .value = bytes_text("once"), .qos = 2};
+	once.done = on_once;
+	enum err e = session_publish_once(arg, &m, 7, &once);
+	if (e == ERR_BUSY) /* its stream is being made */
+		shard_when_room(session_shard(arg), &once_room);
+	else
+		ck_assert_int_eq(e, OK);
+}
+static void on_once_room(struct room_wait *w)
+{
+	(void)w;
+	run_once(t.session);
+}
+
+/* A durable one's QoS 2; wills: at once, late, of a clean one. */
+START_TEST(what_a_session_says_stays_in_its_tenant)
+{
+	struct buf will;
+	struct will w = {
+		.message = {.topic = bytes_text("gone"), .value = bytes_text("x"), .qos = 1}};
+	once_room.room = on_once_room;
+	world_call(&t.w, 0, run_set, NULL);
+	buf_init(&will, 1000);
+	ck_assert_int_eq(will_encode(&w, 1000, &will), OK);
+	t.ask.will = buf_bytes(&will);
+	struct session *s = open_as(0, "acme", "a", false, 60);
+	world_call(&t.w, 0, run_once, s);
+	stored_until("acme/mqtt", 1);
+	world_call(&t.w, 0, run_once, s); /* the same id again: it is stored once */
+	close_on(0, s);
+	stored_until("acme/mqtt", 2);
+	close_on(0, open_as(0, "acme", "a", true, 0));
+	stored_until("acme/mqtt", 3);
+	buf_clear(&will);
+	w.delay_s = 1;
+	ck_assert_int_eq(will_encode(&w, 1000, &will), OK);
+	t.ask.will = buf_bytes(&will);
+	close_on(1, open_as(1, "acme", "a", false, 60));
+	stored_until("acme/mqtt", 4);
+	ck_assert_int_eq(stored("mqtt"), 0);
+	buf_fini(&will);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("session");
@@ -272,6 +406,8 @@ int main(void)
 	tcase_add_test(tc, a_durable_one_goes_on_with_its_filters);
 	tcase_add_test(tc, the_later_one_has_it);
 	tcase_add_test(tc, it_ends_in_time);
+	tcase_add_test(tc, one_id_in_two_tenants_is_two_clients);
+	tcase_add_test(tc, what_a_session_says_stays_in_its_tenant);
 	Suite *s = suite_create("session");
 	suite_add_tcase(s, tc);
 	SRunner *sr = srunner_create(s);
