@@ -15,5 +15,6 @@ struct audit_event {
 	const char *detail; /* NULL: none; never a secret */
 };
 void audit(struct shard *s, const struct audit_event *e);
+void audit_fini(struct shard *s); /* loops stand */
 
 #endif

@@ -4,9 +4,11 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include "server/broker/access.h"
+#include "server/broker/audit.h"
 #include "server/broker/broker_priv.h"
 #include "server/broker/produce.h"
 #include "server/broker/producer.h"
+#include "server/broker/rights_admin.h"
 #include "server/broker/session_ask.h"
 
 static enum err check_bootstrap(const char *text, char *why, size_t why_size)
@@ -115,6 +117,12 @@ static const struct metric_row rows[] = {
 		"Memory of entries kept for subscribers behind."},
 	[M_UNREADABLE] = {"sluice_batches_unreadable_total", NULL, METRIC_COUNTER,
 		"Batches passed over because they could not be read."},
+	[M_LOGINS] = {"sluice_logins_total", NULL, METRIC_COUNTER,
+		"Logins by password, SCRAM or certificate that succeeded."},
+	[M_LOGINS_REFUSED] = {"sluice_logins_refused_total", NULL, METRIC_COUNTER,
+		"Logins refused: no such user, or not its password."},
+	[M_LOGINS_BUSY] = {"sluice_logins_busy_total", NULL, METRIC_COUNTER,
+		"Logins turned away because too many were under way."},
 };
 struct metric_table broker_metrics = {rows, sizeof rows / sizeof rows[0], 0};
 
@@ -206,6 +214,7 @@ static void start_here(void *arg)
 void broker_start(struct broker *b)
 {
 	loop_call(loops_at(b->loops, 0), start_here, b);
+	rights_bootstrap(b, b->conf->auth_bootstrap);
 }
 
 bool broker_ready(const struct broker *b)
@@ -217,9 +226,11 @@ void broker_free(struct broker *b)
 {
 	if (b == NULL)
 		return;
+	rights_bootstrap_fini(b);
 	rights_free(b->rights);
 	for (int i = 0; i < b->count; i++) {
 		struct shard *s = &b->shards[i];
+		audit_fini(s);
 		retained_fini(s);
 		deliver_fini(s);
 		feeds_fini(s);

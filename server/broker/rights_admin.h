@@ -16,30 +16,39 @@ enum rights_change_kind {
 	RULES_DELETE, /* exact ones; those that do not exist are left out */
 	QUOTA_SET     /* all limits of one; none left: it goes */
 };
-struct rights_change {     /* embed; the broker's until done; what is asked is borrowed as long */
-	struct meta_op op; /* private */
-	struct job job;    /* private */
-	void *work;        /* private */
+struct rights_change {       /* embed; the broker's until done; what is asked is borrowed as long */
+	struct meta_op op;   /* private */
+	struct loop_msg msg; /* private */
+	struct loop_timer timer; /* private */
+	void *work;              /* private */
 	struct shard *shard;
-	struct access *by; /* who asks: for the audit; a bound on tenants */
-	const char *peer;  /* from where */
+	/* Who asks: for the audit, and a bound: who is not an admin of the cluster changes its own
+	 * tenant only, and no quota of tenants or of all; only admins make admins or change them.
+	 * ERR_DENIED. NULL: the node itself. */
+	struct access *by;
+	const char *peer; /* from where */
 	enum rights_change_kind kind;
 	bool check_only;
 	/* Users: */
 	struct bytes name, tenant;
 	const struct bytes *password; /* NULL: as it is */
-	const struct secret *secret;  /* one kind, made by the client (Kafka's SCRAM); or NULL */
-	enum secret_kind drop;        /* this kind goes (Kafka's SCRAM); 0: none */
-	const struct bytes *roles;    /* NULL: as they are */
+	/* One kind, made by the client (Kafka's SCRAM), or NULL. The one for plain logins goes: it
+	 * would know the password before. */
+	const struct secret *secret;
+	enum secret_kind drop;     /* this kind goes (Kafka's SCRAM), else ERR_NOTFOUND; 0: none */
+	const struct bytes *roles; /* NULL: as they are */
 	int role_count;
 	enum { USER_AS_IS, USER_ENABLE, USER_DISABLE } able;
+	bool first; /* USER_ADD only while there is no user at all; else ERR_CONFLICT */
 	/* Rules: */
 	const struct rule *rules;
 	int rule_count;
 	/* Quotas: */
 	struct quota_doc quota;
-	/* The outcome: */
-	enum err err; /* ERR_EXISTS, ERR_NOTFOUND, ERR_INVALID, ERR_TOOBIG, ERR_UNAVAILABLE, ... */
+	/* The outcome: ERR_EXISTS, ERR_NOTFOUND, ERR_INVALID, ERR_TOOBIG, ERR_DENIED, ERR_CONFLICT
+	 * (nobody would be left to administer the cluster; or others change the same over and
+	 * over), ERR_UNAVAILABLE, ... */
+	enum err err;
 	char why[160];
 	void (*done)(struct rights_change *c); /* never inside the call */
 };
@@ -56,11 +65,14 @@ bool rights_quota_next(const struct catalog *c, int *at, struct quota_doc *out);
 bool rights_quota(
 	const struct catalog *c, enum quota_kind kind, struct bytes name, struct quota_doc *out);
 bool rights_any_user(const struct catalog *c);
-/* Tenants there are: those of users and of streams. In order; NULL at the end. */
+/* Tenants there are: the default one, then those of users and of streams, in the order of their
+ * streams. *out: the one given before; false at the end. */
 bool rights_tenant_next(const struct catalog *c, int *at, struct bytes *out);
+bool rights_tenant_exists(const struct catalog *c, struct bytes tenant);
 
 /* auth.bootstrap: the first administrator, while there is no user. Boot; repeats by itself until it
  * is done or there is a user. text is wiped. */
 void rights_bootstrap(struct broker *b, const char *text);
+void rights_bootstrap_fini(struct broker *b); /* loops stand */
 
 #endif
