@@ -16,6 +16,7 @@
 #include "server/broker/group_store.h"
 #include "server/broker/keyspace.h"
 #include "server/broker/producer_expire.h"
+#include "server/broker/tenant.h"
 
 enum { ROW_VERSION = 1, PAGE_ROWS = 500, PAGE_BYTES = 1 << 20, ID_BYTES_MAX = 32767 };
 enum { STORE_BYTES_MAX = GROUP_STATE_BYTES_MAX + (1 << 18), OFFSETS_BYTES_MAX = 256 << 20 };
@@ -764,7 +765,7 @@ static struct table_home *table_home(struct groups_loop *gl, struct partition *t
 		t->loop = partition_home(table);
 		t->epoch = -1;
 		list_init(&t->lists);
-		buf_init(&t->learn_after, ID_BYTES_MAX + 1);
+		buf_init(&t->learn_after, ID_BYTES_MAX + TENANT_ID_EXTRA + 1);
 		t->watcher = (struct watcher){.led = on_led, .local = true};
 		(void)partition_watch(table, &t->watcher);
 		map_put_u64(&gl->tables, partition_group(table), t);
@@ -823,6 +824,13 @@ static void on_call(struct loop_msg *m)
 		slot_settle(s);
 }
 
+static bool id_valid(struct bytes full)
+{
+	struct bytes tenant, id;
+	tenant_id_split(full, &tenant, &id);
+	return id.len > 0 && id.len <= ID_BYTES_MAX && memchr(id.at, 0, id.len) == NULL;
+}
+
 void group_call(struct groups *g, const struct catalog *catalog, struct group_call *c)
 {
 	c->groups = g;
@@ -830,9 +838,7 @@ void group_call(struct groups *g, const struct catalog *catalog, struct group_ca
 	list_init(&c->node);
 	if (c->kind != GROUP_CALL_LIST)
 		c->table = catalog_table(catalog, c->group_id);
-	bool bad = c->kind != GROUP_CALL_LIST &&
-		(c->group_id.len == 0 || c->group_id.len > ID_BYTES_MAX);
-	if (bad) {
+	if (c->kind != GROUP_CALL_LIST && !id_valid(c->group_id)) {
 		answer(c, GROUP_BAD_ID);
 		return;
 	}

@@ -61,7 +61,7 @@ struct group_call {              /* the groups' until done; all that is asked is
 	struct buf args;          /* private */
 
 	enum group_call_kind kind;
-	struct bytes group_id;
+	struct bytes group_id; /* as it is inside (tenant.h), listed ones too; bare: no NUL */
 	int32_t generation;
 	struct bytes member_id, instance_id;
 	struct group_join join;

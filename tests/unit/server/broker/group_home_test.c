@@ -3,6 +3,7 @@
 #include "server/broker/group_home.h"
 #include "server/broker/group_store.h"
 #include "server/broker/keyspace.h"
+#include "server/broker/tenant.h"
 #include "tests/unit/server/broker/world_rows.h"
 
 enum { SESSION_MS = 400, GROUPS = 700 /* more than a page */ };
@@ -120,12 +121,107 @@ START_TEST(groups_with_members_are_listed_as_what_they_are)
 }
 END_TEST
 
+/* ---- tenants */
+
+static void called(struct group_call *c)
+{
+	(void)c;
+	sem_post(&w.done);
+}
+static void call_run(void *arg)
+{
+	struct group_call *c = arg;
+	c->done = called;
+	group_call(groups, node_catalog(w.node, loop_here()), c);
+}
+static enum group_err commit(struct bytes id, int64_t offset)
+{
+	struct group_offset o = {.stream = {7}, .partition = 1, .offset = offset, .epoch = -1};
+	struct group_call c = {.kind = GROUP_CALL_COMMIT,
+		.group_id = id,
+		.generation = -1,
+		.offsets = &o,
+		.offset_count = 1};
+	world_call(&w, 0, call_run, &c);
+	enum group_err e = c.err;
+	group_call_fini(&c);
+	return e;
+}
+
+static void have_read(struct offsets_read *r)
+{
+	(void)r;
+	sem_post(&w.done);
+}
+struct reading {
+	struct offsets_read r;
+	struct bytes id;
+};
+static void read_run(void *arg)
+{
+	struct reading *x = arg;
+	x->r.done = have_read;
+	offsets_read(&x->r, node_catalog(w.node, loop_here()), x->id);
+}
+static int64_t committed(struct bytes id)
+{
+	struct reading x = {.id = id};
+	world_call(&w, 0, read_run, &x);
+	ck_assert_int_eq(x.r.err, GROUP_OK);
+	ck_assert_uint_eq(x.r.count, 1);
+	int64_t offset = x.r.found[0].offset;
+	offsets_read_fini(&x.r);
+	return offset;
+}
+
+START_TEST(one_id_in_two_tenants_is_two_groups)
+{
+	static uint8_t room[40000], text[40000];
+	struct bytes g = bytes_text("g"), acme, tenant, id;
+	struct listing l;
+	int seen[2] = {0};
+	world_init(&w);
+	world_start(&w, 1);
+	groups = groups_new(&conf, w.loops);
+	acme = tenant_id(bytes_text("acme"), g, room);
+	ck_assert_int_eq(commit(g, 5), GROUP_OK);
+	ck_assert_int_eq(commit(acme, 9), GROUP_OK);
+	ck_assert_int_eq(committed(g), 5);
+	ck_assert_int_eq(committed(acme), 9);
+	world_call(&w, 0, list_run, &l);
+	for (uint32_t i = 0; i < l.call.listed_count; i++) {
+		tenant_id_split(l.call.listed[i].id.bytes, &tenant, &id);
+		ck_assert(bytes_equal(id, g));
+		seen[tenant.len > 0]++;
+	}
+	group_call_fini(&l.call);
+	ck_assert(seen[0] == 1 && seen[1] == 1);
+	/* Bounds are the same for every tenant. */
+	memset(text, 'x', sizeof text);
+	acme = tenant_id(bytes_text("acme"), bytes_of(text, 32767), room);
+	ck_assert_int_eq(commit(acme, 1), GROUP_OK);
+	acme = tenant_id(bytes_text("acme"), bytes_of(text, 32768), room);
+	ck_assert_int_eq(commit(acme, 1), GROUP_BAD_ID);
+	ck_assert_int_eq(commit(bytes_of(text, 32768), 1), GROUP_BAD_ID);
+	acme = tenant_id(bytes_text("acme"), bytes_of("", 0), room);
+	ck_assert_int_eq(commit(acme, 1), GROUP_BAD_ID);
+	acme = tenant_id(bytes_text("acme"), bytes_of("a\0b", 3), room);
+	ck_assert_int_eq(commit(acme, 1), GROUP_BAD_ID);
+	ck_assert_int_eq(commit(bytes_of("a\0b", 3), 1), GROUP_BAD_ID);
+	ck_assert_int_eq(commit(bytes_of("\0acme", 5), 1), GROUP_BAD_ID);
+	groups_stop(groups);
+	world_stop(&w);
+	groups_free(groups);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("group_home");
 	TCase *tc = tcase_create("leading");
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, groups_with_members_are_listed_as_what_they_are);
+	tcase_add_test(tc, one_id_in_two_tenants_is_two_groups);
 	suite_add_tcase(suite, tc);
 	SRunner *run = srunner_create(suite);
 	srunner_run_all(run, CK_ENV);
