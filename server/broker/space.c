@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include "server/base/log.h"
 #include "server/broker/broker_priv.h"
+#include "server/broker/rights_admin.h"
 
 enum {
 	CREATE_SOON_MS = 20,
@@ -35,34 +36,17 @@ struct bytes space_bare_name(const struct space *sp, const struct stream *stream
 
 /* ---- whether there is such a tenant */
 
-static bool has_stream(const struct catalog *c, const char *prefix, size_t len)
-{
-	int low = 0, high = catalog_stream_count(c);
-	while (low < high) {
-		int mid = low + (high - low) / 2;
-		if (strcmp(catalog_stream_at(c, mid)->name, prefix) < 0)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low < catalog_stream_count(c) &&
-		strncmp(catalog_stream_at(c, low)->name, prefix, len) == 0;
-}
-
-static bool has_route(const struct catalog *c, const char *prefix, size_t len)
-{
-	const char *key, *value;
-	int at = catalog_setting_seek(c, prefix);
-	return catalog_setting_next(c, &at, &key, &value) && strncmp(key, prefix, len) == 0;
-}
-
+/* It has users, streams, or a route. */
 static bool tenant_exists(const struct catalog *c, struct bytes tenant)
 {
 	char prefix[sizeof route_prefix + TENANT_NAME_MAX + 1];
+	const char *key, *value;
+	if (rights_tenant_exists(c, tenant))
+		return true;
 	int n = snprintf(prefix, sizeof prefix, "%s%.*s/", route_prefix, (int)tenant.len,
 		(const char *)tenant.at);
-	const char *stream = prefix + sizeof route_prefix - 1;
-	return has_stream(c, stream, strlen(stream)) || has_route(c, prefix, (size_t)n);
+	int at = catalog_setting_seek(c, prefix);
+	return catalog_setting_next(c, &at, &key, &value) && strncmp(key, prefix, (size_t)n) == 0;
 }
 
 /* ---- routes */

@@ -260,6 +260,22 @@ START_TEST(there_is_no_tenant_of_any_name)
 }
 END_TEST
 
+/* As users are added (rights_doc.h): the index of users by tenant. */
+START_TEST(a_user_makes_a_tenant)
+{
+	struct meta_doc d = {.key = bytes_of("t\0carl/u", 8), .value = bytes_of("", 0)};
+	struct world_change c = {.op = {.kind = META_DOCS, .docs = &d, .doc_count = 1}};
+	ck_assert_int_eq(say("carl", 1, "x", "y", false).err, ERR_DENIED);
+	struct ear *e = ear_new("carl", 1);
+	subscribe(e, "#");
+	ck_assert_int_eq(world_change(&w, &c), OK);
+	ck_assert_int_eq(say("carl", 2, "x", "y", false).err, OK);
+	heard(e, 1, "y");
+	ck_assert(exists("carl/mqtt"));
+	ear_free(e);
+}
+END_TEST
+
 START_TEST(retained_values_are_the_tenants)
 {
 	for (int t = 0; t < TENANTS - 1; t++)
@@ -572,6 +588,7 @@ int main(void)
 	tcase_add_test(tc, nobody_hears_the_others);
 	tcase_add_test(tc, streams_come_with_the_first_use);
 	tcase_add_test(tc, there_is_no_tenant_of_any_name);
+	tcase_add_test(tc, a_user_makes_a_tenant);
 	tcase_add_test(tc, retained_values_are_the_tenants);
 	tcase_add_test(tc, administrators_see_one_tenant);
 	tcase_add_test(tc, memory_routes_are_the_tenants);
