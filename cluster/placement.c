@@ -439,6 +439,27 @@ static int next_voter(struct placement *p, const uint32_t *ids, int voters, int 
 	return best;
 }
 
+/* The first five to come have the votes, wherever they are: one that shares its rack with more of
+ * them than another node would gives its vote to that one. Who leads keeps his if he can. */
+static void spread_voters(struct placement *p, uint32_t *ids, int voters, int count)
+{
+	int worst = -1, worst_mates = 0, next = next_voter(p, ids, voters, count);
+	const struct place_node *n;
+
+	for (int i = voters - 1; i >= 0 && next >= 0; i--) {
+		n = node_of(p, ids[i]);
+		if (n != NULL && mates_among(p, ids, voters, n) - 1 > worst_mates) {
+			worst = i;
+			worst_mates = mates_among(p, ids, voters, n) - 1;
+		}
+	}
+	n = next >= 0 ? node_of(p, ids[next]) : NULL;
+	if (n == NULL || worst < 0 || mates_among(p, ids, voters, n) >= worst_mates)
+		return;
+	move_to(ids, next, worst);
+	move_to(ids, worst + 1, count - 1);
+}
+
 int placement_catalog(const struct placement *const_p, uint32_t *members, int *count, int voters)
 {
 	struct placement *p = (struct placement *)(uintptr_t)const_p; /* looks things up only */
@@ -474,5 +495,7 @@ int placement_catalog(const struct placement *const_p, uint32_t *members, int *c
 		move_to(members, i, *count - 1);
 		voters--;
 	}
+	if (voters == CATALOG_VOTERS_MAX)
+		spread_voters(p, members, voters, *count);
 	return voters;
 }

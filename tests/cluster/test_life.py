@@ -267,8 +267,11 @@ def test_more_than_five_nodes(make_cluster):
     def catalogue():
         seen = cluster.any().ask("/api/v1/partitions?internal=true")["partitions"]
         return next(g for g in seen if g["group"] == 1)
-    assert eventually(lambda: len(catalogue()["in_sync"]) == 5, 20, 0.3), catalogue()
-    assert len({racks[n] for n in catalogue()["in_sync"]}) == 3
+
+    def five_in_all_racks():
+        votes = catalogue()["in_sync"]
+        return len(votes) == 5 and len({racks[n] for n in votes}) == 3
+    assert eventually(five_in_all_racks, 20, 0.3), catalogue()
     cluster.create("spread", 6, 3)
     for p in cluster.partitions("spread"):
         assert len({racks[n] for n in p["replicas"]}) == 3, p

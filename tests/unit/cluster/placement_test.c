@@ -318,6 +318,40 @@ START_TEST(everyone_follows_the_catalogue_and_five_vote)
 }
 END_TEST
 
+/* Nodes came one after the other, and the first five got the votes; the later ones' racks get some
+ * of them, one at a time, and then it is at rest. */
+START_TEST(votes_are_spread_over_racks)
+{
+	static const char *const rack[] = {"a", "a", "a", "b", "b", "c", "c"};
+	uint32_t members[PLACEMENT_NODES_MAX] = {1, 6, 3, 7, 2, 4, 5}, before[5];
+	struct placement p = nodes(7, 0);
+	struct place_group votes = {.count = 5};
+	int count = 7, changes = 0;
+
+	for (int i = 0; i < 7; i++)
+		p.nodes[i].rack = rack[i];
+	p.nodes[3].alive = _i != 1; /* one of rack b: the other one gets it */
+	p.nodes[4].alive = _i != 2;
+	for (int round = 0; round < 5; round++) {
+		int kept = 0;
+
+		memcpy(before, members, sizeof before);
+		ck_assert_int_eq(placement_catalog(&p, members, &count, 5), 5);
+		ck_assert_int_eq(count, 7);
+		for (int i = 0; i < 5; i++)
+			for (int k = 0; k < 5; k++)
+				kept += before[i] == members[k];
+		ck_assert_int_ge(kept, 4);
+		changes += 5 - kept;
+	}
+	memcpy(votes.members, members, sizeof votes.members);
+	valid(&votes);
+	ck_assert_int_eq(spread(&p, &votes), 3);
+	ck_assert_int_eq(changes, 1);
+	ck_assert_uint_eq(members[0], 1); /* who leads best */
+}
+END_TEST
+
 START_TEST(reasons_have_words)
 {
 	for (int r = PLACEMENT_KEEP; r <= PLACEMENT_LEADER; r++)
@@ -342,6 +376,7 @@ int main(void)
 	tcase_add_loop_test(tc, plans_end_even, 0, 300);
 	tcase_add_test(tc, leaders_are_evened_out);
 	tcase_add_test(tc, everyone_follows_the_catalogue_and_five_vote);
+	tcase_add_loop_test(tc, votes_are_spread_over_racks, 0, 3);
 	tcase_add_test(tc, reasons_have_words);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
