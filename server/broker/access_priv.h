@@ -9,6 +9,7 @@
 #include "server/broker/quota.h"
 
 enum { ANONYMOUS_AUTO, ANONYMOUS_ON, ANONYMOUS_OFF }; /* auth.anonymous */
+enum { CERTIFICATE_OFF, CERTIFICATE_CN, CERTIFICATE_SUBJECT, CERTIFICATE_SAN };
 enum { ACCESS_HOST_MAX = 63 };
 
 struct shard_rights {
@@ -23,10 +24,12 @@ struct shard_rights {
 	struct list all;                   /* accesses, those that are gone, too */
 	struct list telling;               /* accesses whose holders are to be told */
 	struct loop_hook tell_hook;
+	struct auth_home *auth;
 };
 struct rights {
 	struct broker *broker;
 	struct quotas *quotas;
+	struct auth_node *auth;
 	int count;
 	struct shard_rights shards[];
 };
@@ -80,6 +83,10 @@ struct access {
 bool rights_known(const struct shard_rights *r); /* a catalogue is in force: users are known */
 /* Borrowed from the catalogue in force. */
 bool rights_find_user(const struct shard_rights *r, struct bytes name, struct user_doc *out);
+
+/* auth.c */
+void auth_init(struct rights *r);
+void auth_fini(struct rights *r); /* loops stand */
 
 /* access.c */
 void access_init(struct shard_rights *r);

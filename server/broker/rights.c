@@ -158,12 +158,16 @@ struct rights *rights_new(struct broker *b)
 		s->watcher.changed = catalog_changed;
 		node_watch_catalog(b->node, &s->watcher);
 	}
+	auth_init(r);
 	return r;
 }
 
 void rights_free(struct rights *r)
 {
-	for (int i = 0; r != NULL && i < r->count; i++) {
+	if (r == NULL)
+		return;
+	auth_fini(r);
+	for (int i = 0; i < r->count; i++) {
 		struct shard_rights *s = &r->shards[i];
 		while (!list_empty(&s->all))
 			access_free(list_entry(s->all.next, struct access, in_all));
@@ -172,7 +176,6 @@ void rights_free(struct rights *r)
 		if (s->catalog != NULL)
 			catalog_release(s->catalog);
 	}
-	if (r != NULL)
-		quotas_free(r->quotas);
+	quotas_free(r->quotas);
 	mem_free(r);
 }
