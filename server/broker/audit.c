@@ -159,9 +159,10 @@ static void left(struct proposal *p)
 	l->busy = false;
 	if (p->err == OK) {
 		drop(l, &l->leaving);
-	} else { /* in front of those that came since */
-		LOG(LOG_WARN, AREA_BROKER, "audit_not_written", "err=\"%s\" waiting=%d",
-			err_text(p->err), l->count);
+	} else {                          /* in front of those that came since */
+		if (p->err != ERR_CLOSED) /* the server ends */
+			LOG(LOG_WARN, AREA_BROKER, "audit_not_written", "err=\"%s\" waiting=%d",
+				err_text(p->err), l->count);
 		while (!list_empty(&l->leaving)) {
 			struct list *n = l->leaving.prev;
 			list_remove(n);
@@ -172,10 +173,9 @@ static void left(struct proposal *p)
 		wake(l, p->err == OK ? 0 : RETRY_MS);
 }
 
-/* Gives the batch; its records are among those leaving. */
-static struct slice fill(struct audit_log *l, struct batch_builder *b)
+/* What goes into the next batch is among those leaving. */
+static void fill(struct audit_log *l, struct batch_builder *b)
 {
-	batch_builder_init(b, BATCH_BYTES_MAX);
 	while (!list_empty(&l->waiting)) {
 		struct waiting *w = list_entry(l->waiting.next, struct waiting, node);
 		struct bytes key = bytes_of(w->data, w->key_len);
@@ -185,16 +185,19 @@ static struct slice fill(struct audit_log *l, struct batch_builder *b)
 		list_remove(&w->node);
 		list_push_back(&l->leaving, &w->node);
 	}
-	return batch_builder_seal(b);
 }
 
 static void leave(struct audit_log *l, const struct stream *to)
 {
 	struct batch_builder b;
-	l->proposal = (struct proposal){.to = to->partitions[0], .repeatable = true, .done = left};
-	l->proposal.batch = fill(l, &b);
-	l->proposal.batch_max_ms = b.max_ms;
-	l->proposal.batch_count = (uint32_t)b.count;
+	batch_builder_init(&b, BATCH_BYTES_MAX);
+	fill(l, &b);
+	l->proposal = (struct proposal){.to = to->partitions[0],
+		.batch_max_ms = b.max_ms,
+		.batch_count = (uint32_t)b.count,
+		.repeatable = true,
+		.done = left};
+	l->proposal.batch = batch_builder_seal(&b);
 	batch_builder_fini(&b);
 	if (l->proposal.batch.chunk == NULL) { /* no memory */
 		while (!list_empty(&l->leaving)) {
