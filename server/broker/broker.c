@@ -33,7 +33,8 @@ const struct conf_row broker_rows[] = {
 	{"route.*", CONF_NAMED, AT(routes), "", 0, 0, NULL, CONF_AT_START, route_check,
 		"Which stream takes a topic: FILTER -> STREAM [durability=sync|memory] "
 		"[key=topic|level(N)|text(WORD)]. Routes are tried in order of name, the one named "
-		"default last; unless set, that one is # -> mqtt."},
+		"default last; unless set, that one is # -> mqtt. Those of a tenant are called "
+		"route.TENANT/NAME."},
 	{"publish.inflight_bytes", CONF_BYTES, AT(publish_inflight_bytes), "4MiB", 65536,
 		(int64_t)1 << 40, NULL, CONF_AT_RELOAD, NULL,
 		"Bytes published through one loop and not yet committed, beyond which its "
