@@ -452,6 +452,57 @@ START_TEST(documents_reach_every_loop_and_stay)
 }
 END_TEST
 
+/* More of them than rows are kept in memory: conditions hold all the same, and so does the count.
+ */
+START_TEST(documents_beyond_memory_are_judged_right)
+{
+	enum { MANY = 500, EACH = 12000 };
+	static uint8_t big[EACH + 1];
+	struct meta_doc d = {.value = bytes_of(big, EACH)};
+	struct meta_op op = {.kind = META_DOCS, .docs = &d, .doc_count = 1};
+	char key[16];
+	struct look l;
+
+	for (int i = 0; i < MANY; i++) {
+		snprintf(key, sizeof key, "b%05d", i);
+		d.key = bytes_text(key);
+		d.only = DOC_NEW;
+		ck_assert_int_eq(change(0, &op), OK);
+	}
+	restart(); /* the rows are too many to be read at the start */
+	for (int i = 0; i < MANY; i += 7) {
+		snprintf(key, sizeof key, "b%05d", i);
+		d.key = bytes_text(key);
+		d.only = DOC_NEW;
+		ck_assert_int_eq(change(0, &op), ERR_EXISTS);
+		d.only = DOC_SAME;
+		d.before = bytes_of(big, EACH - 1);
+		ck_assert_int_eq(change(0, &op), ERR_CONFLICT);
+		d.before = bytes_of(big, EACH);
+		d.value = i % 2 == 0 ? bytes_of(big, EACH + 1) : bytes_of(NULL, 0);
+		ck_assert_int_eq(change(0, &op), OK);
+		d.value = bytes_of(big, EACH);
+	}
+	ck_assert_int_gt(metric_sum(&node_metrics, M_ROW_FETCHES), 0); /* some had left */
+	for (int pass = 0; pass < 2; pass++) {
+		uint64_t bytes = 0;
+
+		l = look(1, "");
+		for (int i = 0; i < catalog_doc_count(l.held); i++) {
+			const struct catalog_doc *doc = catalog_doc_at(l.held, i);
+
+			bytes += doc->key.len + doc->value.len;
+		}
+		ck_assert_uint_eq(node->docs_row.bytes, bytes);
+		ck_assert_uint_eq(node->docs_row.count, (unsigned)catalog_doc_count(l.held));
+		ck_assert_int_eq(catalog_doc_count(l.held), MANY - 36);
+		catalog_release(l.held);
+		if (pass == 0)
+			restart();
+	}
+}
+END_TEST
+
 /* Every loop publishes to whatever streams its catalogue has while others come and go. */
 static _Atomic int churn_left;
 struct churner {
@@ -546,6 +597,7 @@ int main(void)
 	tcase_add_test(tc, deleted_stream_is_gone_but_safe_for_who_holds_it);
 	tcase_add_test(tc, settings_reach_every_loop);
 	tcase_add_test(tc, documents_reach_every_loop_and_stay);
+	tcase_add_test(tc, documents_beyond_memory_are_judged_right);
 	tcase_add_test(tc, streams_come_and_go_under_load);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
