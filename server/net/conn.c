@@ -74,6 +74,14 @@ const char *conn_cert_subject(const struct conn *c)
 {
 	return c->tls ? tls_cert_subject(c->tls) : NULL;
 }
+const char *conn_cert_name(const struct conn *c)
+{
+	return c->tls ? tls_cert_name(c->tls) : NULL;
+}
+const char *conn_cert_san(const struct conn *c)
+{
+	return c->tls ? tls_cert_san(c->tls) : NULL;
+}
 
 /* The end of the turn */
 

@@ -38,6 +38,10 @@ const char *conn_peer(const struct conn *c); /* "10.0.0.1:4711", by PROXY header
 bool conn_is_tls(const struct conn *c);
 /* The verified client certificate's subject (RFC 4514 text) or NULL. */
 const char *conn_cert_subject(const struct conn *c);
+/* Its common name, its alternative name (the URI, else the mail address, else the DNS name); NULL
+ * also when there are several. */
+const char *conn_cert_name(const struct conn *c);
+const char *conn_cert_san(const struct conn *c);
 const char *conn_alpn(const struct conn *c); /* "" if none */
 
 /* The unread input, contiguous. Views of it are good until the adapter's function returns. */

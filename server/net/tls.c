@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <wolfssl/options.h>
 #include <wolfssl/ssl.h>
+#include <wolfssl/openssl/x509v3.h>
 #include "server/base/buf.h"
 #include "server/base/mem.h"
 
@@ -40,7 +41,7 @@ struct tls {
 	struct bytes in; /* lent: encrypted, not read yet */
 	struct buf owed; /* encrypted, waits for the socket */
 	char *alpn;
-	char *subject;
+	char *subject, *name, *san; /* of the peer's certificate */
 };
 
 /* The context */
@@ -303,6 +304,8 @@ void tls_free(struct tls *t)
 	buf_fini(&t->owed);
 	mem_free(t->alpn);
 	mem_free(t->subject);
+	mem_free(t->name);
+	mem_free(t->san);
 	mem_free(t);
 }
 
@@ -321,6 +324,14 @@ const char *tls_alpn(const struct tls *t)
 const char *tls_cert_subject(const struct tls *t)
 {
 	return t->subject;
+}
+const char *tls_cert_name(const struct tls *t)
+{
+	return t->name;
+}
+const char *tls_cert_san(const struct tls *t)
+{
+	return t->san;
 }
 
 const char *tls_failure(const struct tls *t)
@@ -379,7 +390,62 @@ static void add_subject(struct buf *out, WOLFSSL_X509_NAME *name)
 	}
 }
 
-static void keep_subject(struct tls *t)
+/* A text that is a name as a whole: a NUL in it would cut it for others. NULL: it is not. */
+static char *name_text(WOLFSSL_ASN1_STRING *value)
+{
+	const uint8_t *at = value == NULL ? NULL : wolfSSL_ASN1_STRING_data(value);
+	int len = value == NULL ? 0 : wolfSSL_ASN1_STRING_length(value);
+	if (at == NULL || len <= 0 || len > SUBJECT_BYTES_MAX ||
+		!bytes_utf8(bytes_of(at, (size_t)len)))
+		return NULL;
+	for (int i = 0; i < len; i++)
+		if (at[i] < 0x20 || at[i] == 0x7f)
+			return NULL;
+	return mem_text(at, (size_t)len);
+}
+
+/* The common name, when there is exactly one. */
+static char *common_name(WOLFSSL_X509_NAME *subject)
+{
+	char *name = NULL;
+	for (int i = 0, n = wolfSSL_X509_NAME_entry_count(subject); i < n; i++) {
+		WOLFSSL_X509_NAME_ENTRY *part = wolfSSL_X509_NAME_get_entry(subject, i);
+		WOLFSSL_ASN1_OBJECT *kind = wolfSSL_X509_NAME_ENTRY_get_object(part);
+		if (kind == NULL || wolfSSL_OBJ_obj2nid(kind) != NID_commonName)
+			continue;
+		if (name != NULL) {
+			mem_free(name);
+			return NULL;
+		}
+		name = name_text(wolfSSL_X509_NAME_ENTRY_get_data(part));
+		if (name == NULL)
+			return NULL;
+	}
+	return name;
+}
+
+/* The one alternative name of the first kind there is: URI, mail address, DNS name. */
+static char *alternative_name(WOLFSSL_X509 *cert)
+{
+	static const int kinds[] = {GEN_URI, GEN_EMAIL, GEN_DNS};
+	WOLFSSL_STACK *all = wolfSSL_X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	WOLFSSL_ASN1_STRING *found = NULL;
+	int n = all == NULL ? 0 : wolfSSL_sk_GENERAL_NAME_num(all), of_kind = 0;
+	for (size_t k = 0; k < sizeof kinds / sizeof kinds[0] && of_kind == 0; k++)
+		for (int i = 0; i < n; i++) {
+			WOLFSSL_GENERAL_NAME *g = wolfSSL_sk_GENERAL_NAME_value(all, i);
+			if (g == NULL || g->type != kinds[k])
+				continue;
+			found = g->d.ia5;
+			of_kind++;
+		}
+	char *name = of_kind == 1 ? name_text(found) : NULL;
+	if (all != NULL)
+		wolfSSL_sk_GENERAL_NAME_pop_free(all, wolfSSL_GENERAL_NAME_free);
+	return name;
+}
+
+static void keep_names(struct tls *t)
 {
 	WOLFSSL_X509 *cert = wolfSSL_get_peer_certificate(t->ssl);
 	struct buf text;
@@ -391,6 +457,8 @@ static void keep_subject(struct tls *t)
 	if (text.err == OK)
 		t->subject = mem_text(buf_bytes(&text).at, buf_len(&text));
 	buf_fini(&text);
+	t->name = common_name(wolfSSL_X509_get_subject_name(cert));
+	t->san = alternative_name(cert);
 	wolfSSL_X509_free(cert);
 }
 
@@ -410,7 +478,7 @@ enum err tls_handshake(struct tls *t)
 	if ((t->context->dials ? wolfSSL_connect(t->ssl) : wolfSSL_accept(t->ssl)) ==
 		WOLFSSL_SUCCESS) {
 		keep_alpn(t);
-		keep_subject(t);
+		keep_names(t);
 		wolfSSL_FreeHandshakeResources(t->ssl);
 		wolfSSL_UnloadCertsKeys(t->ssl);
 		return OK;

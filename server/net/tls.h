@@ -55,5 +55,7 @@ void tls_end(struct tls *t);              /* says goodbye, if the socket takes i
 /* After the handshake; "" and NULL when there is none. Owned by t. */
 const char *tls_alpn(const struct tls *t);
 const char *tls_cert_subject(const struct tls *t);
+const char *tls_cert_name(const struct tls *t);
+const char *tls_cert_san(const struct tls *t);
 
 #endif

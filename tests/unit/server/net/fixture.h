@@ -124,6 +124,13 @@ static inline enum err echo_frame(struct conn *c, struct bytes f)
 	case 'd': conn_deadline(c, 40); break;
 	case 'n': reply(c, bytes_text(conn_peer(c))); break;
 	case 'a': reply(c, bytes_text(conn_alpn(c))); break;
+	case 'i': {
+		char both[300];
+		snprintf(both, sizeof both, "%s|%s", conn_cert_name(c) ? conn_cert_name(c) : "-",
+			conn_cert_san(c) ? conn_cert_san(c) : "-");
+		reply(c, bytes_text(both));
+		break;
+	}
 	case 'q': reply(c, bytes_text(conn_cert_subject(c) ? conn_cert_subject(c) : "-")); break;
 	case 'b':
 		e->to_produce = get_u32be(f.at + 1);

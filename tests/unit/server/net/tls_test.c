@@ -26,6 +26,14 @@ static const char make_script[] =
 	"issue second /O=Sluice/CN=second\n"
 	"issue client '/O=Acme, Inc./OU=plant/CN=device-1'\n"
 	"issue revoked /CN=device-2\n"
+	"names() { openssl req $q -keyout $1.key -out $1.csr -subj \"$2\"\n"
+	"  printf \"subjectAltName=$3\\n\" >ext\n"
+	"  openssl x509 -req -in $1.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 20 "
+	"-sha256 -extfile ext -out $1.pem; }\n"
+	"names uri /CN=a 'DNS:d,URI:spiffe://x/y,email:m@x'\n"
+	"names mail /CN=a/O=b 'DNS:d,email:m@x,DNS:e'\n"
+	"names two /CN=a/CN=b 'DNS:d,DNS:e'\n"
+	"names odd /O=b 'IP:1.2.3.4'\n"
 	"openssl req -x509 $q -keyout other.key -out other.pem -days 30 -subj /CN=stranger\n"
 	"touch index.txt; echo 01 >crlnumber\n"
 	"printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index.txt\\ncrlnumber=crlnumber\\n"
@@ -73,6 +81,7 @@ static const char client_script[] =
 	"        r.append(str({reply(s) for i in range(5001)} == {b'p', b'elate'}))\n"
 	"    if what == 'alpn': frame(s, b'a'); r.append(reply(s).decode())\n"
 	"    if what == 'subject': frame(s, b'q'); r.append(reply(s).decode())\n"
+	"    if what == 'names': frame(s, b'i'); r.append(reply(s).decode())\n"
 	"    if what == 'proxy': frame(s, b'n'); r.append(reply(s).decode())\n"
 	"    if what == 'server': r.append(dict(p[0] for p in\n"
 	"        s.getpeercert()['subject'])['commonName'])\n"
@@ -207,6 +216,12 @@ START_TEST(client_certificate_optional)
 	expect("subject", "-", "ehello -");
 	expect("subject", "client", "ehello CN=device-1,OU=plant,O=Acme\\, Inc.");
 	expect("subject", "other", "failed");
+	expect("names", "-", "ehello -|-");
+	expect("names", "client", "ehello device-1|localhost");
+	expect("names", "uri", "ehello a|spiffe://x/y");
+	expect("names", "mail", "ehello a|m@x");
+	expect("names", "two", "ehello -|-"); /* which of them is it? */
+	expect("names", "odd", "ehello -|-");
 	fixture_stop();
 }
 END_TEST
