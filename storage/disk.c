@@ -33,6 +33,7 @@ enum {
 	SETTLE_MS = 1000, /* from a delete's staging to its being written */
 	WRITE_AMPLIFICATION = 2,
 	BALLAST_PART = 4, /* of the reserve, but never less than a start may need */
+	BALLAST_KEPT = 5, /* the part of it that only a start is given */
 	FORMAT = 1
 };
 
@@ -52,7 +53,8 @@ struct disk {
 	_Atomic bool stalled, pressure, stopping;
 	int64_t room_set; /* at the last look; the keeper's own, as what follows */
 	int64_t side_ms;
-	bool ballast, stopped;
+	int64_t ballast; /* the file's size */
+	bool stopped;
 };
 
 static char *path_of(const char *dir, const char *name)
@@ -158,6 +160,7 @@ static enum err open_store(struct disk *d, char *why, size_t why_size)
 			d->dir, err_text(e));
 		return e;
 	}
+	o.scarce = atomic_load(&d->pressure);
 	e = store_open_rocks(d->store_path, &o, &d->store, why, why_size);
 	if (e != OK)
 		return e;
@@ -203,36 +206,61 @@ static int64_t ballast_bytes(const struct disk *d)
 	return part > wal || part == 0 ? part : wal;
 }
 
-static void ballast_set(struct disk *d, bool want)
+/* Under pressure: what a running process gives up does not come back to it, and the next one needs
+ * some to start with. */
+static int64_t ballast_kept(const struct disk *d)
 {
-	int64_t bytes = ballast_bytes(d);
+	return ballast_bytes(d) / BALLAST_KEPT;
+}
+
+static void ballast_drop(struct disk *d)
+{
+	if (unlink(d->ballast_path) == 0 || errno == ENOENT)
+		d->ballast = 0;
+}
+
+static void ballast_set(struct disk *d, int64_t want)
+{
 	int fd;
 
-	if (want == d->ballast || bytes == 0)
+	if (want == d->ballast)
 		return;
-	if (!want) {
-		d->ballast = unlink(d->ballast_path) != 0 && errno != ENOENT;
+	if (want == 0) {
+		ballast_drop(d);
 		return;
 	}
 	fd = open(d->ballast_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
 	if (fd < 0)
 		return;
-	d->ballast = posix_fallocate(fd, 0, bytes) == 0;
+	if (want < d->ballast ? ftruncate(fd, want) == 0 : posix_fallocate(fd, 0, want) == 0)
+		d->ballast = want;
+	else if (want < d->ballast || ftruncate(fd, d->ballast) != 0 || d->ballast == 0)
+		ballast_drop(d);
 	close(fd);
-	if (!d->ballast)
-		unlink(d->ballast_path);
 }
 
-static void look_at_space(struct disk *d)
+/* The running process leaves a part of it to the next one, and takes that back once it can. */
+static void ballast_give(struct disk *d, int64_t there)
 {
-	int64_t reserve = d->options.reserve_bytes, free_bytes, admitted, room;
+	int64_t kept = ballast_kept(d);
+
+	if (d->ballast > kept)
+		ballast_set(d, kept);
+	else if (d->ballast < kept && there > 2 * kept)
+		ballast_set(d, kept);
+}
+
+static void look_at_space(struct disk *d, bool starting)
+{
+	int64_t reserve = d->options.reserve_bytes, there, free_bytes, admitted, room;
+	int64_t full = ballast_bytes(d);
 	struct statvfs st;
 	bool pressure;
 
 	if (statvfs(d->dir, &st) != 0)
 		return;
-	free_bytes = (int64_t)((uint64_t)st.f_bavail * st.f_frsize) -
-		(d->ballast ? 0 : ballast_bytes(d));
+	there = (int64_t)((uint64_t)st.f_bavail * st.f_frsize);
+	free_bytes = there - (d->ballast < full ? full - d->ballast : 0);
 	admitted = d->room_set - atomic_load(&d->room);
 	room = free_bytes - reserve - admitted;
 	/* Once short it must be clearly better before writes are taken again. */
@@ -249,11 +277,20 @@ static void look_at_space(struct disk *d)
 		if (d->reclaim != NULL)
 			pulse_kick(d->reclaim);
 	}
-	if (pressure)
-		ballast_set(d, false);
+	if (pressure && starting)
+		ballast_set(d, 0);
+	else if (pressure)
+		ballast_give(d, there);
 	else if (free_bytes > reserve * 2)
-		ballast_set(d, true);
+		ballast_set(d, full);
 	storage_gauge(d->keep_cells, M_DISK_FREE, free_bytes);
+}
+
+static int64_t size_of(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 ? (int64_t)st.st_size : 0;
 }
 
 static void write_side(struct disk *d)
@@ -270,7 +307,7 @@ static void keep_run(void *arg)
 	struct disk *d = arg;
 	int64_t now = clock_ms();
 
-	look_at_space(d);
+	look_at_space(d, false);
 	if (now - d->side_ms < SIDE_MS)
 		return;
 	d->side_ms = now;
@@ -334,9 +371,9 @@ enum err disk_open(const char *dir, const struct disk_options *o, struct loops *
 	if (e == OK)
 		e = check_format(d, why, why_size);
 	/* Before the store: replaying its log of writes may need the ballast's space. */
-	d->ballast = access(d->ballast_path, F_OK) == 0;
+	d->ballast = size_of(d->ballast_path);
 	if (e == OK)
-		look_at_space(d);
+		look_at_space(d, true);
 	if (e == OK)
 		e = open_store(d, why, why_size);
 	if (e != OK) {

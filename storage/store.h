@@ -29,6 +29,7 @@ struct store_options {
 	int64_t block_cache_bytes;
 	int open_files_max; /* far below the process limit */
 	int background_threads;
+	bool scarce; /* the disk is full: opening takes as little of it as can be */
 };
 /* 160 MiB of WAL, 192 MiB of write buffers, 64 MiB of blocks, 1024 files, 2 threads. */
 struct store_options store_options_default(void);

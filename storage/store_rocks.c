@@ -181,6 +181,24 @@ static rocksdb_options_t *db_options(const struct store_options *c)
 	return o;
 }
 
+/* What is read again from the log of writes stays in memory, instead of being written to files
+ * before the log is dropped, and nothing is set aside for files that grow: the leftovers of the
+ * process before go only once it is open. The C API has no calls for these two. */
+static rocksdb_options_t *scarce(rocksdb_options_t *o)
+{
+	rocksdb_options_t *out = rocksdb_options_create();
+	char *error = NULL;
+
+	rocksdb_get_options_from_string(
+		o, "avoid_flush_during_recovery=true;allow_fallocate=false", out, &error);
+	if (result(error, "options") != OK) {
+		rocksdb_options_destroy(out);
+		return o;
+	}
+	rocksdb_options_destroy(o);
+	return out;
+}
+
 static void rocks_free(struct store_rocks *r)
 {
 	for (int f = 0; f < HANDLES; f++) {
@@ -206,6 +224,8 @@ static enum err rocks_open(struct store_rocks *r, const char *dir, const struct 
 	char *error = NULL;
 	enum err e;
 
+	if (c->scarce)
+		o = scarce(o);
 	(void)rocks_crc_in_force(); /* if not, sums are slow */
 	for (int f = 0; f < HANDLES; f++)
 		names[f] = f < FAMILY_COUNT ? store_family_name((enum store_family)f) : "default";
@@ -673,13 +693,18 @@ static const struct store_ops rocks_ops = {
 	.reclaim = rocks_reclaim,
 };
 
-enum err store_open_rocks(const char *dir, const struct store_options *o, struct store **out,
+enum err store_open_rocks(const char *dir, const struct store_options *wanted, struct store **out,
 	char *why, size_t why_size)
 {
 	struct store_rocks *r = mem_new(sizeof *r);
+	struct store_options c = *wanted, *o = &c;
 	enum err e;
 
 	r->base.ops = &rocks_ops;
+	if (c.scarce) {
+		c.wal_bytes_max *= 2; /* what was read again is not to be flushed at once */
+		c.write_buffer_bytes *= 2;
+	}
 	r->cache = rocksdb_cache_create_lru((size_t)o->block_cache_bytes);
 	for (int f = 0; f < HANDLES; f++)
 		r->options[f] = family_options(r, f, o);

@@ -191,6 +191,35 @@ def taken_again(node):
         return False
 
 
+def test_it_starts_where_others_took_all_it_gave_up(disk, small):
+    """What a running node gives up of its ballast others take as well. It was killed with a full log
+    of writes: the next start has the rest of the ballast, and needs no more."""
+    writer = Writer(small)
+    store = os.path.join(small.data, "store")
+    ballast = os.path.join(small.data, "ballast")
+
+    def logged():
+        return sum(os.path.getsize(os.path.join(store, f)) for f in os.listdir(store)
+                   if f.endswith(".log"))
+    for _ in range(400):
+        assert writer.produce("a", 50_000, 6) == []
+        if logged() > 13 * MIB:
+            break
+    assert logged() > 13 * MIB
+    whole = os.path.getsize(ballast)
+    disk.fill(64 << 10)
+    assert eventually(lambda: 0 < os.path.getsize(ballast) < whole, 5)
+    small.kill()
+    disk.fill(64 << 10)
+    small.start()
+    assert writer.http_status() == 507
+    check_all_there(small, writer, "a")
+    disk.unfill()
+    assert eventually(lambda: writer.http_status() == 200, 15)
+    assert eventually(lambda: os.path.exists(ballast) and os.path.getsize(ballast) == whole, 5)
+    check_all_there(small, writer, "a")
+
+
 def test_space_taken_by_others_in_a_moment(disk, small):
     """Faster than the node looks: what was admitted meets a disk with no byte left. The node may
     end itself then; it starts on the full disk by its ballast, serves what it has, refuses, and
