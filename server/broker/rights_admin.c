@@ -44,6 +44,7 @@ static void tell(const struct rights_change *c, struct bytes object, const char 
 	struct bytes by = c->by != NULL ? access_user(c->by) : bytes_text("(node)");
 	audit(c->shard,
 		&(struct audit_event){.what = words[c->kind],
+			.door = c->door,
 			.peer = c->peer,
 			.user = by,
 			.tenant = c->by != NULL ? access_tenant(c->by) : bytes_of("", 0),

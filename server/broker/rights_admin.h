@@ -26,6 +26,7 @@ struct rights_change {       /* embed; the broker's until done; what is asked is
 	 * tenant only, and no quota of tenants or of all; only admins make admins or change them.
 	 * ERR_DENIED. NULL: the node itself. */
 	struct access *by;
+	const char *door; /* "http"; NULL: none */
 	const char *peer; /* from where */
 	enum rights_change_kind kind;
 	bool check_only;
