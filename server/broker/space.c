@@ -297,9 +297,8 @@ static void space_want(struct space *sp)
 bool space_awaits_streams(struct space *sp)
 {
 	struct shard *s = sp->shard;
-	if (sp == &s->home)
-		return false; /* the doors open when its streams are there */
-	space_want(sp);
+	if (sp != &s->home) /* the first shard has it always */
+		space_want(sp);
 	if (loop_now_ms(s->loop) - sp->missing_ms >= AWAIT_MS)
 		return false;
 	if (!loop_timer_is_set(&s->streams_timer))

@@ -242,6 +242,8 @@ START_TEST(streams_come_with_the_first_use)
 	ck_assert_int_eq(say("acme", 0, "m/x", "more", false).err, OK);
 	heard(e, 2, "more");
 	ck_assert(!exists("more"));
+	set("route.own", "o/# -> own");
+	ck_assert_int_eq(say("", 0, "o/x", "own", false).err, OK);
 	ear_free(e);
 }
 END_TEST
@@ -563,8 +565,9 @@ static int spaces_left(void)
 
 START_TEST(unused_ones_go)
 {
-	struct ear *e = ear_new("acme", 1);
+	struct ear *e = ear_new("acme", 1), *home = ear_new("", 1);
 	subscribe(e, "#");
+	subscribe(home, "#");
 	ck_assert_int_eq(say("beta", 1, "x", "1", false).err, OK);
 	ck_assert_int_eq(spaces_left(), 1); /* acme has a subscriber */
 	ck_assert_int_eq(say("acme", 0, "x", "1", false).err, OK);
@@ -572,17 +575,52 @@ START_TEST(unused_ones_go)
 	ck_assert_int_eq(say("beta", 1, "x", "2", false).err, OK); /* it is there again */
 	ear_free(e);
 	ck_assert_int_eq(spaces_left(), 0);
+	ck_assert_int_eq(say("", 0, "x", "still", false).err, OK);
+	heard(home, 1, "still"); /* others' feeds stay */
 	e = ear_new("acme", 1);
 	subscribe(e, "#");
 	ck_assert_int_eq(say("acme", 0, "x", "2", false).err, OK);
 	heard(e, 1, "2");
+	heard(home, 1, "still");
 	ear_free(e);
+	ear_free(home);
+}
+END_TEST
+
+/* ---- a catalogue that comes late */
+
+static void run_stand(void *arg)
+{
+	(void)arg;
+	usleep(400000);
+}
+
+/* A loop that stands still does not know of the stream before there is a record in it. Neither the
+ * catalogue nor the new stream's partition is at home there. */
+START_TEST(a_late_loop_misses_nothing_of_a_new_stream)
+{
+	world_init(&w);
+	world_set(&w, "stream.partitions", "1");
+	world_start(&w, LOOPS);
+	set("route.acme/default", "# -> mqtt");
+	struct ear *e = ear_new("acme", 2);
+	subscribe(e, "#");
+	ck_assert_int_eq(say("acme", 0, "x", "there", false).err, OK);
+	heard(e, 1, "there");
+	set("route.acme/late", "l/# -> late");
+	loop_call(loops_at(w.loops, 2), run_stand, NULL);
+	ck_assert_int_eq(say("acme", 0, "l/x", "first", false).err, OK);
+	heard(e, 2, "first");
+	ear_free(e);
+	world_stop(&w);
 }
 END_TEST
 
 int main(void)
 {
-	TCase *tc = tcase_create("space");
+	TCase *tc = tcase_create("space"), *late = tcase_create("late");
+	tcase_set_timeout(late, 60);
+	tcase_add_test(late, a_late_loop_misses_nothing_of_a_new_stream);
 	tcase_set_timeout(tc, 60);
 	tcase_add_checked_fixture(tc, up, down);
 	tcase_add_test(tc, nobody_hears_the_others);
@@ -599,6 +637,7 @@ int main(void)
 	tcase_add_test(tc, unused_ones_go);
 	Suite *s = suite_create("space");
 	suite_add_tcase(s, tc);
+	suite_add_tcase(s, late);
 	SRunner *sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
 	int failed = srunner_ntests_failed(sr);
