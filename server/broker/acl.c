@@ -27,6 +27,7 @@ struct named { /* a name, prefix or filter with what its rules say */
 	bool prefixed; /* a filter's entry that is a prefix with %c */
 	bool client;   /* holds %c */
 	int parent;    /* prefixes: the longest other one that it starts with; -1 */
+	size_t fixed;  /* filters: bytes that all topics begin with */
 	struct bytes text;
 };
 struct set { /* of one kind of resource */
@@ -157,13 +158,18 @@ static bool word_usable(struct bytes word)
 /* text with word in place of mark; false: too long. */
 static bool expand(struct bytes text, const char *mark, struct bytes word, struct wr *out)
 {
-	for (size_t i = 0; i < text.len;) {
-		if (i + 1 < text.len && memcmp(text.at + i, mark, 2) == 0) {
-			wr_bytes(out, word);
-			i += 2;
-		} else {
-			wr_u8(out, text.at[i++]);
+	const uint8_t *end = text.at + text.len;
+	for (const uint8_t *from = text.at; from < end;) {
+		const uint8_t *at = memchr(from, mark[0], (size_t)(end - from));
+		while (at != NULL && at + 1 < end && at[1] != (uint8_t)mark[1])
+			at = memchr(at + 1, mark[0], (size_t)(end - at - 1));
+		if (at == NULL || at + 1 == end) {
+			wr_bytes(out, bytes_of(from, (size_t)(end - from)));
+			break;
 		}
+		wr_bytes(out, bytes_of(from, (size_t)(at - from)));
+		wr_bytes(out, word);
+		from = at + 2;
 	}
 	return out->err == OK;
 }
@@ -193,6 +199,22 @@ static void add_prefix(struct set *s, struct bytes prefix, struct bits b)
 		push(&s->prefixes, &s->prefix_count, &s->prefix_room, named_new(prefix, b));
 }
 
+/* What stands before the first wildcard or %c; without the slash before #, which matches the parent
+ * level, too. */
+static size_t fixed_bytes(struct bytes name, bool prefixed)
+{
+	size_t i = 0;
+	for (; i < name.len; i++) {
+		if (name.at[i] == '%' && i + 1 < name.len && name.at[i + 1] == 'c')
+			return i;
+		if (!prefixed && name.at[i] == '+')
+			return i;
+		if (!prefixed && name.at[i] == '#')
+			return i > 0 ? i - 1 : 0;
+	}
+	return i;
+}
+
 static void add_topic(
 	struct acl *a, struct set *s, const struct rule *r, struct bytes name, struct bits b)
 {
@@ -205,6 +227,7 @@ static void add_topic(
 		struct named *n = named_new(name, b);
 		n->prefixed = prefixed;
 		n->client = client;
+		n->fixed = fixed_bytes(name, prefixed);
 		a->client |= client;
 		push(&s->filters, &s->filter_count, &s->filter_room, n);
 	}
@@ -406,6 +429,8 @@ static struct bytes meant(const struct named *n, struct bytes client_id, bool de
 static bool entry_matches(
 	const struct named *n, struct bytes topic, struct bytes client_id, bool deny, uint8_t *room)
 {
+	if (!starts_with(topic, bytes_of(n->text.at, n->fixed)))
+		return false; /* as a rule, and without taking it apart */
 	struct bytes text = meant(n, client_id, deny, room);
 	if (n->prefixed)
 		return (text.len > 0 || deny) && starts_with(topic, text);

@@ -513,6 +513,88 @@ START_TEST(bytes_are_limited_over_loops)
 }
 END_TEST
 
+/* ---- what it costs: printed, not judged */
+
+enum { COST_RULES = 24, COST_TURNS = 400000, COST_TOPICS = 64 };
+
+static void print_cost(const char *what, int64_t began_ns, int turns)
+{
+	printf("%-34s %6.1f ns\n", what, (double)(cpu_ns() - began_ns) / turns);
+}
+
+static void measure(void)
+{
+	static char topics[COST_TOPICS][40], names[COST_TOPICS][40];
+	struct access *a = held[0].h.access;
+	int yes = 0;
+	for (int i = 0; i < COST_TOPICS; i++) {
+		snprintf(topics[i], sizeof topics[i], "plant/%d/dev-1/temperature", i % COST_RULES);
+		snprintf(names[i], sizeof names[i], "orders-%d-eu", i % COST_RULES);
+	}
+	int64_t began = cpu_ns();
+	for (int i = 0; i < COST_TURNS; i++)
+		yes += may(a, ACTION_WRITE, names[i % COST_TOPICS]);
+	print_cost("stream, 24 literal and 24 prefixed", began, COST_TURNS);
+	began = cpu_ns();
+	for (int i = 0; i < COST_TURNS; i++)
+		yes += access_topic(a, ACTION_WRITE, B(topics[i % COST_TOPICS]), B("dev-1"));
+	print_cost("topic, 24 filters, seen lately", began, COST_TURNS);
+	began = cpu_ns();
+	for (int i = 0; i < COST_TURNS / 100; i++) {
+		topics[0][6] = (char)('a' + i % 26);
+		topics[0][7] = (char)('a' + i / 26 % 26);
+		topics[0][8] = (char)('a' + i / 676);
+		yes += access_topic(a, ACTION_WRITE, B(topics[0]), B("dev-1"));
+	}
+	print_cost("topic, 24 filters, never seen", began, COST_TURNS / 100);
+	began = cpu_ns();
+	for (int i = 0; i < COST_TURNS / 100; i++)
+		yes += access_filter(a, B("plant/3/dev-1/+"), B("dev-1")) == ACCESS_ALL;
+	print_cost("filter, 24 filters", began, COST_TURNS / 100);
+	began = cpu_ns();
+	for (int i = 0; i < COST_TURNS; i++)
+		yes += access_charge_in(a, 1, 100) == 0;
+	print_cost("charge, user and tenant", began, COST_TURNS);
+	ck_assert_int_gt(yes, COST_TURNS);
+}
+
+static void measure_few(void)
+{
+	struct access *a = held[0].h.access;
+	int yes = 0;
+	int64_t began = cpu_ns();
+	for (int i = 0; i < COST_TURNS; i++)
+		yes += access_topic(a, ACTION_WRITE, B("plant/dev-1/temperature"), B("dev-1"));
+	print_cost("topic, 1 filter with %c", began, COST_TURNS);
+	ck_assert_int_eq(yes, COST_TURNS);
+}
+
+START_TEST(what_checks_cost_is_printed)
+{
+	char name[64];
+	put_user_named("u", "", NULL);
+	on_loop(0, u_stays);
+	put_rule(rule_of("u", false, ACTION_WRITE, RESOURCE_TOPIC, RULE_LITERAL, "plant/%c/#"),
+		true);
+	on_loop(0, measure_few);
+	for (int i = 0; i < COST_RULES; i++) {
+		snprintf(name, sizeof name, "orders-%d-eu", i);
+		put_rule(
+			rule_of("u", i % 2 == 1, ACTION_WRITE, RESOURCE_STREAM, RULE_LITERAL, name),
+			true);
+		snprintf(name, sizeof name, "orders-%d", i);
+		put_rule(rule_of("u", false, ACTION_ALL, RESOURCE_STREAM, RULE_PREFIXED, name),
+			true);
+		snprintf(name, sizeof name, "plant/%d/%%c/#", i);
+		put_rule(rule_of("u", false, ACTION_ALL, RESOURCE_TOPIC, RULE_LITERAL, name), true);
+	}
+	put_quota(QUOTA_USER, "u", QUOTA_BYTES_IN, (int64_t)1 << 50);
+	put_quota(QUOTA_TENANT, "", QUOTA_BYTES_IN, (int64_t)1 << 50);
+	on_loop(0, measure);
+	on_loop(0, release);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("access");
@@ -531,6 +613,7 @@ int main(void)
 	tcase_add_test(tc, administrators_of_old_are_out);
 	tcase_add_test(tc, connections_are_limited_over_loops);
 	tcase_add_test(tc, bytes_are_limited_over_loops);
+	tcase_add_test(tc, what_checks_cost_is_printed);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

@@ -379,7 +379,7 @@ END_TEST
 
 static enum secret_kind kind;
 static const char *scram_user, *scram_password;
-static char gs2[64], broken[64];
+static char gs2[64], broken[64], repeated[64];
 static struct buf server_first, server_final, client_first, client_final;
 static struct auth_scram *exchange;
 static enum err scram_err;
@@ -439,7 +439,7 @@ static void answer(void)
 	buf_clear(&client_final);
 	buf_add_text(&client_final, "c=");
 	base64_write(B(gs2), &client_final);
-	buf_addf(&client_final, ",r=%s%s", nonce, broken);
+	buf_addf(&client_final, ",r=%s%s%s", repeated, nonce, broken);
 	struct bytes c = buf_bytes(&client_first);
 	buf_add(&said, bytes_of(c.at + strlen(gs2), c.len - strlen(gs2)));
 	buf_addf(&said, ",%s,", first);
@@ -524,6 +524,10 @@ START_TEST(scram_needs_its_own_nonce)
 	snprintf(broken, sizeof broken, "x");
 	ck_assert_int_eq(scram("u", "right"), ERR_UNAUTHENTICATED);
 	*broken = 0;
+	snprintf(repeated, sizeof repeated, "fyko+d2lbbFgONRv9qkxdawL"); /* as librdkafka does */
+	ck_assert_int_eq(scram("u", "right"), OK);
+	ck_assert_int_eq(scram("u", "wrong"), ERR_UNAUTHENTICATED);
+	*repeated = 0;
 	/* The last message of another exchange is nothing here. */
 	scram_password = "right";
 	ck_assert_int_eq(scram_begin("u"), OK);
@@ -631,6 +635,58 @@ START_TEST(scram_ends_at_any_time)
 }
 END_TEST
 
+/* ---- what it costs: printed, not judged. The server's part, on one core. */
+
+enum { COST_TURNS = 2000, COST_HASHES = 50 };
+
+static int64_t scram_ns;
+/* With a proof of the right size that does not fit: as long a way as that of one that does. */
+static void scram_turns(void)
+{
+	uint8_t proof[SECRET_HASH_MAX] = {0};
+	scram_ns = cpu_ns();
+	for (int i = 0; i < COST_TURNS; i++) {
+		buf_clear(&server_first);
+		begin();
+		struct bytes s = buf_bytes(&server_first);
+		const uint8_t *comma = memchr(s.at, ',', s.len);
+		buf_clear(&client_final);
+		buf_add_text(&client_final, "c=biws,");
+		buf_add(&client_final, bytes_of(s.at, (size_t)(comma - s.at)));
+		buf_add_text(&client_final, ",p=");
+		base64_write(bytes_of(proof, secret_hash_bytes(kind)), &client_final);
+		auth_scram_end(exchange, buf_bytes(&client_final), ended, NULL);
+		auth_scram_free(exchange);
+	}
+	scram_ns = cpu_ns() - scram_ns;
+}
+
+START_TEST(what_logins_cost_is_printed)
+{
+	struct secrets s;
+	struct user_doc u = {.secret_count = 1};
+	scram_setup();
+	set_live("auth.fail_delay", "0");
+	snprintf(gs2, sizeof gs2, "n,,");
+	for (int i = 0; i < 2; i++) {
+		kind = i ? SECRET_SCRAM_512 : SECRET_SCRAM_256;
+		ck_assert_int_eq(scram_begin("u"), OK);
+		auth_scram_free(exchange);
+		on_loop(0, scram_turns);
+		printf("SCRAM-SHA-%d: %.0f logins/s\n", i ? 512 : 256,
+			COST_TURNS * 1e9 / (double)scram_ns);
+	}
+	ck_assert_int_eq(secrets_make(B("right"), &s), OK);
+	u.secrets[0] = s.of[0];
+	int64_t began = cpu_ns();
+	for (int i = 0; i < COST_HASHES; i++)
+		ck_assert(secret_check(&u, B("right")));
+	printf("by password, hashed: %.0f logins/s\n",
+		COST_HASHES * 1e9 / (double)(cpu_ns() - began));
+	secrets_fini(&s);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("auth");
@@ -654,6 +710,7 @@ int main(void)
 	tcase_add_test(tc, scram_does_not_tell_who_exists);
 	tcase_add_test(tc, scram_forgets_what_has_changed);
 	tcase_add_test(tc, scram_ends_at_any_time);
+	tcase_add_test(tc, what_logins_cost_is_printed);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

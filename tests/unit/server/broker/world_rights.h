@@ -1,6 +1,7 @@
 /* A world with users, rules and quotas as documents, put there as they are. */
 #ifndef TESTS_BROKER_WORLD_RIGHTS_H
 #define TESTS_BROKER_WORLD_RIGHTS_H
+#include <time.h>
 #include "server/broker/access_priv.h"
 #include "server/broker/secret.h"
 #include "tests/unit/server/broker/world.h"
@@ -20,6 +21,14 @@ static inline void on_loop(int loop, void (*fn)(void))
 {
 	struct world_step step = {fn};
 	world_call(&w, loop, world_step_run, &step);
+}
+
+/* Processor time of this thread: other work on the machine does not count. */
+static inline int64_t cpu_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 static inline void put_doc(struct bytes key, struct bytes value)
