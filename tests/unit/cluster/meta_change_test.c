@@ -615,6 +615,7 @@ int main(void)
 	SRunner *sr;
 	int failed;
 
+	tcase_set_timeout(tc, 60);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, founding_places_everything_here_once);
 	tcase_add_test(tc, who_joins_follows_the_catalogue_by_a_new_replica);

@@ -304,6 +304,7 @@ int main(void)
 	SRunner *sr;
 	int failed;
 
+	tcase_set_timeout(tc, 60);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, documents_come_change_and_go);
 	tcase_add_test(tc, documents_have_conditions);

@@ -11,10 +11,10 @@
 
 struct fake_row {
 	struct list node;
-	uint8_t key[CATALOG_DOC_KEY_MAX + 2];
 	bool away; /* not in memory */
 	size_t len;
 	struct slice value;
+	uint8_t key[];
 };
 struct eval {
 	struct list rows; /* fake_row */
@@ -69,7 +69,7 @@ void eval_delete(struct eval *v, uint8_t keyspace, struct bytes key)
 
 void eval_put(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes value)
 {
-	struct fake_row *r = calloc(1, sizeof *r);
+	struct fake_row *r = calloc(1, sizeof *r + key.len);
 	struct slice copy;
 
 	ck_assert_int_eq(slice_copy(value, &copy), OK);
