@@ -392,6 +392,7 @@ int main(void)
 {
 	Suite *s = suite_create("rights_doc");
 	TCase *tc = tcase_create("documents");
+	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, users_come_back);
 	tcase_add_test(tc, short_and_changed_users_are_refused_or_harmless);
 	tcase_add_test(tc, names_are_checked);
