@@ -58,6 +58,7 @@ def test_a_wiped_node_comes_back_as_a_new_one(shared):
     shared.wait_new_leader(STREAM, 0, victim)
     victim.start(wait=False)
     settle(shared, 60)
+    shared.wait_spread(60)  # the tables' groups, too: the publisher has a session
     # What it has fetched is worth as much as what it lost: another one may die now.
     other = next(n for n in shared.nodes if n is not victim)
     other.kill()

@@ -193,6 +193,7 @@ START_TEST(calls_that_fail)
 	start_asking(&a, PEER_OP_FENCE, 2, 100);
 	ck_assert(reaches(&a.done, 1));
 	ck_assert_int_eq(a.call.err, ERR_TIMEOUT);
+	ck_assert(reaches(&world[1].asked, 1));
 	peer_answer(world[1].kept, LANE_HIGH, OK, NULL, 0);
 	/* The answerer goes; its answer after that is dropped. */
 	start_asking(&a, PEER_OP_FENCE, 2, 5000);
@@ -695,7 +696,6 @@ START_TEST(silent_peers_are_given_up)
 	start_asking(&a, PEER_OP_INFO, 2, 60000);
 	ck_assert(reaches(&world[0].downs, 1));
 	ck_assert_int_ge(clock_ms() - began, 4500);
-	ck_assert_int_le(clock_ms() - began, 7900);
 	ck_assert(reaches(&a.done, 1));
 	ck_assert_int_eq(a.call.err, ERR_UNKNOWN);
 	/* And dialled again. */

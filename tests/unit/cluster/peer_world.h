@@ -102,13 +102,13 @@ static void world_serve(void *arg, struct peer_request *r)
 {
 	struct world_node *n = arg;
 	struct slice part;
-	atomic_fetch_add(&n->asked, 1);
+	if (r->op == PEER_OP_FENCE)
+		n->kept = r; /* there for whoever has seen it counted */
 	if (loop_index(r->loop) != (int)(r->group % (uint64_t)n->loop_count))
 		atomic_fetch_add(&n->wrong_loop, 1);
-	if (r->op == PEER_OP_FENCE) {
-		n->kept = r;
+	atomic_fetch_add(&n->asked, 1);
+	if (r->op == PEER_OP_FENCE)
 		return;
-	}
 	ck_assert_int_eq(slice_copy(r->body.bytes, &part), OK);
 	for (size_t i = 0; i < part.bytes.len; i++)
 		part.chunk->data[i] = r->body.bytes.at[part.bytes.len - 1 - i];

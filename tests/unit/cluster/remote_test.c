@@ -758,6 +758,24 @@ static void raw_done(struct peer_call *c)
 	sem_post(&N.done);
 }
 
+static void junk_run(void *arg)
+{
+	uint8_t junk[64];
+
+	for (int kind = PEER_LEADS; kind <= PEER_FEED; kind++)
+		for (size_t len = 0; len < sizeof junk; len++)
+			for (int i = 1; i <= NODES; i++) {
+				struct slice body;
+
+				memset(junk, kind + (int)len, sizeof junk);
+				ck_assert_int_eq(slice_copy(bytes_of(junk, len), &body), OK);
+				(void)peers_send(&N.node[1].peers, (uint32_t)i, LANE_HIGH,
+					(enum peer_kind)kind, GROUP, &body, 1);
+			}
+	sem_post(&N.done);
+	(void)arg;
+}
+
 START_TEST(nonsense_is_refused)
 {
 	uint8_t junk[64];
@@ -780,33 +798,24 @@ START_TEST(nonsense_is_refused)
 				ck_assert_int_eq(op, PEER_OP_PROPOSE);
 			slice_unref(&c.answer);
 		}
-	for (int kind = PEER_LEADS; kind <= PEER_FEED; kind++)
-		for (size_t len = 0; len < sizeof junk; len++)
-			for (int i = 1; i <= NODES; i++) {
-				struct slice body;
-
-				memset(junk, kind + (int)len, sizeof junk);
-				ck_assert_int_eq(slice_copy(bytes_of(junk, len), &body), OK);
-				(void)peers_send(&N.node[1].peers, (uint32_t)i, LANE_HIGH,
-					(enum peer_kind)kind, GROUP, &body, 1);
-			}
+	on_loop(0, junk_run, NULL);
 	ck_assert_int_eq(publish(4, 1), OK);
 }
 END_TEST
 
-static int busy_ok, busy_left;
+static int busy_ok, busy_left, busy_lost;
 static struct proposal busy[64];
 static void busy_done(struct proposal *q)
 {
-	ck_assert(q->err == OK || q->err == ERR_BUSY);
 	busy_ok += q->err == OK;
+	busy_lost += q->err != OK && q->err != ERR_BUSY;
 	if (--busy_left == 0)
 		sem_post(&N.done);
 }
 static void busy_run(void *arg)
 {
 	busy_left = 64;
-	busy_ok = 0;
+	busy_ok = busy_lost = 0;
 	for (int i = 0; i < 64; i++) {
 		busy[i] = (struct proposal){.to = N.node[1 + i % NODES].p, .done = busy_done};
 		world_batch_into(&busy[i], 1, 400000, 1000);
@@ -864,10 +873,16 @@ static void held_run(void *arg)
 START_TEST(what_other_nodes_have_in_flight_is_bounded_and_waits)
 {
 	size_t held = 0;
+	int32_t epoch;
+	int leader = leader_wait(), tries = 0;
 
-	leader_wait();
-	ck_assert_int_eq(publish(4, 1), OK);
-	on_loop(1, busy_run, NULL);
+	do { /* on a slow machine it may be too much for a leader: that tells nothing */
+		epoch = partition_epoch(N.node[leader].p);
+		ck_assert_int_eq(publish(4, 1), OK);
+		on_loop(1, busy_run, NULL);
+		leader = leader_wait();
+	} while (busy_lost > 0 && ++tries < 8 && partition_epoch(N.node[leader].p) != epoch);
+	ck_assert_int_eq(busy_lost, 0);
 	ck_assert_int_ge(busy_ok, 3 * 10);
 	on_loop(0, held_run, &held);
 	ck_assert_uint_eq(held, 0);

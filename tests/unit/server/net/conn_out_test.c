@@ -45,8 +45,11 @@ START_TEST(slices_and_bytes_keep_their_order)
 		ck_assert_ptr_nonnull(got);
 		ck_assert_uint_eq(len, (size_t)(round * 100 + 1));
 		ck_assert_int_eq(got[0], round % 3 ? 's' : 'e');
-		for (size_t i = 1; i < len; i++)
-			ck_assert_int_eq(got[i], 'a' + round % 26);
+		size_t same =
+			1; /* an assertion for each byte would take minutes beside other work */
+		while (same < len && got[same] == 'a' + round % 26)
+			same++;
+		ck_assert_uint_eq(same, len);
 		free(got);
 		if (round % 5 == 0)
 			expect_frame(fd, "e");
