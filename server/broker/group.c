@@ -57,14 +57,6 @@ void group_init(struct group *g, const struct group_conf *conf, int32_t generati
 	list_init(&g->promised);
 }
 
-/* Shares: copies of what a request lends. A null stays null. */
-
-static enum err keep(struct bytes b, struct slice *out)
-{
-	*out = (struct slice){NULL, b};
-	return b.at == NULL || b.len == 0 ? OK : slice_copy(b, out);
-}
-
 static void keep_empty(struct slice *s)
 {
 	static const uint8_t nothing[1];
@@ -77,15 +69,6 @@ static bool said(struct bytes b)
 	return b.at != NULL;
 }
 
-static void protocols_free(struct group_member_protocol *list, uint32_t count)
-{
-	for (uint32_t i = 0; i < count; i++) {
-		slice_unref(&list[i].name);
-		slice_unref(&list[i].metadata);
-	}
-	mem_free(list);
-}
-
 static void member_free(struct group_member *m)
 {
 	slice_unref(&m->id);
@@ -93,7 +76,7 @@ static void member_free(struct group_member *m)
 	slice_unref(&m->client_id);
 	slice_unref(&m->client_host);
 	slice_unref(&m->assignment);
-	protocols_free(m->protocols, m->protocol_count);
+	group_protocols_free(m->protocols, m->protocol_count);
 	mem_free(m);
 }
 
@@ -305,87 +288,18 @@ bool group_idle(const struct group *g)
 	return g->state == GROUP_EMPTY && g->promised_count == 0 && !g->storing;
 }
 
-/* The protocols of a join, copied. */
-static enum err protocols_copy(
-	const struct group_join *j, struct group_member_protocol **out, size_t *bytes)
-{
-	enum err e = OK;
-	struct group_member_protocol *list = mem_try((j->protocol_count + 1) * sizeof *list);
-	if (list == NULL)
-		return ERR_NOMEM;
-	memset(list, 0, (j->protocol_count + 1) * sizeof *list);
-	*bytes = 0;
-	for (uint32_t i = 0; i < j->protocol_count && e == OK; i++) {
-		e = keep(j->protocols[i].name, &list[i].name);
-		if (e == OK)
-			e = keep(j->protocols[i].metadata, &list[i].metadata);
-		*bytes += j->protocols[i].name.len + j->protocols[i].metadata.len + sizeof *list;
-	}
-	if (e != OK)
-		protocols_free(list, j->protocol_count);
-	*out = list;
-	return e;
-}
-
-static size_t protocols_bytes(const struct group_join *j)
-{
-	size_t bytes = 0;
-	for (uint32_t i = 0; i < j->protocol_count; i++)
-		bytes += j->protocols[i].name.len + j->protocols[i].metadata.len +
-			sizeof(struct group_member_protocol);
-	return bytes;
-}
-
-/* Whether all other members speak one of the protocols asked for. */
-static bool protocols_fit(
-	const struct group *g, const struct group_join *j, const struct group_member *but)
-{
-	if (j->protocol_count == 0 || j->protocol_count > GROUP_PROTOCOLS_MAX ||
-		j->protocol_type.len == 0)
-		return false;
-	if (g->members.count == (but ? 1 : 0))
-		return true;
-	if (!bytes_equal(g->protocol_type.bytes, j->protocol_type))
-		return false;
-	for (uint32_t i = 0; i < j->protocol_count; i++) {
-		bool all = true;
-		for (struct list *l = g->in_order.next; all && l != &g->in_order; l = l->next) {
-			const struct group_member *m = list_entry(l, struct group_member, node);
-			bool speaks = m == but;
-			for (uint32_t n = 0; !speaks && n < m->protocol_count; n++)
-				speaks = bytes_equal(
-					m->protocols[n].name.bytes, j->protocols[i].name);
-			all = speaks;
-		}
-		if (all)
-			return true;
-	}
-	return false;
-}
-
-static bool protocols_same(const struct group_member *m, const struct group_join *j)
-{
-	if (m->protocol_count != j->protocol_count)
-		return false;
-	for (uint32_t i = 0; i < j->protocol_count; i++)
-		if (!bytes_equal(m->protocols[i].name.bytes, j->protocols[i].name) ||
-			!bytes_equal(m->protocols[i].metadata.bytes, j->protocols[i].metadata))
-			return false;
-	return true;
-}
-
 /* Takes over what a join says about a member that is in the group. */
 static enum err member_update(struct group *g, struct group_member *m, const struct group_join *j)
 {
 	struct group_member_protocol *list;
 	size_t bytes;
 	size_t was = m->bytes;
-	if (protocols_bytes(j) > was && !fits(g, protocols_bytes(j) - was))
+	if (group_protocols_bytes(j) > was && !fits(g, group_protocols_bytes(j) - was))
 		return ERR_TOOBIG;
-	enum err e = protocols_copy(j, &list, &bytes);
+	enum err e = group_protocols_copy(j, &list, &bytes);
 	if (e != OK)
 		return e;
-	protocols_free(m->protocols, m->protocol_count);
+	group_protocols_free(m->protocols, m->protocol_count);
 	m->protocols = list;
 	m->protocol_count = j->protocol_count;
 	m->session_ms = j->session_ms;
@@ -419,11 +333,11 @@ enum err group_member_new(struct group *g, const struct group_join *j, const str
 	struct group_member **out)
 {
 	struct group_member *m = mem_new(sizeof *m);
-	enum err e = keep(j->instance_id, &m->instance);
+	enum err e = group_keep(j->instance_id, &m->instance);
 	if (e == OK)
-		e = keep(j->client_id, &m->client_id);
+		e = group_keep(j->client_id, &m->client_id);
 	if (e == OK)
-		e = keep(j->client_host, &m->client_host);
+		e = group_keep(j->client_host, &m->client_host);
 	if (e == OK)
 		e = member_update(g, m, j);
 	if (e != OK) {
@@ -465,33 +379,6 @@ static void begin_rebalance(struct group *g, int64_t now_ms)
 	g->storing = false;
 	g->deadline_ms = now_ms + (first ? g->conf->initial_delay_ms : longest);
 	g->initial_until_ms = first ? now_ms + longest : 0;
-}
-
-/* The protocol most members like best among those that all speak. */
-static struct slice choose_protocol(const struct group *g)
-{
-	const struct group_member *first = list_entry(g->in_order.next, struct group_member, node);
-	const struct slice *best = NULL;
-	uint32_t most = 0;
-	for (uint32_t i = 0; i < first->protocol_count; i++) {
-		const struct slice *name = &first->protocols[i].name;
-		uint32_t votes = 0, speakers = 0;
-		for (struct list *l = g->in_order.next; l != &g->in_order; l = l->next) {
-			const struct group_member *m = list_entry(l, struct group_member, node);
-			for (uint32_t n = 0; n < m->protocol_count; n++)
-				if (bytes_equal(m->protocols[n].name.bytes, name->bytes)) {
-					speakers++;
-					votes += n == 0;
-					break;
-				}
-		}
-		if (speakers == g->members.count && (best == NULL || votes > most)) {
-			best = name;
-			most = votes;
-		}
-	}
-	must(best != NULL); /* protocols_fit has let everyone in */
-	return slice_ref(*best);
 }
 
 static void become_empty(struct group *g)
@@ -541,7 +428,7 @@ static void end_rebalance(struct group *g, int64_t now_ms)
 		return;
 	}
 	slice_unref(&g->protocol);
-	g->protocol = choose_protocol(g);
+	g->protocol = group_protocol_choose(g);
 	g->generation = g->generation == INT32_MAX ? 1 : g->generation + 1;
 	group_move(g, GROUP_COMPLETING);
 	for (l = g->in_order.next; l != &g->in_order; l = l->next) {
@@ -616,7 +503,7 @@ static void add_member(
 	enum err e = OK;
 	if (g->members.count == 0) {
 		slice_unref(&g->protocol_type);
-		e = keep(j->protocol_type, &g->protocol_type);
+		e = group_keep(j->protocol_type, &g->protocol_type);
 	}
 	if (e == OK)
 		e = group_member_new(g, j, id, &m);
@@ -653,7 +540,7 @@ static void replace_instance(
 	struct group *g, struct group_member *m, struct group_join *j, int64_t now_ms)
 {
 	struct slice id;
-	bool same = protocols_same(m, j);
+	bool same = group_protocols_same(m, j);
 	enum err e = make_id(j, &id);
 	if (e == OK && (e = member_update(g, m, j)) != OK)
 		slice_unref(&id);
@@ -744,7 +631,7 @@ static void join_known(struct group *g, struct group_join *j, int64_t now_ms)
 		return;
 	}
 	touch(m, now_ms);
-	bool same = protocols_same(m, j);
+	bool same = group_protocols_same(m, j);
 	bool has_it = same &&
 		(g->state == GROUP_COMPLETING || (g->state == GROUP_STABLE && m != g->leader));
 	if (has_it) { /* the answer was lost */
@@ -769,7 +656,7 @@ void group_join(struct group *g, struct group_join *j, int64_t now_ms)
 		refuse_join(j, GROUP_UNAVAILABLE);
 	else if (j->session_ms < g->conf->session_ms_min || j->session_ms > g->conf->session_ms_max)
 		refuse_join(j, GROUP_BAD_TIMEOUT);
-	else if (!protocols_fit(g, j, self))
+	else if (!group_protocols_fit(g, j, self))
 		refuse_join(j, GROUP_BAD_PROTOCOL);
 	else if (j->member_id.len == 0)
 		join_new(g, j, now_ms);
@@ -784,7 +671,7 @@ enum err group_member_assign(struct group *g, struct group_member *m, struct byt
 	assignment_drop(g, m);
 	if (!fits(g, assignment.len))
 		return ERR_TOOBIG;
-	enum err e = keep(assignment, &m->assignment);
+	enum err e = group_keep(assignment, &m->assignment);
 	if (e != OK || m->assignment.chunk == NULL)
 		m->assignment = (struct slice){NULL, {NULL, 0}};
 	if (e == OK)
