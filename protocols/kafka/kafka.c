@@ -18,6 +18,8 @@ enum {
 	SPARE_MAX = 64,
 	HELD_BYTES_MIN = 64 << 10, /* requests whose memory is less are not counted */
 	ARENA_BYTES = 64 << 20,
+	LOGIN_BYTES_MAX = 64 << 10, /* of a frame before the login */
+	MUTE_MS_MAX = 10000,        /* members of groups must be heard in their session's time */
 	OUT_BYTES_MAX = 1 << 30
 };
 
@@ -94,6 +96,8 @@ static const struct metric_row metric_rows[M_KAFKA_COUNT] = {
 		"Fetches that waited for records."},
 	[M_REFUSED_BATCHES] = {"sluice_kafka_refused_batches_total", NULL, METRIC_COUNTER,
 		"Batches that were answered with an error."},
+	[M_THROTTLED] = {"sluice_kafka_throttled_total", NULL, METRIC_COUNTER,
+		"Answers after which a connection was not read for a while, by its quota."},
 };
 struct metric_table kafka_metrics = {metric_rows, M_KAFKA_COUNT, 0};
 
@@ -116,20 +120,29 @@ const struct kafka_handler kafka_handlers[] = {
 	{KAFKA_SYNC_GROUP, 0, 5, true, kafka_on_sync_group},
 	{KAFKA_DESCRIBE_GROUPS, 0, 5, true, kafka_on_describe_groups},
 	{KAFKA_LIST_GROUPS, 0, 4, true, kafka_on_list_groups},
+	{KAFKA_SASL_HANDSHAKE, 0, 1, false, kafka_on_sasl_handshake},
 	{KAFKA_API_VERSIONS, 0, 4, false, kafka_on_api_versions},
 	{KAFKA_CREATE_TOPICS, 2, 7, true, kafka_on_create_topics},
 	{KAFKA_DELETE_TOPICS, 1, 6, true, kafka_on_delete_topics},
 	{KAFKA_DELETE_RECORDS, 0, 2, true, kafka_on_delete_records},
 	{KAFKA_INIT_PRODUCER_ID, 0, 5, true, kafka_on_init_producer_id},
 	{KAFKA_OFFSET_FOR_LEADER_EPOCH, 2, 4, true, kafka_on_offset_for_leader_epoch},
+	{KAFKA_DESCRIBE_ACLS, 1, 3, true, kafka_on_describe_acls},
+	{KAFKA_CREATE_ACLS, 1, 3, true, kafka_on_create_acls},
+	{KAFKA_DELETE_ACLS, 1, 3, true, kafka_on_delete_acls},
 	{KAFKA_DESCRIBE_CONFIGS, 1, 4, true, kafka_on_describe_configs},
 	{KAFKA_ALTER_CONFIGS, 0, 2, true, kafka_on_alter_configs},
 	{KAFKA_DESCRIBE_LOG_DIRS, 1, 4, true, kafka_on_describe_log_dirs},
+	{KAFKA_SASL_AUTHENTICATE, 0, 2, false, kafka_on_sasl_authenticate},
 	{KAFKA_CREATE_PARTITIONS, 0, 3, true, kafka_on_create_partitions},
 	{KAFKA_DELETE_GROUPS, 0, 2, true, kafka_on_delete_groups},
 	{KAFKA_INCREMENTAL_ALTER_CONFIGS, 0, 1, true, kafka_on_incremental_alter_configs},
 	{KAFKA_LIST_PARTITION_REASSIGNMENTS, 0, 0, true, kafka_on_list_reassignments},
 	{KAFKA_OFFSET_DELETE, 0, 0, true, kafka_on_offset_delete},
+	{KAFKA_DESCRIBE_CLIENT_QUOTAS, 0, 1, true, kafka_on_describe_client_quotas},
+	{KAFKA_ALTER_CLIENT_QUOTAS, 0, 1, true, kafka_on_alter_client_quotas},
+	{KAFKA_DESCRIBE_SCRAM_USERS, 0, 0, true, kafka_on_describe_scram_users},
+	{KAFKA_ALTER_SCRAM_USERS, 0, 0, true, kafka_on_alter_scram_users},
 	{KAFKA_DESCRIBE_CLUSTER, 0, 1, true, kafka_on_describe_cluster},
 };
 const int kafka_handlers_count = sizeof kafka_handlers / sizeof *kafka_handlers;
@@ -150,12 +163,12 @@ static const struct kafka_handler *handler_find(int key, int version)
 static bool too_much(const struct kafka_conn *kc)
 {
 	const struct kafka_conf *conf = kc->home->kafka->conf;
-	return kc->count >= REQUESTS_MAX || kc->fetches >= FETCHES_MAX ||
-		kc->inflight > conf->inflight_bytes_max ||
+	return kc->login_busy || kc->muted || kc->count >= REQUESTS_MAX ||
+		kc->fetches >= FETCHES_MAX || kc->inflight > conf->inflight_bytes_max ||
 		kc->home->inflight > conf->loop_inflight_bytes || conn_over_high(kc->conn);
 }
 
-static void pace(struct kafka_conn *kc)
+void kafka_pace(struct kafka_conn *kc)
 {
 	if (kc->closed)
 		return;
@@ -172,12 +185,35 @@ static void pace(struct kafka_conn *kc)
 		conn_resume(kc->conn);
 }
 
+static void on_unmute(struct loop_timer *t)
+{
+	struct kafka_conn *kc = list_entry(t, struct kafka_conn, mute);
+	kc->muted = false;
+	kafka_pace(kc);
+}
+
+/* The answer goes out at once (KIP-219): clients are told, and those who do not care are not read
+ * all the same. */
+int32_t kafka_throttle(struct kafka_request *r, int64_t ms)
+{
+	struct kafka_conn *kc = r->kc;
+	if (ms <= 0 || kc->closed)
+		return 0;
+	if (ms > MUTE_MS_MAX)
+		ms = MUTE_MS_MAX;
+	kafka_count(kc->home, M_THROTTLED, 1);
+	kc->muted = true;
+	loop_timer_set(&kc->mute, ms);
+	kafka_pace(kc);
+	return (int32_t)ms;
+}
+
 static void feed_hungry(struct kafka_loop *h)
 {
 	struct list *l;
 	while (h->inflight <= h->kafka->conf->loop_inflight_bytes &&
 		(l = list_pop(&h->hungry)) != NULL)
-		pace(list_entry(l, struct kafka_conn, hungry));
+		kafka_pace(list_entry(l, struct kafka_conn, hungry));
 }
 
 /* Memory of requests other than produces: what waits long (a join, a fetch) must not make others
@@ -237,6 +273,7 @@ static struct kafka_request *request_new(struct kafka_conn *kc, size_t frame)
 	}
 	r->arena.max = ARENA_BYTES + frame * 4;
 	r->kc = kc;
+	r->access = kc->who.access != NULL ? access_ref(kc->who.access) : NULL;
 	loop_timer_init(&r->timer, h->loop, on_timer);
 	list_init(&r->awaiting);
 	list_push_back(&kc->requests, &r->node);
@@ -253,6 +290,7 @@ static void request_free(struct kafka_request *r)
 	loop_timer_cancel(&r->timer);
 	if (r->fini != NULL)
 		r->fini(r);
+	access_unref(r->access);
 	kc->inflight -= r->bytes + r->held;
 	h->inflight -= r->bytes;
 	h->held -= r->held;
@@ -265,7 +303,7 @@ static void request_free(struct kafka_request *r)
 		arena_fini(&r->arena);
 		mem_free(r);
 	}
-	pace(kc);
+	kafka_pace(kc);
 	conn_unref(c);
 	feed_hungry(h);
 }
@@ -335,7 +373,7 @@ static void flush(struct kafka_conn *kc)
 		}
 		request_leave(r);
 	}
-	pace(kc);
+	kafka_pace(kc);
 	conn_unref(c);
 }
 
@@ -391,6 +429,14 @@ struct bytes kafka_copy(struct kafka_request *r, struct bytes b)
 		return bytes_of(kafka_empty, 0);
 	memcpy(p, b.at, b.len);
 	return bytes_of(p, b.len);
+}
+
+char *kafka_text(struct kafka_request *r, struct bytes b)
+{
+	char *t = kafka_take(r, b.len + 1);
+	if (t != NULL && b.len > 0)
+		memcpy(t, b.at, b.len);
+	return t;
 }
 
 /* Frames */
@@ -455,6 +501,12 @@ static void hurry_fetches(struct kafka_conn *kc)
 	}
 }
 
+static bool needs_no_login(int16_t key)
+{
+	return key == KAFKA_API_VERSIONS || key == KAFKA_SASL_HANDSHAKE ||
+		key == KAFKA_SASL_AUTHENTICATE;
+}
+
 static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 {
 	struct kafka_header h;
@@ -462,6 +514,8 @@ static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 	kafka_count(kc->home, M_REQUESTS, 1);
 	if (e != OK && e != ERR_UNSUPPORTED)
 		return bad_frame(kc, "header", NULL, e);
+	if (kc->who.access == NULL && !needs_no_login(h.key))
+		return bad_frame(kc, "login", &h, ERR_UNAUTHENTICATED);
 	const struct kafka_handler *handler = handler_find(h.key, h.version);
 	if (handler == NULL || e == ERR_UNSUPPORTED) {
 		if (h.key != KAFKA_API_VERSIONS)
@@ -485,36 +539,48 @@ static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 		hurry_fetches(kc);
 	}
 	handler->run(r);
-	pace(kc);
+	kafka_pace(kc);
 	return OK;
+}
+
+/* Whether a frame of that length may come now. */
+static bool length_fits(const struct kafka_conn *kc, uint32_t len)
+{
+	const struct kafka_conf *conf = kc->home->kafka->conf;
+	int64_t max = kc->greeted ? conf->request_bytes_max : conf->request_bytes_first;
+	if (kc->who.access == NULL && max > LOGIN_BYTES_MAX)
+		max = LOGIN_BYTES_MAX;
+	uint32_t least = kafka_login_raw(kc) ? 0 : FRAME_BYTES_MIN;
+	return len >= least && len <= (uint64_t)max;
 }
 
 static enum err on_input(struct conn *c)
 {
 	struct kafka_conn *kc = conn_state(c);
-	const struct kafka_conf *conf = kc->home->kafka->conf;
 	bool partial = false;
 	while (!kc->paused && !conn_is_closing(c)) {
 		struct bytes in = conn_input(c);
-		int64_t max = kc->greeted ? conf->request_bytes_max : conf->request_bytes_first;
 		partial = in.len > 0;
 		if (in.len < LENGTH_BYTES)
 			break;
 		uint32_t len = get_u32be(in.at);
-		if (len < FRAME_BYTES_MIN || len > (uint64_t)max)
+		if (!length_fits(kc, len))
 			return bad_frame(kc, "length", NULL, ERR_TOOBIG);
 		if (in.len - LENGTH_BYTES < len) {
 			conn_need(c, (size_t)len + LENGTH_BYTES);
 			break;
 		}
-		enum err e = on_frame(kc, bytes_of(in.at + LENGTH_BYTES, len));
+		struct bytes frame = bytes_of(in.at + LENGTH_BYTES, len);
+		enum err e = kafka_login_raw(kc) ? kafka_login_token(kc, frame)
+						 : on_frame(kc, frame);
 		if (e != OK)
 			return e;
 		conn_consume(c, (size_t)len + LENGTH_BYTES);
 		partial = false;
 	}
-	if (!kc->paused && !conn_is_closing(c))
-		conn_deadline(c, partial ? conf->request_ms : 0);
+	/* The deadline of a login is for all of it. */
+	if (!kc->paused && !conn_is_closing(c) && kc->who.access != NULL)
+		conn_deadline(c, partial ? kc->home->kafka->conf->request_ms : 0);
 	return OK;
 }
 
@@ -533,13 +599,14 @@ static enum err on_opened(struct conn *c)
 	kc->home = h;
 	list_init(&kc->requests);
 	list_init(&kc->hungry);
-	return OK;
+	loop_timer_init(&kc->mute, h->loop, on_unmute);
+	return kafka_login_open(kc);
 }
 
 static void on_drained(struct conn *c)
 {
 	fetched_gone(conn_state(c));
-	pace(conn_state(c));
+	kafka_pace(conn_state(c));
 }
 
 static void on_closed(struct conn *c, enum err why)
@@ -550,7 +617,9 @@ static void on_closed(struct conn *c, enum err why)
 	kc->closed = true;
 	fetched_gone(kc);
 	list_remove(&kc->hungry);
+	loop_timer_cancel(&kc->mute);
 	kafka_fetch_closed(kc);
+	kafka_login_closed(kc);
 	struct list gone, *l;
 	list_init(&gone);
 	while ((l = list_pop(&kc->requests)) != NULL)

@@ -11,14 +11,6 @@ struct change {
 	struct kafka_create_topics_res_topic *created;
 };
 
-static char *text_of(struct kafka_request *r, struct bytes b)
-{
-	char *t = kafka_take(r, b.len + 1);
-	if (t != NULL && b.len > 0)
-		memcpy(t, b.at, b.len);
-	return t;
-}
-
 static void land(struct kafka_request *r)
 {
 	if (kafka_landed(r) && r->outstanding == 0)
@@ -31,6 +23,10 @@ static void tell_created(struct change *c)
 	if (s == NULL)
 		return;
 	memcpy(&c->created->topic_id, s->uuid, sizeof c->created->topic_id);
+	if (!kafka_may_stream(c->r, ACTION_DESCRIBE_CONFIGS, c->created->name)) {
+		c->created->config_error = KAFKA_TOPIC_DENIED;
+		return;
+	}
 	c->created->partitions = s->partition_count;
 	c->created->replicas = 1;
 }
@@ -84,22 +80,6 @@ static void start(struct kafka_request *r, struct change *c)
 
 /* CreateTopics */
 
-static bool name_fits(struct bytes name)
-{
-	bool dots = (name.len == 1 && name.at[0] == '.') ||
-		(name.len == 2 && memcmp(name.at, "..", 2) == 0);
-	if (name.len == 0 || name.len > 249 || dots)
-		return false;
-	for (size_t i = 0; i < name.len; i++) {
-		uint8_t c = name.at[i];
-		bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-			(c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
-		if (!plain)
-			return false;
-	}
-	return true;
-}
-
 static bool assignments_fit(struct kafka_request *r, const struct kafka_create_topics_req_topic *t)
 {
 	int32_t self = kafka_node_id(kafka_of(r));
@@ -137,11 +117,15 @@ static int16_t create_check(struct kafka_request *r, uint32_t at, const char **w
 		*why = "the topic is named twice in the request";
 		return KAFKA_INVALID_REQUEST;
 	}
-	if (!name_fits(t->name)) {
+	if (!kafka_may_cluster(r, ACTION_CREATE) && !kafka_may_stream(r, ACTION_CREATE, t->name)) {
+		*why = "not allowed to create it";
+		return KAFKA_TOPIC_DENIED;
+	}
+	if (!kafka_name_valid(t->name)) {
 		*why = "a name has 1 to 249 of a-z A-Z 0-9 . _ - and is not . or ..";
 		return KAFKA_INVALID_TOPIC;
 	}
-	if (catalog_stream(kafka_catalog(r), t->name) != NULL) {
+	if (kafka_stream(r, t->name) != NULL) {
 		*why = "the topic exists";
 		return KAFKA_TOPIC_EXISTS;
 	}
@@ -180,15 +164,15 @@ static void create_one(
 	if (c == NULL)
 		return;
 	struct meta_setting *settings = kafka_take(r, (t->configs_count + 1) * sizeof *settings);
-	char *name = settings ? text_of(r, t->name) : NULL;
+	char *name = settings ? kafka_inside(r, t->name) : NULL;
 	if (name == NULL)
 		return;
 	int count = 0;
 	for (uint32_t i = 0; i < t->configs_count; i++) {
 		if (t->configs[i].value.at == NULL)
 			continue;
-		settings[count].key = text_of(r, t->configs[i].name);
-		settings[count].value = settings[count].key ? text_of(r, t->configs[i].value)
+		settings[count].key = kafka_text(r, t->configs[i].name);
+		settings[count].value = settings[count].key ? kafka_text(r, t->configs[i].value)
 							    : NULL;
 		if (settings[count++].value == NULL)
 			return;
@@ -223,27 +207,38 @@ void kafka_on_create_topics(struct kafka_request *r)
 
 /* DeleteTopics */
 
+/* s NULL: there is none. name: as they call it; by_id: it was not said, and is not to be learnt. */
 static void delete_one(struct kafka_request *r, struct kafka_delete_topics_res_topic *res,
-	const struct stream *s, bool by_id)
+	const struct stream *s, struct bytes name, bool by_id)
 {
+	if (by_id && s == NULL) {
+		refuse(&res->error, &res->message, KAFKA_UNKNOWN_TOPIC_ID, "no such topic");
+		return;
+	}
+	bool known = kafka_may_stream(r, ACTION_DESCRIBE, name);
+	if (!known || !kafka_may_stream(r, ACTION_DELETE, name)) {
+		refuse(&res->error, &res->message, KAFKA_TOPIC_DENIED, "not allowed to delete it");
+		if (known)
+			res->name = kafka_copy(r, name);
+		return;
+	}
 	if (s == NULL) {
-		refuse(&res->error, &res->message,
-			by_id ? KAFKA_UNKNOWN_TOPIC_ID : KAFKA_UNKNOWN_TOPIC, "no such topic");
+		refuse(&res->error, &res->message, KAFKA_UNKNOWN_TOPIC, "no such topic");
 		return;
 	}
 	memcpy(&res->topic_id, s->uuid, sizeof res->topic_id);
+	res->name = kafka_copy(r, name);
 	if (s->internal) {
 		refuse(&res->error, &res->message, KAFKA_INVALID_TOPIC, "the topic is internal");
 		return;
 	}
 	struct change *c = kafka_take(r, sizeof *c);
-	char *name = c ? text_of(r, bytes_text(s->name)) : NULL;
-	if (name == NULL)
+	char *inside = c ? kafka_text(r, bytes_text(s->name)) : NULL;
+	if (inside == NULL)
 		return;
-	res->name = bytes_text(name);
 	c->error = &res->error;
 	c->message = &res->message;
-	c->op = (struct meta_op){.kind = META_DELETE_STREAM, .name = name};
+	c->op = (struct meta_op){.kind = META_DELETE_STREAM, .name = inside};
 	start(r, c);
 }
 
@@ -251,7 +246,6 @@ void kafka_on_delete_topics(struct kafka_request *r)
 {
 	const struct kafka_delete_topics_req *req = r->req;
 	struct kafka_delete_topics_res *res = r->res;
-	const struct catalog *catalog = kafka_catalog(r);
 	bool by_name = r->h.version < 6;
 	uint32_t count = by_name ? req->names_count : req->topics_count;
 	res->topics_count = count;
@@ -263,12 +257,15 @@ void kafka_on_delete_topics(struct kafka_request *r)
 		struct bytes name = by_name ? req->names[i] : req->topics[i].name;
 		res->topics[i].name = name;
 		if (name.at != NULL) {
-			delete_one(r, &res->topics[i], catalog_stream(catalog, name), false);
+			delete_one(r, &res->topics[i], kafka_stream(r, name), name, false);
 			continue;
 		}
 		res->topics[i].topic_id = req->topics[i].topic_id;
-		delete_one(r, &res->topics[i],
-			catalog_stream_by_uuid(catalog, req->topics[i].topic_id.bytes), true);
+		const struct stream *s = catalog_stream_by_uuid(
+			kafka_catalog(r), req->topics[i].topic_id.bytes);
+		if (s != NULL && !kafka_sees(r, s, &name))
+			s = NULL;
+		delete_one(r, &res->topics[i], s, name, true);
 	}
 	land(r);
 }
@@ -279,8 +276,12 @@ static void grow_one(struct kafka_request *r, const struct kafka_create_partitio
 	struct kafka_create_partitions_res_result *res)
 {
 	const struct kafka_create_partitions_req *req = r->req;
-	const struct stream *s = catalog_stream(kafka_catalog(r), t->name);
+	const struct stream *s = kafka_stream(r, t->name);
 	res->name = t->name;
+	if (!kafka_may_stream(r, ACTION_ALTER, t->name)) {
+		refuse(&res->error, &res->message, KAFKA_TOPIC_DENIED, "not allowed to alter it");
+		return;
+	}
 	if (s == NULL) {
 		refuse(&res->error, &res->message, KAFKA_UNKNOWN_TOPIC, "no such topic");
 		return;
@@ -291,7 +292,7 @@ static void grow_one(struct kafka_request *r, const struct kafka_create_partitio
 		return;
 	}
 	struct change *c = kafka_take(r, sizeof *c);
-	char *name = c ? text_of(r, t->name) : NULL;
+	char *name = c ? kafka_inside(r, t->name) : NULL;
 	if (name == NULL)
 		return;
 	c->error = &res->error;
@@ -319,21 +320,22 @@ void kafka_on_create_partitions(struct kafka_request *r)
 
 /* DescribeLogDirs: one directory as far as clients are concerned. */
 
-static bool dir_asked(const struct kafka_describe_log_dirs_req *req, const char *name,
+static bool dir_asked(const struct kafka_describe_log_dirs_req *req, struct bytes name,
 	const struct kafka_describe_log_dirs_req_topic **topic)
 {
 	*topic = NULL;
 	for (uint32_t i = 0; req->topics != NULL && i < req->topics_count; i++)
-		if (bytes_equal(req->topics[i].name, bytes_text(name)))
+		if (bytes_equal(req->topics[i].name, name))
 			*topic = &req->topics[i];
 	return req->topics == NULL || *topic != NULL;
 }
 
 static bool fill_sizes(struct kafka_request *r, struct kafka_describe_log_dirs_res_topic *t,
-	const struct stream *s, const struct kafka_describe_log_dirs_req_topic *asked)
+	const struct stream *s, struct bytes name,
+	const struct kafka_describe_log_dirs_req_topic *asked)
 {
 	uint32_t count = asked ? asked->partitions_count : (uint32_t)s->partition_count;
-	t->name = kafka_copy(r, bytes_text(s->name));
+	t->name = kafka_copy(r, name);
 	t->partitions = kafka_list(r, &kafka_describe_log_dirs_res_partition_type, count);
 	if (t->partitions == NULL)
 		return false;
@@ -354,6 +356,11 @@ void kafka_on_describe_log_dirs(struct kafka_request *r)
 	struct kafka_describe_log_dirs_res *res = r->res;
 	const struct catalog *catalog = kafka_catalog(r);
 	int count = catalog_stream_count(catalog);
+	if (!kafka_may_cluster(r, ACTION_DESCRIBE)) {
+		res->error = KAFKA_CLUSTER_DENIED;
+		kafka_answer(r);
+		return;
+	}
 	res->dirs = kafka_list(r, &kafka_describe_log_dirs_res_dir_type, 1);
 	if (res->dirs == NULL)
 		return;
@@ -366,15 +373,20 @@ void kafka_on_describe_log_dirs(struct kafka_request *r)
 	for (int i = 0; i < count; i++) {
 		const struct stream *s = catalog_stream_at(catalog, i);
 		const struct kafka_describe_log_dirs_req_topic *asked;
-		if (dir_asked(req, s->name, &asked) &&
-			!fill_sizes(r, &res->dirs[0].topics[res->dirs[0].topics_count++], s, asked))
+		struct bytes name;
+		if (kafka_sees(r, s, &name) && dir_asked(req, name, &asked) &&
+			!fill_sizes(r, &res->dirs[0].topics[res->dirs[0].topics_count++], s, name,
+				asked))
 			return;
 	}
 	kafka_answer(r);
 }
 
-/* No reassignment is ever under way on one node. */
+/* Replicas move by the cluster's own plan, which is no reassignment that a client could follow. */
 void kafka_on_list_reassignments(struct kafka_request *r)
 {
+	struct kafka_list_partition_reassignments_res *res = r->res;
+	if (!kafka_may_cluster(r, ACTION_DESCRIBE))
+		res->error = KAFKA_CLUSTER_DENIED;
 	kafka_answer(r);
 }

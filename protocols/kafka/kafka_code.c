@@ -84,3 +84,18 @@ int16_t kafka_admin_code(enum err e)
 		return KAFKA_POLICY_VIOLATION;
 	return kafka_code(e);
 }
+
+int16_t kafka_rights_code(enum err e)
+{
+	if (e == ERR_NOTFOUND)
+		return KAFKA_RESOURCE_NOT_FOUND;
+	if (e == ERR_EXISTS)
+		return KAFKA_DUPLICATE_RESOURCE;
+	if (e == ERR_DENIED)
+		return KAFKA_CLUSTER_DENIED;
+	if (e == ERR_CONFLICT || e == ERR_TOOBIG || e == ERR_UNSUPPORTED)
+		return KAFKA_POLICY_VIOLATION;
+	if (e == ERR_UNAVAILABLE || e == ERR_NOTLEADER)
+		return KAFKA_REQUEST_TIMED_OUT;
+	return kafka_code(e);
+}

@@ -4,7 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4 };
+enum { CONFIG_TOPIC = 2, CONFIG_BROKER = 4 };
 enum { SOURCE_TOPIC = 1, SOURCE_STATIC = 4, SOURCE_DEFAULT = 5 };
 enum { TYPE_BOOLEAN = 1, TYPE_STRING, TYPE_INT, TYPE_SHORT, TYPE_LONG, TYPE_DOUBLE, TYPE_LIST };
 enum { OP_SET, OP_DELETE, OP_APPEND, OP_SUBTRACT };
@@ -132,20 +132,33 @@ static bool add_others(struct kafka_request *r, struct kafka_describe_configs_re
 	return true;
 }
 
+/* 0, or the code of a refusal. */
+static int16_t denied(struct kafka_request *r, int8_t type, struct bytes name, enum action action)
+{
+	if (type == CONFIG_TOPIC)
+		return kafka_may_stream(r, action, name) ? KAFKA_NONE : KAFKA_TOPIC_DENIED;
+	return kafka_may_cluster(r, action) ? KAFKA_NONE : KAFKA_CLUSTER_DENIED;
+}
+
 static bool describe_one(struct kafka_request *r,
 	const struct kafka_describe_configs_req_resource *req,
 	struct kafka_describe_configs_res_result *res)
 {
 	const struct stream *s = NULL;
-	bool topic = req->type == RESOURCE_TOPIC;
+	bool topic = req->type == CONFIG_TOPIC;
 	char id[NUMBER_BYTES];
 	snprintf(id, sizeof id, "%" PRId32, kafka_node_id(kafka_of(r)));
 	res->type = req->type;
 	res->name = req->name;
 	if (topic)
-		s = catalog_stream(kafka_catalog(r), req->name);
+		s = kafka_stream(r, req->name);
+	res->error = denied(r, req->type, req->name, ACTION_DESCRIBE_CONFIGS);
+	if (res->error != KAFKA_NONE) {
+		res->message = bytes_text("not allowed to describe it");
+		return true;
+	}
 	bool here = topic ? s != NULL
-			  : req->type == RESOURCE_BROKER &&
+			  : req->type == CONFIG_BROKER &&
 			(req->name.len == 0 || bytes_equal(req->name, bytes_text(id)));
 	if (!here) {
 		res->error = topic ? KAFKA_UNKNOWN_TOPIC : KAFKA_INVALID_REQUEST;
@@ -205,22 +218,19 @@ static void on_altered(struct meta_op *op)
 	land(a->r);
 }
 
-static char *text_of(struct kafka_request *r, struct bytes b)
-{
-	char *t = kafka_take(r, b.len + 1);
-	if (t != NULL && b.len > 0)
-		memcpy(t, b.at, b.len);
-	return t;
-}
-
 /* Room for settings of a topic; NULL when the resource can't be altered (answered) or memory is
  * out. */
 static struct alter *alter_new(struct kafka_request *r, int8_t type, struct bytes name,
 	const struct stream *s, size_t room, int16_t *error, struct bytes *message)
 {
-	if (type != RESOURCE_TOPIC || s == NULL) {
-		*error = type == RESOURCE_TOPIC ? KAFKA_UNKNOWN_TOPIC : KAFKA_INVALID_REQUEST;
-		*message = bytes_text(type == RESOURCE_TOPIC
+	*error = denied(r, type, name, ACTION_ALTER_CONFIGS);
+	if (*error != KAFKA_NONE) {
+		*message = bytes_text("not allowed to alter it");
+		return NULL;
+	}
+	if (type != CONFIG_TOPIC || s == NULL) {
+		*error = type == CONFIG_TOPIC ? KAFKA_UNKNOWN_TOPIC : KAFKA_INVALID_REQUEST;
+		*message = bytes_text(type == CONFIG_TOPIC
 				? "no such topic"
 				: "nodes are configured by their file and command line");
 		return NULL;
@@ -231,7 +241,7 @@ static struct alter *alter_new(struct kafka_request *r, int8_t type, struct byte
 	a->r = r;
 	a->error = error;
 	a->message = message;
-	a->op.name = text_of(r, name);
+	a->op.name = kafka_text(r, bytes_text(s->name));
 	a->settings = a->op.name ? kafka_take(r, (room + 1) * sizeof *a->settings) : NULL;
 	return a->settings ? a : NULL;
 }
@@ -239,10 +249,10 @@ static struct alter *alter_new(struct kafka_request *r, int8_t type, struct byte
 static bool alter_add(struct alter *a, struct bytes key, struct bytes value)
 {
 	struct meta_setting *m = &a->settings[a->count];
-	m->key = text_of(a->r, key);
+	m->key = kafka_text(a->r, key);
 	if (m->key == NULL)
 		return false;
-	m->value = value.at != NULL ? text_of(a->r, value) : NULL;
+	m->value = value.at != NULL ? kafka_text(a->r, value) : NULL;
 	a->count++;
 	return value.at == NULL || m->value != NULL;
 }
@@ -270,7 +280,7 @@ static bool key_given(const struct kafka_alter_configs_req_resource *req, const 
 static void alter_one(struct kafka_request *r, const struct kafka_alter_configs_req_resource *req,
 	struct kafka_alter_configs_res_result *res)
 {
-	const struct stream *s = catalog_stream(kafka_catalog(r), req->name);
+	const struct stream *s = kafka_stream(r, req->name);
 	size_t room = req->configs_count + (s ? (size_t)s->setting_count : 0);
 	res->type = req->type;
 	res->name = req->name;
@@ -305,7 +315,7 @@ static void increment_one(struct kafka_request *r,
 	const struct kafka_incremental_alter_configs_req_resource *req,
 	struct kafka_incremental_alter_configs_res_result *res)
 {
-	const struct stream *s = catalog_stream(kafka_catalog(r), req->name);
+	const struct stream *s = kafka_stream(r, req->name);
 	res->type = req->type;
 	res->name = req->name;
 	struct alter *a = alter_new(

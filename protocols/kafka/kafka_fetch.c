@@ -52,13 +52,11 @@ static struct kafka_request *next_stale(struct kafka_conn *kc)
 	return NULL;
 }
 
-static void on_grown(struct partition_wait *w)
+/* All that wait look again. */
+void kafka_fetch_changed(struct kafka_conn *kc)
 {
-	struct fetch_wait *fw = list_entry(w, struct fetch_wait, wait);
-	struct kafka_conn *kc = fw->kc;
 	struct conn *c = kc->conn;
-	map_remove_u64(&kc->waits, fw->group);
-	mem_free(fw);
+	conn_ref(c);
 	for (struct list *l = kc->requests.next; l != &kc->requests; l = l->next) {
 		struct kafka_request *r = list_entry(l, struct kafka_request, node);
 		struct fetch *f = r->op;
@@ -68,6 +66,17 @@ static void on_grown(struct partition_wait *w)
 	struct kafka_request *next;
 	while (!kc->closed && (next = next_stale(kc)) != NULL)
 		look(next); /* may free it and others */
+	conn_unref(c);
+}
+
+static void on_grown(struct partition_wait *w)
+{
+	struct fetch_wait *fw = list_entry(w, struct fetch_wait, wait);
+	struct kafka_conn *kc = fw->kc;
+	struct conn *c = kc->conn;
+	map_remove_u64(&kc->waits, fw->group);
+	mem_free(fw);
+	kafka_fetch_changed(kc);
 	if (kc->closed && kc->waits.count == 0)
 		map_fini(&kc->waits);
 	conn_unref(c);
@@ -130,6 +139,26 @@ static void fail_part(struct fetch *f, struct part *p, int16_t code)
 			&p->res->leader.leader_epoch);
 }
 
+/* What is given counts for the quotas; who has used them up is not heard for a while. */
+static int32_t charge(struct kafka_request *r, const struct fetch *f)
+{
+	int64_t messages = 0;
+	if (f->bytes == 0 || !access_limited(r->access))
+		return 0;
+	for (uint32_t i = 0; i < f->count; i++) {
+		const struct kafka_records *records = &f->parts[i].res->records;
+		for (uint32_t n = 0; n < records->slices_count; n++) {
+			struct bytes left = records->slices[n].bytes;
+			struct batch b;
+			while (left.len > 0 && batch_read(left, &b) == OK) {
+				messages += b.count;
+				left = bytes_of(left.at + b.all.len, left.len - b.all.len);
+			}
+		}
+	}
+	return kafka_throttle(r, access_charge_out(r->access, messages, (int64_t)f->bytes));
+}
+
 static void on_read(struct stream_read *sr)
 {
 	struct part *p = list_entry(sr, struct part, read);
@@ -162,6 +191,7 @@ static void on_read(struct stream_read *sr)
 	if (f->bytes >= (size_t)(req->min_bytes > 0 ? req->min_bytes : 0) || f->failed || f->now ||
 		r->kc->closed) {
 		kafka_count(r->kc->home, M_FETCH_BYTES, (int64_t)f->bytes);
+		((struct kafka_fetch_res *)r->res)->throttle_ms = charge(r, f);
 		kafka_answer(r);
 		return;
 	}
@@ -191,10 +221,11 @@ static bool sent_to_its_rack(struct kafka_request *r, struct fetch *f, struct pa
 }
 
 /* Finds the partition and says what is known without reading. False: it is answered already. */
-static bool part_look(struct kafka_request *r, struct fetch *f, struct part *p)
+static bool part_look(struct kafka_request *r, struct fetch *f, struct part *p, bool may)
 {
-	int16_t code = (r->h.version >= RACK_VERSION ? kafka_find_replica : kafka_find)(
-		r, p->topic, p->req->index, p->req->leader_epoch, &p->partition);
+	int16_t code = !may ? KAFKA_TOPIC_DENIED
+			    : (r->h.version >= RACK_VERSION ? kafka_find_replica : kafka_find)(r,
+				      p->topic, p->req->index, p->req->leader_epoch, &p->partition);
 	p->sent_away = p->beyond = false;
 	if (code != KAFKA_NONE) {
 		fail_part(f, p, code);
@@ -256,9 +287,12 @@ static void look(struct kafka_request *r)
 	bool there = false;
 	f->waits = f->stale = false;
 	f->failed = false;
+	bool may = false;
 	for (uint32_t i = 0; i < f->count; i++) {
 		struct part *p = &f->parts[i];
-		if (part_look(r, f, p))
+		if (i == 0 || p->topic.at != f->parts[i - 1].topic.at)
+			may = kafka_may_stream(r, ACTION_READ, p->topic);
+		if (part_look(r, f, p, may))
 			there |= p->beyond || p->res->high_watermark > p->seen;
 	}
 	if (there || f->failed || f->now || req->min_bytes <= 0)

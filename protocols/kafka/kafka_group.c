@@ -6,6 +6,7 @@ struct ask { /* a call of a request */
 	struct group_call call;
 	struct kafka_request *r;
 	void *part; /* of the answer, where there are several calls */
+	bool asked; /* of several: nothing was wrong before */
 };
 
 static struct ask *ask_new(struct kafka_request *r, enum group_call_kind kind, struct bytes group,
@@ -77,15 +78,26 @@ static void on_join(struct group_call *c)
 	kafka_answer(r);
 }
 
-static const char *host_of(const struct conn *c)
+static void refuse_join(struct kafka_request *r, int16_t code)
 {
-	return conn_peer(c);
+	const struct kafka_join_group_req *req = r->req;
+	struct kafka_join_group_res *res = r->res;
+	res->error = code;
+	res->member_id = req->member_id;
+	res->protocol_name = r->h.version >= 7 ? bytes_of(NULL, 0) : bytes_of(kafka_empty, 0);
+	kafka_answer(r);
 }
 
 void kafka_on_join_group(struct kafka_request *r)
 {
 	const struct kafka_join_group_req *req = r->req;
-	struct ask *a = ask_new(r, GROUP_CALL_JOIN, req->group_id, on_join);
+	struct bytes inside;
+	int16_t code = kafka_group(r, ACTION_READ, req->group_id, &inside);
+	if (code != KAFKA_NONE) {
+		refuse_join(r, code);
+		return;
+	}
+	struct ask *a = ask_new(r, GROUP_CALL_JOIN, inside, on_join);
 	if (a == NULL)
 		return;
 	struct group_choice *choices = kafka_take(r, req->protocols_count * sizeof *choices);
@@ -94,7 +106,7 @@ void kafka_on_join_group(struct kafka_request *r)
 	for (uint32_t i = 0; i < req->protocols_count; i++)
 		choices[i] = (struct group_choice){
 			req->protocols[i].name, req->protocols[i].metadata};
-	struct bytes host = kafka_copy(r, bytes_text(host_of(r->kc->conn)));
+	struct bytes host = kafka_copy(r, bytes_text(conn_peer(r->kc->conn)));
 	a->call.join = (struct group_join){
 		.member_id = req->member_id,
 		.instance_id = req->instance_id,
@@ -130,7 +142,14 @@ static void on_sync(struct group_call *c)
 void kafka_on_sync_group(struct kafka_request *r)
 {
 	const struct kafka_sync_group_req *req = r->req;
-	struct ask *a = ask_new(r, GROUP_CALL_SYNC, req->group_id, on_sync);
+	struct kafka_sync_group_res *res = r->res;
+	struct bytes inside;
+	res->error = kafka_group(r, ACTION_READ, req->group_id, &inside);
+	if (res->error != KAFKA_NONE) {
+		kafka_answer(r);
+		return;
+	}
+	struct ask *a = ask_new(r, GROUP_CALL_SYNC, inside, on_sync);
 	if (a == NULL)
 		return;
 	struct group_share *shares = kafka_take(r, req->assignments_count * sizeof *shares);
@@ -166,7 +185,14 @@ static void on_heartbeat(struct group_call *c)
 void kafka_on_heartbeat(struct kafka_request *r)
 {
 	const struct kafka_heartbeat_req *req = r->req;
-	struct ask *a = ask_new(r, GROUP_CALL_HEARTBEAT, req->group_id, on_heartbeat);
+	struct kafka_heartbeat_res *res = r->res;
+	struct bytes inside;
+	res->error = kafka_group(r, ACTION_READ, req->group_id, &inside);
+	if (res->error != KAFKA_NONE) {
+		kafka_answer(r);
+		return;
+	}
+	struct ask *a = ask_new(r, GROUP_CALL_HEARTBEAT, inside, on_heartbeat);
 	if (a == NULL)
 		return;
 	a->call.generation = req->generation;
@@ -203,7 +229,14 @@ static void on_leave(struct group_call *c)
 void kafka_on_leave_group(struct kafka_request *r)
 {
 	const struct kafka_leave_group_req *req = r->req;
-	struct ask *a = ask_new(r, GROUP_CALL_LEAVE, req->group_id, on_leave);
+	struct kafka_leave_group_res *res = r->res;
+	struct bytes inside;
+	res->error = kafka_group(r, ACTION_READ, req->group_id, &inside);
+	if (res->error != KAFKA_NONE) {
+		kafka_answer(r);
+		return;
+	}
+	struct ask *a = ask_new(r, GROUP_CALL_LEAVE, inside, on_leave);
 	if (a == NULL)
 		return;
 	uint32_t count = r->h.version < 3 ? 1 : req->members_count;
@@ -218,311 +251,6 @@ void kafka_on_leave_group(struct kafka_request *r)
 	a->call.leavers = leavers;
 	a->call.leaver_count = count;
 	ask_one(r, a);
-}
-
-/* OffsetCommit and OffsetDelete: streams are named by uuid inside; unknown ones are answered here.
- */
-
-static bool known_partition(
-	struct kafka_request *r, struct bytes topic, int32_t index, struct group_offset *o)
-{
-	const struct stream *s = catalog_stream(kafka_catalog(r), topic);
-	*o = (struct group_offset){.partition = index, .err = GROUP_NOT_FOUND};
-	if (s == NULL || stream_partition(s, index) == NULL)
-		return false;
-	memcpy(o->stream, s->uuid, sizeof o->stream);
-	o->err = GROUP_OK;
-	return true;
-}
-
-static int16_t offset_code(const struct group_call *c, const struct group_offset *o)
-{
-	if (o->err == GROUP_NOT_FOUND)
-		return KAFKA_UNKNOWN_TOPIC;
-	return kafka_group_code(c->err != GROUP_OK ? c->err : o->err);
-}
-
-static void on_commit(struct group_call *c)
-{
-	struct kafka_request *r = list_entry(c, struct ask, call)->r;
-	const struct kafka_offset_commit_req *req = r->req;
-	struct kafka_offset_commit_res *res = r->res;
-	const struct group_offset *o = c->offsets;
-	if (!kafka_landed(r))
-		return;
-	res->topics_count = req->topics_count;
-	res->topics = kafka_list(r, &kafka_offset_commit_res_topic_type, req->topics_count);
-	if (res->topics == NULL)
-		return;
-	for (uint32_t i = 0; i < req->topics_count; i++) {
-		uint32_t n = req->topics[i].partitions_count;
-		struct kafka_offset_commit_res_topic *t = &res->topics[i];
-		t->name = req->topics[i].name;
-		t->partitions_count = n;
-		t->partitions = kafka_list(r, &kafka_offset_commit_res_partition_type, n);
-		if (t->partitions == NULL)
-			return;
-		for (uint32_t k = 0; k < n; k++, o++) {
-			t->partitions[k].index = o->partition;
-			t->partitions[k].error = offset_code(c, o);
-		}
-	}
-	kafka_answer(r);
-}
-
-void kafka_on_offset_commit(struct kafka_request *r)
-{
-	const struct kafka_offset_commit_req *req = r->req;
-	struct ask *a = ask_new(r, GROUP_CALL_COMMIT, req->group_id, on_commit);
-	uint32_t count = 0;
-	if (a == NULL)
-		return;
-	for (uint32_t i = 0; i < req->topics_count; i++)
-		count += req->topics[i].partitions_count;
-	struct group_offset *o = kafka_take(r, count * sizeof *o);
-	if (o == NULL)
-		return;
-	a->call.generation = req->generation;
-	a->call.member_id = req->member_id;
-	a->call.instance_id = req->instance_id;
-	a->call.offsets = o;
-	a->call.offset_count = count;
-	for (uint32_t i = 0; i < req->topics_count; i++)
-		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++, o++) {
-			const struct kafka_offset_commit_req_partition *p =
-				&req->topics[i].partitions[n];
-			known_partition(r, req->topics[i].name, p->index, o);
-			o->offset = p->offset;
-			o->epoch = p->leader_epoch;
-			o->metadata = p->metadata;
-		}
-	ask_one(r, a);
-}
-
-static void on_forget(struct group_call *c)
-{
-	struct kafka_request *r = list_entry(c, struct ask, call)->r;
-	const struct kafka_offset_delete_req *req = r->req;
-	struct kafka_offset_delete_res *res = r->res;
-	const struct group_offset *o = c->offsets;
-	if (!kafka_landed(r))
-		return;
-	res->error = kafka_group_code(c->err);
-	res->topics_count = c->err == GROUP_OK ? req->topics_count : 0;
-	res->topics = kafka_list(r, &kafka_offset_delete_res_topic_type, res->topics_count);
-	if (res->topics == NULL)
-		return;
-	for (uint32_t i = 0; i < res->topics_count; i++) {
-		uint32_t n = req->topics[i].partitions_count;
-		struct kafka_offset_delete_res_topic *t = &res->topics[i];
-		t->name = req->topics[i].name;
-		t->partitions_count = n;
-		t->partitions = kafka_list(r, &kafka_offset_delete_res_partition_type, n);
-		if (t->partitions == NULL)
-			return;
-		for (uint32_t k = 0; k < n; k++, o++) {
-			t->partitions[k].index = o->partition;
-			t->partitions[k].error = offset_code(c, o);
-		}
-	}
-	kafka_answer(r);
-}
-
-void kafka_on_offset_delete(struct kafka_request *r)
-{
-	const struct kafka_offset_delete_req *req = r->req;
-	struct ask *a = ask_new(r, GROUP_CALL_FORGET, req->group_id, on_forget);
-	uint32_t count = 0;
-	if (a == NULL)
-		return;
-	for (uint32_t i = 0; i < req->topics_count; i++)
-		count += req->topics[i].partitions_count;
-	struct group_offset *o = kafka_take(r, count * sizeof *o);
-	if (o == NULL)
-		return;
-	a->call.offsets = o;
-	a->call.offset_count = count;
-	for (uint32_t i = 0; i < req->topics_count; i++)
-		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++, o++)
-			known_partition(
-				r, req->topics[i].name, req->topics[i].partitions[n].index, o);
-	ask_one(r, a);
-}
-
-/* OffsetFetch: each group's rows are read whole, then what was asked is picked. */
-
-struct fetched { /* one group asked for */
-	struct offsets_read read;
-	struct kafka_request *r;
-	struct bytes id;
-	const struct kafka_offset_fetch_req_topic *topics;
-	uint32_t topics_count;
-	bool all;
-};
-
-struct offset_fetch {
-	struct fetched *groups;
-	uint32_t count;
-};
-
-/* They are in order of stream and partition. */
-static const struct offsets_found *find_offset(
-	const struct offsets_read *r, const uint8_t stream[16], int32_t partition)
-{
-	uint32_t low = 0, high = r->count;
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-		const struct offsets_found *f = &r->found[middle];
-		int order = memcmp(f->stream, stream, sizeof f->stream);
-		if (order == 0)
-			order = f->partition < partition ? -1 : f->partition > partition;
-		if (order == 0)
-			return f;
-		if (order < 0)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return NULL;
-}
-
-static void fill_offset(struct kafka_offset_fetch_res_partition *out, int32_t index,
-	const struct offsets_found *found)
-{
-	out->index = index;
-	out->offset = found ? found->offset : -1;
-	out->leader_epoch = found ? found->epoch : -1;
-	out->metadata = found && found->metadata.bytes.len > 0 ? found->metadata.bytes
-							       : bytes_of(kafka_empty, 0);
-}
-
-static bool pick_asked(struct fetched *g, struct kafka_offset_fetch_res_topic *topics)
-{
-	for (uint32_t i = 0; i < g->topics_count; i++) {
-		const struct kafka_offset_fetch_req_topic *t = &g->topics[i];
-		const struct stream *s = catalog_stream(kafka_catalog(g->r), t->name);
-		topics[i].name = t->name;
-		topics[i].partitions_count = t->partitions_count;
-		topics[i].partitions = kafka_list(
-			g->r, &kafka_offset_fetch_res_partition_type, t->partitions_count);
-		if (topics[i].partitions == NULL)
-			return false;
-		for (uint32_t n = 0; n < t->partitions_count; n++)
-			fill_offset(&topics[i].partitions[n], t->partitions[n],
-				s ? find_offset(&g->read, s->uuid, t->partitions[n]) : NULL);
-	}
-	return true;
-}
-
-/* All of a group: the rows come ordered by stream, so a stream's stand together. */
-static bool pick_all(
-	struct fetched *g, struct kafka_offset_fetch_res_topic *topics, uint32_t *count)
-{
-	const struct offsets_found *found = g->read.found;
-	*count = 0;
-	for (uint32_t i = 0, n; i < g->read.count; i += n) {
-		const struct stream *s = catalog_stream_by_uuid(
-			kafka_catalog(g->r), found[i].stream);
-		for (n = 1; i + n < g->read.count &&
-			memcmp(found[i + n].stream, found[i].stream, sizeof found[i].stream) == 0;)
-			n++;
-		if (s == NULL)
-			continue;
-		struct kafka_offset_fetch_res_topic *t = &topics[(*count)++];
-		t->name = kafka_copy(g->r, bytes_text(s->name));
-		t->partitions_count = n;
-		t->partitions = kafka_list(g->r, &kafka_offset_fetch_res_partition_type, n);
-		if (t->partitions == NULL)
-			return false;
-		for (uint32_t k = 0; k < n; k++)
-			fill_offset(&t->partitions[k], found[i + k].partition, &found[i + k]);
-	}
-	return true;
-}
-
-static struct kafka_offset_fetch_res_topic *pick(struct fetched *g, uint32_t *count)
-{
-	*count = g->all ? g->read.count : g->topics_count;
-	struct kafka_offset_fetch_res_topic *topics = kafka_list(
-		g->r, &kafka_offset_fetch_res_topic_type, *count);
-	if (topics == NULL)
-		return NULL;
-	bool fine = g->all ? pick_all(g, topics, count) : pick_asked(g, topics);
-	return fine ? topics : NULL;
-}
-
-static void offset_fetch_answer(struct kafka_request *r)
-{
-	struct offset_fetch *f = r->op;
-	struct kafka_offset_fetch_res *res = r->res;
-	if (r->h.version < 8) {
-		res->error = kafka_group_code(f->groups[0].read.err);
-		res->topics = pick(&f->groups[0], &res->topics_count);
-		if (res->topics == NULL)
-			return;
-		for (uint32_t i = 0; res->error != KAFKA_NONE && i < res->topics_count; i++)
-			for (uint32_t n = 0; n < res->topics[i].partitions_count; n++)
-				res->topics[i].partitions[n].error = res->error;
-		kafka_answer(r);
-		return;
-	}
-	res->groups_count = f->count;
-	res->groups = kafka_list(r, &kafka_offset_fetch_res_group_type, f->count);
-	if (res->groups == NULL)
-		return;
-	for (uint32_t i = 0; i < f->count; i++) {
-		struct kafka_offset_fetch_res_group *g = &res->groups[i];
-		g->group_id = f->groups[i].id;
-		g->error = kafka_group_code(f->groups[i].read.err);
-		g->topics = pick(&f->groups[i], &g->topics_count);
-		if (g->topics == NULL)
-			return;
-	}
-	kafka_answer(r);
-}
-
-static void on_offsets(struct offsets_read *read)
-{
-	struct fetched *g = list_entry(read, struct fetched, read);
-	if (kafka_landed(g->r) && g->r->outstanding == 0)
-		offset_fetch_answer(g->r);
-}
-
-static void offset_fetch_fini(struct kafka_request *r)
-{
-	struct offset_fetch *f = r->op;
-	for (uint32_t i = 0; i < f->count; i++)
-		offsets_read_fini(&f->groups[i].read);
-}
-
-void kafka_on_offset_fetch(struct kafka_request *r)
-{
-	const struct kafka_offset_fetch_req *req = r->req;
-	bool single = r->h.version < 8;
-	struct offset_fetch *f = kafka_take(r, sizeof *f);
-	if (f == NULL)
-		return;
-	uint32_t count = single ? 1 : req->groups_count;
-	f->groups = kafka_take(r, (count + 1) * sizeof *f->groups);
-	if (f->groups == NULL)
-		return;
-	r->op = f;
-	r->outstanding++;
-	for (uint32_t i = 0; i < count; i++) {
-		struct fetched *g = &f->groups[i];
-		g->r = r;
-		g->id = single ? req->group_id : req->groups[i].group_id;
-		g->topics = single ? req->topics : req->groups[i].topics;
-		g->topics_count = single ? req->topics_count : req->groups[i].topics_count;
-		g->all = g->topics == NULL;
-		g->read.done = on_offsets;
-		r->outstanding++;
-		offsets_read(&g->read, kafka_catalog(r), g->id);
-	}
-	f->count = count;
-	r->fini = offset_fetch_fini;
-	if (kafka_landed(r) && r->outstanding == 0)
-		offset_fetch_answer(r);
 }
 
 /* DescribeGroups, DeleteGroups, ListGroups: a call for each group, or each table. */
@@ -553,13 +281,19 @@ static struct asks *asks_new(struct kafka_request *r, uint32_t count)
 	return all;
 }
 
-static void asks_start(struct kafka_request *r, struct asks *all)
+/* Calls that may be made; refused answers when there is none. */
+static void asks_start(
+	struct kafka_request *r, struct asks *all, void (*refused)(struct kafka_request *r))
 {
-	r->outstanding = all->count;
+	uint32_t count = 0;
 	for (uint32_t i = 0; i < all->count; i++)
-		group_call(kafka_of(r)->groups, kafka_catalog(r), &all->list[i].call);
-	if (all->count == 0)
-		kafka_answer(r);
+		count += all->list[i].asked;
+	r->outstanding = count;
+	for (uint32_t i = 0; i < all->count; i++)
+		if (all->list[i].asked)
+			group_call(kafka_of(r)->groups, kafka_catalog(r), &all->list[i].call);
+	if (count == 0)
+		refused(r);
 }
 
 static bool fill_members(struct kafka_request *r, const struct group_call *c,
@@ -581,18 +315,17 @@ static bool fill_members(struct kafka_request *r, const struct group_call *c,
 	return true;
 }
 
-static void on_described(struct group_call *c)
+static void describe_answer(struct kafka_request *r)
 {
-	struct kafka_request *r = list_entry(c, struct ask, call)->r;
 	const struct kafka_describe_groups_req *req = r->req;
 	struct kafka_describe_groups_res *res = r->res;
 	const struct asks *all = r->op;
-	if (!kafka_landed(r) || r->outstanding > 0)
-		return;
 	for (uint32_t i = 0; i < all->count; i++) {
 		const struct group_call *one = &all->list[i].call;
 		struct kafka_describe_groups_res_group *g = &res->groups[i];
-		g->group_id = one->group_id;
+		g->group_id = req->groups[i];
+		if (!all->list[i].asked)
+			continue;
 		g->error = kafka_group_code(one->err);
 		if (one->err != GROUP_OK)
 			continue;
@@ -600,11 +333,18 @@ static void on_described(struct group_call *c)
 		g->protocol_type = text_of(&one->type);
 		g->protocol = text_of(&one->protocol);
 		if (req->operations)
-			g->operations = KAFKA_GROUP_OPERATIONS;
+			g->operations = kafka_group_operations(r, g->group_id);
 		if (!fill_members(r, one, g))
 			return;
 	}
 	kafka_answer(r);
+}
+
+static void on_described(struct group_call *c)
+{
+	struct kafka_request *r = list_entry(c, struct ask, call)->r;
+	if (kafka_landed(r) && r->outstanding == 0)
+		describe_answer(r);
 }
 
 void kafka_on_describe_groups(struct kafka_request *r)
@@ -621,10 +361,12 @@ void kafka_on_describe_groups(struct kafka_request *r)
 	for (uint32_t i = 0; i < all->count; i++) {
 		all->list[i].r = r;
 		all->list[i].call.kind = GROUP_CALL_DESCRIBE;
-		all->list[i].call.group_id = req->groups[i];
+		res->groups[i].error = kafka_group(
+			r, ACTION_DESCRIBE, req->groups[i], &all->list[i].call.group_id);
+		all->list[i].asked = res->groups[i].error == KAFKA_NONE;
 		all->list[i].call.done = on_described;
 	}
-	asks_start(r, all);
+	asks_start(r, all, describe_answer);
 }
 
 static void on_deleted(struct group_call *c)
@@ -655,10 +397,12 @@ void kafka_on_delete_groups(struct kafka_request *r)
 		all->list[i].r = r;
 		all->list[i].part = &res->results[i];
 		all->list[i].call.kind = GROUP_CALL_DELETE;
-		all->list[i].call.group_id = req->groups[i];
+		res->results[i].error = kafka_group(
+			r, ACTION_DELETE, req->groups[i], &all->list[i].call.group_id);
+		all->list[i].asked = res->results[i].error == KAFKA_NONE;
 		all->list[i].call.done = on_deleted;
 	}
-	asks_start(r, all);
+	asks_start(r, all, kafka_answer);
 }
 
 static bool state_asked(const struct kafka_list_groups_req *req, enum group_state state)
@@ -672,6 +416,16 @@ static bool state_asked(const struct kafka_list_groups_req *req, enum group_stat
 	return false;
 }
 
+/* A group of their tenant that they may see; *id is what they call it. */
+static bool is_listed(
+	struct kafka_request *r, const struct group_listed *l, bool all, struct bytes *id)
+{
+	struct bytes tenant;
+	tenant_id_split(l->id.bytes, &tenant, id);
+	return bytes_equal(tenant, access_tenant(r->access)) &&
+		(all || kafka_may(r, ACTION_DESCRIBE, RESOURCE_GROUP, *id));
+}
+
 static void on_listed(struct group_call *c)
 {
 	struct kafka_request *r = list_entry(c, struct ask, call)->r;
@@ -681,6 +435,7 @@ static void on_listed(struct group_call *c)
 	uint32_t count = 0;
 	if (!kafka_landed(r) || r->outstanding > 0)
 		return;
+	bool may = kafka_may_cluster(r, ACTION_DESCRIBE);
 	for (uint32_t i = 0; i < all->count; i++) {
 		count += all->list[i].call.listed_count;
 		/* Groups coordinated elsewhere are listed there: clients ask all nodes. */
@@ -694,10 +449,11 @@ static void on_listed(struct group_call *c)
 	for (uint32_t i = 0; i < all->count; i++)
 		for (uint32_t n = 0; n < all->list[i].call.listed_count; n++) {
 			const struct group_listed *l = &all->list[i].call.listed[n];
-			if (!state_asked(req, l->state))
+			struct bytes id;
+			if (!state_asked(req, l->state) || !is_listed(r, l, may, &id))
 				continue;
 			struct kafka_list_groups_res_group *g = &res->groups[res->groups_count++];
-			g->group_id = text_of(&l->id);
+			g->group_id = id;
 			g->protocol_type = text_of(&l->type);
 			g->state = bytes_text(group_state_name(l->state));
 		}
@@ -715,6 +471,7 @@ void kafka_on_list_groups(struct kafka_request *r)
 		all->list[i].call.kind = GROUP_CALL_LIST;
 		all->list[i].call.table = catalog_table_at(catalog, (int)i);
 		all->list[i].call.done = on_listed;
+		all->list[i].asked = true;
 	}
-	asks_start(r, all);
+	asks_start(r, all, kafka_answer);
 }

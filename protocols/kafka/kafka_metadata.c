@@ -100,33 +100,28 @@ static void on_created(struct meta_op *op)
 	kafka_await_leaders(&c->stream);
 }
 
-static bool name_valid(struct bytes name)
+/* One that is to be created before the answer. Who may not describe it is not to learn that it is
+ * missing; who may not create it is told so in the answer. */
+static bool to_create(struct kafka_request *r, struct bytes name)
 {
-	if (name.len == 0 || name.len > 249)
-		return false;
-	if ((name.len == 1 && name.at[0] == '.') ||
-		(name.len == 2 && memcmp(name.at, "..", 2) == 0))
-		return false;
-	for (size_t i = 0; i < name.len; i++) {
-		uint8_t c = name.at[i];
-		bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-			(c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
-		if (!fine)
-			return false;
-	}
-	return true;
+	return kafka_name_valid(name) && kafka_stream(r, name) == NULL &&
+		kafka_may_stream(r, ACTION_DESCRIBE, name) &&
+		(kafka_may_cluster(r, ACTION_CREATE) || kafka_may_stream(r, ACTION_CREATE, name));
+}
+
+static bool auto_creates(struct kafka_request *r)
+{
+	const struct kafka_metadata_req *req = r->req;
+	return shard_conf(kafka_shard(r))->stream_auto_create &&
+		(r->h.version < 4 || req->auto_create);
 }
 
 static bool create_missing(struct kafka_request *r, const struct kafka_metadata_req *req)
 {
-	const struct broker_conf *conf = shard_conf(kafka_shard(r));
 	struct creation *list;
 	uint32_t count = 0;
-	bool may = conf->stream_auto_create && (r->h.version < 4 || req->auto_create);
-	for (uint32_t i = 0; may && i < req->topics_count; i++) {
-		struct bytes name = req->topics[i].name;
-		count += name_valid(name) && catalog_stream(kafka_catalog(r), name) == NULL;
-	}
+	for (uint32_t i = 0; auto_creates(r) && i < req->topics_count; i++)
+		count += to_create(r, req->topics[i].name);
 	if (count > CREATE_MAX)
 		count = CREATE_MAX;
 	if (count == 0)
@@ -137,13 +132,11 @@ static bool create_missing(struct kafka_request *r, const struct kafka_metadata_
 	uint32_t most = count;
 	count = 0;
 	for (uint32_t i = 0; i < req->topics_count && count < most; i++) {
-		struct bytes name = req->topics[i].name;
-		if (!name_valid(name) || catalog_stream(kafka_catalog(r), name) != NULL)
+		if (!to_create(r, req->topics[i].name))
 			continue;
-		char *text = kafka_take(r, name.len + 1);
+		char *text = kafka_inside(r, req->topics[i].name);
 		if (text == NULL)
 			return false;
-		memcpy(text, name.at, name.len);
 		list[count].r = r;
 		list[count++].op = (struct meta_op){.kind = META_CREATE_STREAM,
 			.name = text,
@@ -206,60 +199,91 @@ static bool add_partitions(
 
 /* An answer outlives the catalogue it was made from: the name is copied. */
 static bool fill_topic(struct kafka_request *r, struct kafka_metadata_res_topic *t,
-	const struct stream *s, bool operations)
+	const struct stream *s, struct bytes name, bool operations)
 {
-	t->name = kafka_copy(r, bytes_text(s->name));
+	t->name = kafka_copy(r, name);
 	t->internal = s->internal;
 	memcpy(&t->topic_id, s->uuid, sizeof t->topic_id);
 	if (operations)
-		t->operations = KAFKA_TOPIC_OPERATIONS;
+		t->operations = kafka_stream_operations(r, name);
 	return add_partitions(r, t, s);
+}
+
+/* Why an answer says nothing of a topic that was asked for. */
+static int16_t missing_code(
+	struct kafka_request *r, const struct kafka_metadata_req_topic *asked, bool by_id)
+{
+	if (!by_id && !kafka_may_stream(r, ACTION_DESCRIBE, asked->name))
+		return KAFKA_TOPIC_DENIED;
+	if (!broker_ready(shard_broker(r->kc->home->shard)))
+		return KAFKA_LEADER_NOT_AVAILABLE;
+	if (by_id)
+		return KAFKA_UNKNOWN_TOPIC_ID;
+	if (!kafka_name_valid(asked->name))
+		return KAFKA_INVALID_TOPIC;
+	bool may = kafka_may_cluster(r, ACTION_CREATE) ||
+		kafka_may_stream(r, ACTION_CREATE, asked->name);
+	return auto_creates(r) && !may ? KAFKA_TOPIC_DENIED : KAFKA_UNKNOWN_TOPIC;
+}
+
+/* Asked by id its name is not told to who may not describe it. */
+static bool fill_one(struct kafka_request *r, const struct kafka_metadata_req_topic *asked,
+	struct kafka_metadata_res_topic *t)
+{
+	const struct kafka_metadata_req *req = r->req;
+	bool by_id = asked->name.at == NULL && !is_zero(&asked->topic_id);
+	struct bytes name = asked->name;
+	const struct stream *s = by_id
+		? catalog_stream_by_uuid(kafka_catalog(r), asked->topic_id.bytes)
+		: kafka_stream(r, name);
+	if (s != NULL && !kafka_sees(r, s, &name))
+		s = NULL;
+	bool may = s != NULL && kafka_may_stream(r, ACTION_DESCRIBE, name);
+	if (may)
+		return fill_topic(r, t, s, name, req->topic_operations);
+	t->name = asked->name;
+	t->topic_id = asked->topic_id;
+	t->error = s != NULL ? KAFKA_TOPIC_DENIED : missing_code(r, asked, by_id);
+	return true;
 }
 
 static bool fill_asked(struct kafka_request *r, const struct kafka_metadata_req *req,
 	struct kafka_metadata_res *res)
 {
-	const struct catalog *catalog = kafka_catalog(r);
 	res->topics_count = req->topics_count;
 	res->topics = kafka_list(r, &kafka_metadata_res_topic_type, req->topics_count);
 	if (res->topics == NULL)
 		return false;
-	for (uint32_t i = 0; i < req->topics_count; i++) {
-		const struct kafka_metadata_req_topic *asked = &req->topics[i];
-		struct kafka_metadata_res_topic *t = &res->topics[i];
-		bool by_id = asked->name.at == NULL && !is_zero(&asked->topic_id);
-		const struct stream *s = by_id
-			? catalog_stream_by_uuid(catalog, asked->topic_id.bytes)
-			: catalog_stream(catalog, asked->name);
-		if (s != NULL) {
-			if (!fill_topic(r, t, s, req->topic_operations))
-				return false;
-			continue;
-		}
-		t->name = asked->name;
-		t->topic_id = asked->topic_id;
-		t->error = !broker_ready(shard_broker(r->kc->home->shard))
-			? KAFKA_LEADER_NOT_AVAILABLE
-			: by_id                   ? KAFKA_UNKNOWN_TOPIC_ID
-			: name_valid(asked->name) ? KAFKA_UNKNOWN_TOPIC
-						  : KAFKA_INVALID_TOPIC;
-	}
+	for (uint32_t i = 0; i < req->topics_count; i++)
+		if (!fill_one(r, &req->topics[i], &res->topics[i]))
+			return false;
 	return true;
+}
+
+/* Whether it is among all topics; what others have, or they may not know of, is not. */
+static bool is_listed(struct kafka_request *r, const struct stream *s, struct bytes *name)
+{
+	return kafka_sees(r, s, name) && kafka_may_stream(r, ACTION_DESCRIBE, *name);
 }
 
 static bool fill_all(struct kafka_request *r, const struct kafka_metadata_req *req,
 	struct kafka_metadata_res *res)
 {
 	const struct catalog *catalog = kafka_catalog(r);
-	uint32_t count = (uint32_t)catalog_stream_count(catalog);
-	res->topics_count = count;
+	struct bytes name;
+	uint32_t count = 0;
+	for (int i = 0; i < catalog_stream_count(catalog); i++)
+		count += is_listed(r, catalog_stream_at(catalog, i), &name);
 	res->topics = kafka_list(r, &kafka_metadata_res_topic_type, count);
 	if (res->topics == NULL)
 		return false;
-	for (uint32_t i = 0; i < count; i++)
-		if (!fill_topic(r, &res->topics[i], catalog_stream_at(catalog, (int)i),
-			    req->topic_operations))
+	for (int i = 0; i < catalog_stream_count(catalog) && res->topics_count < count; i++) {
+		const struct stream *s = catalog_stream_at(catalog, i);
+		if (is_listed(r, s, &name) &&
+			!fill_topic(r, &res->topics[res->topics_count++], s, name,
+				req->topic_operations))
 			return false;
+	}
 	return true;
 }
 
@@ -295,7 +319,7 @@ static void metadata_answer(struct kafka_request *r)
 	res->cluster_id = bytes_text(node_cluster_id(node));
 	res->controller_id = controller(r);
 	if (req->cluster_operations)
-		res->cluster_operations = KAFKA_CLUSTER_OPERATIONS;
+		res->cluster_operations = kafka_cluster_operations(r);
 	if (all ? fill_all(r, req, res) : fill_asked(r, req, res))
 		kafka_answer(r);
 }
@@ -333,7 +357,7 @@ void kafka_on_describe_cluster(struct kafka_request *r)
 	res->cluster_id = bytes_text(node_cluster_id(node));
 	res->controller_id = controller(r);
 	if (req->operations)
-		res->operations = KAFKA_CLUSTER_OPERATIONS;
+		res->operations = kafka_cluster_operations(r);
 	kafka_answer(r);
 }
 
@@ -346,7 +370,11 @@ static int16_t find_coordinator(
 	*out = (struct kafka_broker){.id = -1, .port = -1};
 	if (key_type != 0)
 		return key_type == 1 ? KAFKA_TRANSACTIONAL_ID_DENIED : KAFKA_INVALID_REQUEST;
-	const struct partition *table = catalog_table(kafka_catalog(r), key);
+	struct bytes inside;
+	int16_t code = kafka_group(r, ACTION_DESCRIBE, key, &inside);
+	if (code != KAFKA_NONE)
+		return code;
+	const struct partition *table = catalog_table(kafka_catalog(r), inside);
 	if (!kafka_broker(r, place_leader(kafka_shard(r), table), out)) {
 		*out = (struct kafka_broker){.id = -1, .port = -1};
 		return KAFKA_COORDINATOR_NOT_AVAILABLE;
@@ -356,10 +384,14 @@ static int16_t find_coordinator(
 
 static struct bytes coordinator_message(int16_t code)
 {
-	return code == KAFKA_NONE ? bytes_of(NULL, 0)
-		: code == KAFKA_COORDINATOR_NOT_AVAILABLE
-		? bytes_text("no leader is known")
-		: bytes_text("transactions are not supported");
+	switch (code) {
+	case KAFKA_NONE: return bytes_of(NULL, 0);
+	case KAFKA_COORDINATOR_NOT_AVAILABLE: return bytes_text("no leader is known");
+	case KAFKA_GROUP_DENIED: return bytes_text("not allowed");
+	case KAFKA_INVALID_GROUP_ID: return bytes_text("no group has such an id");
+	case KAFKA_INVALID_REQUEST: return bytes_text("neither a group nor a transaction");
+	default: return bytes_text("transactions are not supported");
+	}
 }
 
 void kafka_on_find_coordinator(struct kafka_request *r)

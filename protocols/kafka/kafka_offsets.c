@@ -13,7 +13,7 @@ static int16_t epoch_check(const struct partition *p, int32_t epoch)
 int16_t kafka_find(struct kafka_request *r, struct bytes topic, int32_t index, int32_t epoch,
 	struct partition **out)
 {
-	const struct stream *s = catalog_stream(kafka_catalog(r), topic);
+	const struct stream *s = kafka_stream(r, topic);
 	*out = s ? stream_partition(s, index) : NULL;
 	if (*out == NULL)
 		return KAFKA_UNKNOWN_TOPIC;
@@ -23,7 +23,7 @@ int16_t kafka_find(struct kafka_request *r, struct bytes topic, int32_t index, i
 int16_t kafka_find_replica(struct kafka_request *r, struct bytes topic, int32_t index,
 	int32_t epoch, struct partition **out)
 {
-	const struct stream *s = catalog_stream(kafka_catalog(r), topic);
+	const struct stream *s = kafka_stream(r, topic);
 	*out = s ? stream_partition(s, index) : NULL;
 	if (*out == NULL)
 		return KAFKA_UNKNOWN_TOPIC;
@@ -87,14 +87,15 @@ static void on_time(struct offset_seek *s)
 	land(t->r);
 }
 
-static void list_one(struct kafka_request *r, struct bytes topic,
+static void list_one(struct kafka_request *r, bool may, struct bytes topic,
 	const struct kafka_list_offsets_req_partition *req,
 	struct kafka_list_offsets_res_partition *res)
 {
 	struct partition *p;
 	struct time_seek *t;
 	res->index = req->index;
-	res->error = kafka_find(r, topic, req->index, req->leader_epoch, &p);
+	res->error = may ? kafka_find(r, topic, req->index, req->leader_epoch, &p)
+			 : KAFKA_TOPIC_DENIED;
 	if (res->error != KAFKA_NONE)
 		return;
 	res->leader_epoch = partition_epoch(p);
@@ -144,10 +145,13 @@ void kafka_on_list_offsets(struct kafka_request *r)
 			return;
 	}
 	hold(r);
-	for (uint32_t i = 0; i < req->topics_count; i++)
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		struct bytes name = req->topics[i].name;
+		bool may = kafka_may_stream(r, ACTION_DESCRIBE, name);
 		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++)
-			list_one(r, req->topics[i].name, &req->topics[i].partitions[n],
+			list_one(r, may, name, &req->topics[i].partitions[n],
 				&res->topics[i].partitions[n]);
+	}
 	land(r);
 }
 
@@ -169,13 +173,14 @@ static void on_epoch(struct offset_seek *s)
 	land(e->r);
 }
 
-static void epoch_one(struct kafka_request *r, struct bytes topic,
+static void epoch_one(struct kafka_request *r, bool may, struct bytes topic,
 	const struct kafka_offset_for_leader_epoch_req_partition *req,
 	struct kafka_offset_for_leader_epoch_res_partition *res)
 {
 	struct partition *p;
 	res->index = req->index;
-	res->error = kafka_find(r, topic, req->index, req->current_epoch, &p);
+	res->error = may ? kafka_find(r, topic, req->index, req->current_epoch, &p)
+			 : KAFKA_TOPIC_DENIED;
 	if (res->error != KAFKA_NONE)
 		return;
 	if (req->leader_epoch > partition_epoch(p))
@@ -216,10 +221,13 @@ void kafka_on_offset_for_leader_epoch(struct kafka_request *r)
 			return;
 	}
 	hold(r);
-	for (uint32_t i = 0; i < req->topics_count; i++)
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		struct bytes name = req->topics[i].name;
+		bool may = kafka_may_stream(r, ACTION_DESCRIBE, name);
 		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++)
-			epoch_one(r, req->topics[i].name, &req->topics[i].partitions[n],
+			epoch_one(r, may, name, &req->topics[i].partitions[n],
 				&res->topics[i].partitions[n]);
+	}
 	land(r);
 }
 
@@ -239,14 +247,14 @@ static void on_trimmed(struct proposal *p)
 	land(t->r);
 }
 
-static void trim_one(struct kafka_request *r, struct bytes topic,
+static void trim_one(struct kafka_request *r, bool may, struct bytes topic,
 	const struct kafka_delete_records_req_partition *req,
 	struct kafka_delete_records_res_partition *res)
 {
 	struct partition *p;
 	res->index = req->index;
 	res->low_watermark = -1;
-	res->error = kafka_find(r, topic, req->index, -1, &p);
+	res->error = may ? kafka_find(r, topic, req->index, -1, &p) : KAFKA_TOPIC_DENIED;
 	if (res->error != KAFKA_NONE)
 		return;
 	/* -1: all there is. Where the log ends is for the proposal to say: here it may be old. */
@@ -284,9 +292,12 @@ void kafka_on_delete_records(struct kafka_request *r)
 			return;
 	}
 	hold(r);
-	for (uint32_t i = 0; i < req->topics_count; i++)
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		struct bytes name = req->topics[i].name;
+		bool may = kafka_may_stream(r, ACTION_DELETE, name);
 		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++)
-			trim_one(r, req->topics[i].name, &req->topics[i].partitions[n],
+			trim_one(r, may, name, &req->topics[i].partitions[n],
 				&res->topics[i].partitions[n]);
+	}
 	land(r);
 }

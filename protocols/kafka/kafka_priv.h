@@ -5,12 +5,16 @@
 #include "protocols/kafka/kafka_schema.h"
 #include "protocols/kafka/kafka_wire.h"
 #include "server/base/mem.h"
+#include "server/broker/access.h"
 #include "server/broker/group_expire.h"
 #include "server/broker/group_home.h"
 #include "server/broker/place.h"
 #include "server/broker/producer.h"
 #include "server/broker/producer_expire.h"
 #include "server/broker/stream.h"
+#include "server/broker/tenant.h"
+
+struct kafka_login; /* kafka_sasl.c */
 
 struct kafka_loop { /* what the connections of one loop share */
 	struct kafka *kafka;
@@ -55,14 +59,21 @@ struct kafka_conn {
 	uint32_t fetches; /* not yet answered */
 	bool greeted;     /* has sent a request that made sense */
 	bool closed;
-	bool paused; /* for one or more of: too many requests, bytes, output */
+	bool paused; /* for one or more of: too many requests, bytes, output, a login, a quota */
 	struct list hungry;
-	struct map waits; /* struct fetch_wait, by the partition's number */
+	struct map waits;          /* struct fetch_wait, by the partition's number */
+	struct access_holder who;  /* its access is NULL until there is a login, if one is needed */
+	struct kafka_login *login; /* from a handshake to the outcome */
+	bool login_busy;           /* the broker looks at what it was given */
+	bool logged_in;            /* by SASL */
+	bool muted;                /* a quota is used up: not read until the timer fires */
+	struct loop_timer mute;
 };
 
 struct kafka_request {
 	struct list node;
 	struct kafka_conn *kc;
+	struct access *access; /* a share; NULL: only logins may look at it */
 	struct kafka_header h;
 	struct arena arena;
 	const void *req;
@@ -131,6 +142,51 @@ struct kafka_handler {
 extern const struct kafka_handler kafka_handlers[];
 extern const int kafka_handlers_count;
 
+/* Logins: kafka_sasl.c. */
+enum err kafka_login_open(struct kafka_conn *kc) MUST_USE; /* without one, if that is allowed */
+void kafka_login_closed(struct kafka_conn *kc);
+bool kafka_login_raw(const struct kafka_conn *kc); /* frames are tokens, not requests */
+enum err kafka_login_token(struct kafka_conn *kc, struct bytes token) MUST_USE;
+void kafka_on_sasl_handshake(struct kafka_request *r);
+void kafka_on_sasl_authenticate(struct kafka_request *r);
+
+/* What who asked may do, and what things are called for them: kafka_rights.c. Streams whose names
+ * begin with __ are for admins only, whatever rules say. */
+bool kafka_may(
+	struct kafka_request *r, enum action action, enum resource resource, struct bytes name);
+bool kafka_may_stream(struct kafka_request *r, enum action action, struct bytes name);
+bool kafka_may_cluster(struct kafka_request *r, enum action action);
+/* The same for users, rules and quotas, which admins of a tenant have to themselves. */
+bool kafka_may_rights(struct kafka_request *r, enum action action);
+/* The stream that they call so; NULL: there is none. Says nothing of rights. */
+const struct stream *kafka_stream(struct kafka_request *r, struct bytes name);
+/* Whether it is of their tenant; *name is what they call it. */
+bool kafka_sees(struct kafka_request *r, const struct stream *s, struct bytes *name);
+/* The name inside, with a NUL, in memory of r. NULL: not a valid name, or r has failed. */
+char *kafka_inside(struct kafka_request *r, struct bytes name);
+bool kafka_name_valid(struct bytes name);
+/* The group id inside: 0 and *inside, or why not. */
+int16_t kafka_group(
+	struct kafka_request *r, enum action action, struct bytes id, struct bytes *inside);
+/* The same without a right. */
+int16_t kafka_group_inside(struct kafka_request *r, struct bytes id, struct bytes *inside);
+/* Bits of what they may do, for the fields authorized_operations. */
+int32_t kafka_stream_operations(struct kafka_request *r, struct bytes name);
+int32_t kafka_group_operations(struct kafka_request *r, struct bytes id);
+int32_t kafka_cluster_operations(struct kafka_request *r); /* 0: may not even describe it */
+
+/* Begins a change of users, rules or quotas by who asked; the rest is the caller's to fill in. */
+struct rights_change;
+void kafka_rights_change(struct kafka_request *r, struct rights_change *c, int kind,
+	void (*done)(struct rights_change *c));
+
+/* The connection is not read for so long; gives the ms to tell the client. */
+int32_t kafka_throttle(struct kafka_request *r, int64_t ms);
+/* Reads on, or stops, by what holds for the connection now. */
+void kafka_pace(struct kafka_conn *kc);
+/* A copy that ends with NUL; NULL: r has failed. */
+char *kafka_text(struct kafka_request *r, struct bytes b);
+
 void kafka_on_api_versions(struct kafka_request *r);
 void kafka_on_metadata(struct kafka_request *r);
 void kafka_on_describe_cluster(struct kafka_request *r);
@@ -139,6 +195,7 @@ void kafka_on_produce(struct kafka_request *r);
 void kafka_on_init_producer_id(struct kafka_request *r);
 void kafka_on_fetch(struct kafka_request *r);
 void kafka_fetch_closed(struct kafka_conn *kc);
+void kafka_fetch_changed(struct kafka_conn *kc); /* rights: fetches that wait look again */
 void kafka_on_list_offsets(struct kafka_request *r);
 void kafka_on_offset_for_leader_epoch(struct kafka_request *r);
 void kafka_on_delete_records(struct kafka_request *r);
@@ -149,6 +206,13 @@ void kafka_on_describe_configs(struct kafka_request *r);
 void kafka_on_alter_configs(struct kafka_request *r);
 void kafka_on_incremental_alter_configs(struct kafka_request *r);
 void kafka_on_describe_log_dirs(struct kafka_request *r);
+void kafka_on_describe_acls(struct kafka_request *r);
+void kafka_on_create_acls(struct kafka_request *r);
+void kafka_on_delete_acls(struct kafka_request *r);
+void kafka_on_describe_scram_users(struct kafka_request *r);
+void kafka_on_alter_scram_users(struct kafka_request *r);
+void kafka_on_describe_client_quotas(struct kafka_request *r);
+void kafka_on_alter_client_quotas(struct kafka_request *r);
 void kafka_on_list_reassignments(struct kafka_request *r);
 void kafka_on_join_group(struct kafka_request *r);
 void kafka_on_sync_group(struct kafka_request *r);
@@ -200,7 +264,11 @@ enum kafka_code {
 	KAFKA_INVALID_SESSION_TIMEOUT = 26,
 	KAFKA_REBALANCE_IN_PROGRESS = 27,
 	KAFKA_TOPIC_DENIED = 29,
+	KAFKA_GROUP_DENIED = 30,
+	KAFKA_CLUSTER_DENIED = 31,
 	KAFKA_INVALID_TIMESTAMP = 32,
+	KAFKA_UNSUPPORTED_MECHANISM = 33,
+	KAFKA_ILLEGAL_SASL_STATE = 34,
 	KAFKA_UNSUPPORTED_VERSION = 35,
 	KAFKA_TOPIC_EXISTS = 36,
 	KAFKA_INVALID_PARTITIONS = 37,
@@ -214,6 +282,7 @@ enum kafka_code {
 	KAFKA_INVALID_PRODUCER_EPOCH = 47,
 	KAFKA_TRANSACTIONAL_ID_DENIED = 53,
 	KAFKA_STORAGE_ERROR = 56,
+	KAFKA_SASL_FAILED = 58,
 	KAFKA_NON_EMPTY_GROUP = 68,
 	KAFKA_GROUP_NOT_FOUND = 69,
 	KAFKA_FETCH_SESSION_NOT_FOUND = 70,
@@ -226,12 +295,16 @@ enum kafka_code {
 	KAFKA_FENCED_INSTANCE = 82,
 	KAFKA_GROUP_SUBSCRIBED = 86,
 	KAFKA_INVALID_RECORD = 87,
+	KAFKA_RESOURCE_NOT_FOUND = 91,
+	KAFKA_DUPLICATE_RESOURCE = 92,
+	KAFKA_UNACCEPTABLE_CREDENTIAL = 93,
 	KAFKA_UNKNOWN_TOPIC_ID = 100
 };
 int16_t kafka_code(enum err e);         /* of reads, writes and changes in general */
 int16_t kafka_produce_code(enum err e); /* of produce_start and its outcome */
 int16_t kafka_group_code(enum group_err e);
-int16_t kafka_admin_code(enum err e); /* of node_change */
+int16_t kafka_admin_code(enum err e);  /* of node_change */
+int16_t kafka_rights_code(enum err e); /* of rights_change */
 
 /* The partition, led here, and its leader epoch check: 0, or why not (*out is set unless it is
  * unknown). */
@@ -244,12 +317,6 @@ int16_t kafka_find_replica(struct kafka_request *r, struct bytes topic, int32_t 
 void kafka_hint(
 	struct kafka_request *r, const struct partition *p, int32_t *leader, int32_t *epoch);
 
-enum {
-	KAFKA_TOPIC_OPERATIONS = 3576,
-	KAFKA_CLUSTER_OPERATIONS = 8096,
-	KAFKA_GROUP_OPERATIONS = 328
-};
-
 enum kafka_metric {
 	M_REQUESTS,
 	M_MALFORMED,
@@ -257,6 +324,7 @@ enum kafka_metric {
 	M_FETCH_BYTES,
 	M_FETCH_WAITS,
 	M_REFUSED_BATCHES,
+	M_THROTTLED,
 	M_KAFKA_COUNT
 };
 void kafka_count(struct kafka_loop *h, enum kafka_metric row, int64_t n);

@@ -95,10 +95,10 @@ static void on_timeout(struct kafka_request *r)
 	finish(r);
 }
 
-static void put_one(struct kafka_request *r, const struct kafka_produce_req_topic *topic,
+/* may: whether they may write to the topic; s is NULL then, too. */
+static void put_one(struct kafka_request *r, const struct stream *s, bool may,
 	const struct kafka_produce_req_partition *req, struct put *put)
 {
-	const struct stream *s = catalog_stream(kafka_catalog(r), topic->name);
 	struct partition *p = s ? stream_partition(s, req->index) : NULL;
 	struct bytes in = req->records.bytes;
 	struct batch b;
@@ -106,6 +106,8 @@ static void put_one(struct kafka_request *r, const struct kafka_produce_req_topi
 	put->res->index = req->index;
 	if (acks < -1 || acks > 1)
 		refuse(r, put->res, KAFKA_INVALID_ACKS);
+	else if (!may)
+		refuse(r, put->res, KAFKA_TOPIC_DENIED);
 	else if (p == NULL)
 		refuse(r, put->res, KAFKA_UNKNOWN_TOPIC);
 	else if (r->h.version < 3)
@@ -129,6 +131,23 @@ static void put_one(struct kafka_request *r, const struct kafka_produce_req_topi
 		put->res->base_offset = -1;
 		r->outstanding++;
 	}
+}
+
+/* Counts what has come for the quotas: refused or not, it was sent. */
+static int32_t charge(struct kafka_request *r, const struct kafka_produce_req *req)
+{
+	int64_t messages = 0, bytes = 0;
+	if (!access_limited(r->access))
+		return 0;
+	for (uint32_t i = 0; i < req->topics_count; i++)
+		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++) {
+			struct bytes in = req->topics[i].partitions[n].records.bytes;
+			struct batch b;
+			bytes += (int64_t)in.len;
+			if (batch_read(in, &b) == OK && b.count > 0)
+				messages += b.count;
+		}
+	return kafka_throttle(r, access_charge_in(r->access, messages, bytes));
 }
 
 /* The answer's skeleton. Names are copied: the input is gone when it leaves. */
@@ -164,11 +183,16 @@ void kafka_on_produce(struct kafka_request *r)
 	if (put == NULL)
 		return;
 	r->silent = req->acks == 0;
-	for (uint32_t i = 0; i < req->topics_count; i++)
-		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++, put++) {
+	res->throttle_ms = charge(r, req);
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		const struct kafka_produce_req_topic *t = &req->topics[i];
+		bool may = kafka_may_stream(r, ACTION_WRITE, t->name);
+		const struct stream *s = may ? kafka_stream(r, t->name) : NULL;
+		for (uint32_t n = 0; n < t->partitions_count; n++, put++) {
 			put->res = &res->topics[i].partitions[n];
-			put_one(r, &req->topics[i], &req->topics[i].partitions[n], put);
+			put_one(r, s, may, &t->partitions[n], put);
 		}
+	}
 	if (r->outstanding == 0) {
 		finish(r);
 		return;
@@ -204,6 +228,13 @@ void kafka_on_init_producer_id(struct kafka_request *r)
 	struct kafka_init_producer_id_res *res = r->res;
 	if (req->transactional_id.at != NULL) {
 		res->error = KAFKA_TRANSACTIONAL_ID_DENIED;
+		res->producer_epoch = -1;
+		kafka_answer(r);
+		return;
+	}
+	if (!kafka_may_cluster(r, ACTION_IDEMPOTENT_WRITE) &&
+		!access_may_any(r->access, ACTION_WRITE, RESOURCE_STREAM)) {
+		res->error = KAFKA_CLUSTER_DENIED;
 		res->producer_epoch = -1;
 		kafka_answer(r);
 		return;
