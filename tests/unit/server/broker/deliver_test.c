@@ -816,7 +816,7 @@ START_TEST(a_route_set_later_makes_its_stream)
 	for (int i = 0; i < 1000; i++) {
 		if (world_publish(&w, 0, &a) == OK)
 			break;
-		ck_assert_int_eq(a.err, ERR_UNAVAILABLE); /* the stream is being made */
+		ck_assert_int_eq(a.err, ERR_BUSY); /* the stream is being made */
 		usleep(5000);
 	}
 	ck_assert_int_eq(a.err, OK);
