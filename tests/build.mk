@@ -56,12 +56,12 @@ SEEDS ?= 1..20
 sim:
 	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) sim-bin
 	@SIM_JOBS=$(JOBS) $(BUILD)/release/tests/sim/sim $(SEEDS)
-# Each planted bug must be found.
-SIM_PLANTS := sync duplicate read guard-1
+# Each planted bug must be found: BUG:AIM, the kind of seeds (tests/sim/sim_aim.h) that finds it soon.
+SIM_PLANTS := sync:0 duplicate:0 guard-1:3 vote:1 fence:2 read:4
 sim-plants:
 	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) sim-bin
 	@set -e; for p in $(SIM_PLANTS); do printf '%s: ' $$p; \
-		SIM_PLANT=$$p SIM_JOBS=$(JOBS) $(BUILD)/release/tests/sim/sim 1..200 >$(O)/sim-plant.log || \
+		SIM_PLANT=$${p%:*} SIM_AIM=$${p#*:} SIM_JOBS=$(JOBS) $(BUILD)/release/tests/sim/sim 1..200 >$(O)/sim-plant.log || \
 		{ cat $(O)/sim-plant.log; exit 1; }; grep -m1 FAILED $(O)/sim-plant.log; done
 .PHONY: sim sim-bin sim-plants
 -include $(SIM_OBJ:.o=.d)

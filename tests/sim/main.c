@@ -139,7 +139,7 @@ static int run_all(uint64_t first, uint64_t last, uint64_t at_a_time)
 int main(int argc, char **argv)
 {
 	const char *jobs = getenv("SIM_JOBS"), *node_count = getenv("SIM_NODES");
-	const char *plant = getenv("SIM_PLANT");
+	const char *plant = getenv("SIM_PLANT"), *aim = getenv("SIM_AIM");
 	uint64_t first = 1, last = 10;
 
 	/* Addresses take part in nothing, but a run that repeats to the last byte is easier to
@@ -155,6 +155,7 @@ int main(int argc, char **argv)
 	}
 	conf.without = getenv("SIM_WITHOUT") ? getenv("SIM_WITHOUT") : "";
 	conf.nodes = node_count ? (int)strtol(node_count, NULL, 10) : 0;
+	conf.aim = aim ? (int)strtol(aim, NULL, 10) : -1;
 	conf.plant = plant ? sim_plant_named(plant) : PLANT_NONE;
 	if (conf.plant == PLANT_COUNT) {
 		fprintf(stderr, "sim: there is no planted bug %s\n", plant);

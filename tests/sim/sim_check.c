@@ -579,6 +579,25 @@ bool check_converged(struct sim_node *nodes, int count, char *why, size_t why_si
 	return true;
 }
 
+struct partition *check_pick_leader(uint64_t below, struct sim_node **on)
+{
+	struct watched *leads[256];
+	int count = 0;
+
+	for (struct list *n = check.watches.next; n && n != &check.watches; n = n->next) {
+		struct watched *v = list_entry(n, struct watched, node);
+
+		if (v->group < below && v->of->phase == SIM_RUNNING &&
+			partition_leads(v->partition) && count < 256)
+			leads[count++] = v;
+	}
+	if (count == 0)
+		return NULL;
+	count = (int)sim_pick(0, count - 1);
+	*on = leads[count]->of;
+	return leads[count]->partition;
+}
+
 static bool has_votes(const struct watched *v)
 {
 	struct consensus_peer peers[16];

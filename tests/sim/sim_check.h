@@ -30,6 +30,8 @@ uint64_t check_acked_count(void);
 void check_wire(struct sim_node *n);
 void check_node_gone(struct sim_node *n);
 
+/* Some partition of a group below that number that is led, where it is. NULL: none is. */
+struct partition *check_pick_leader(uint64_t below, struct sim_node **on);
 /* Whether any one node may lose its data: every group is led and has three votes or more. */
 bool check_bears_loss(void);
 

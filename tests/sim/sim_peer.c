@@ -5,6 +5,7 @@
  * delivered later. Bytes are copied on the way: machines share no memory. */
 #include <stdio.h>
 #include <stdlib.h>
+#include "tests/sim/sim_aim.h"
 #include "tests/sim/sim_peer_priv.h"
 
 static struct peers *all_peers[SIM_MACHINES_MAX + 1]; /* by machine; of its present life */
@@ -454,6 +455,8 @@ bool sim_send(struct peers *p, struct conn_out *k, struct parcel like)
 	f->conn = k;
 	f->epoch = k->epoch;
 	f->body = slice_ref(like.body);
+	if (f->kind == PEER_RAFT)
+		sim_aim_raft(p->machine->id, (int)k->to, f->body);
 	if (mess_up(k, f)) {
 		slice_unref(&f->body);
 		mem_free(f);

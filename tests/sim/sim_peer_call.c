@@ -1,5 +1,6 @@
 /* Calls over the simulated peers: a table of those that wait per loop, time-outs, and answers that
  * travel back over the connection of their call. */
+#include "tests/sim/sim_aim.h"
 #include "tests/sim/sim_peer_priv.h"
 
 static void call_end(struct peer_call *c, enum err e, struct bytes answer)
@@ -68,6 +69,7 @@ void peer_call(struct peers *p, struct peer_call *c)
 	uint8_t head[CALL_HEAD] = {0};
 	struct slice body;
 	struct conn_out *k = NULL;
+	bool unheard;
 
 	list_init(&c->node);
 	c->from = l->loop;
@@ -76,10 +78,11 @@ void peer_call(struct peers *p, struct peer_call *c)
 	put_u64be(head, c->id);
 	put_u32be(head + 8, (uint32_t)c->op);
 	body = sim_joined(bytes_of(head, CALL_HEAD), c->parts, c->part_count);
+	unheard = sim_aim_call(p->machine->id, (int)c->to, (uint32_t)c->op);
 	if (c->to > 0 && c->to <= SIM_MACHINES_MAX)
 		k = sim_conn_of(p, loop_index(l->loop), c->to);
 	c->err = p->stopping ? ERR_CLOSED : k != NULL && k->up ? OK : ERR_UNAVAILABLE;
-	if (c->err == OK &&
+	if (c->err == OK && !unheard &&
 		!sim_send(p, k,
 			(struct parcel){.lane = c->lane,
 				.kind = PEER_CALL,

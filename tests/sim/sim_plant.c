@@ -9,7 +9,7 @@
 static enum sim_plant planted;
 
 static const char *const names[] = {"none", "sync", "vote", "duplicate", "fence", "read"};
-enum { NAMES = sizeof names / sizeof names[0], ARGS_MAX = 1 << 20, KIND_EPOCH_AT = 1 };
+enum { NAMES = sizeof names / sizeof names[0], ARGS_MAX = 1 << 20, ROW_EPOCH_AT = 2 };
 _Static_assert((int)NAMES == (int)PLANT_GUARD, "a name each");
 
 void sim_plant_set(enum sim_plant p)
@@ -102,27 +102,27 @@ static enum err forget_producer(struct eval *v, struct bytes args)
 
 extern const struct proposal_kind session_write_kind __attribute__((weak));
 
-/* args: flags 1, epoch 8, length 2 and client id, ...: the epoch becomes the one in force. */
+/* args: flags 1, epoch 8, length 2 and client id, ...: the row that is there gets that epoch. */
 static enum err write_unfenced(struct eval *v, struct bytes args)
 {
 	struct rd r = rd_over(args);
 	struct session_row row;
 	struct bytes id, value;
 	struct slice copy;
+	uint64_t epoch;
 	enum err e;
 
 	(void)rd_u8(&r);
-	(void)rd_u64be(&r);
+	epoch = rd_u64be(&r);
 	id = rd_take(&r, rd_u16be(&r));
 	e = eval_get(v, KEYSPACE_SESSION, id, &value);
-	if (e != OK || session_row_read(value, &row) != OK)
-		return session_write_kind.evaluate(v, args);
-	if (slice_copy(args, &copy) != OK)
-		return ERR_NOMEM;
-	put_u64be(copy.chunk->data + KIND_EPOCH_AT, row.epoch);
-	e = session_write_kind.evaluate(v, copy.bytes);
-	slice_unref(&copy);
-	return e;
+	if (e == OK && session_row_read(value, &row) == OK && row.connected && row.epoch != epoch &&
+		slice_copy(value, &copy) == OK) {
+		put_u64be(copy.chunk->data + ROW_EPOCH_AT, epoch);
+		eval_put(v, KEYSPACE_SESSION, id, copy.bytes);
+		slice_unref(&copy);
+	}
+	return session_write_kind.evaluate(v, args);
 }
 
 static const struct proposal_kind planted_produce = {PROPOSAL_PRODUCE, forget_producer};

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "server/base/mem.h"
+#include "tests/sim/sim_aim.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_net.h"
 
@@ -29,6 +30,7 @@ static struct {
 	bool healing;
 	bool wiped;
 	const char *without;
+	enum sim_aim aim;
 } world;
 
 static void node_began(struct sim_node *n)
@@ -274,6 +276,61 @@ static void full_disk_ends(void *arg)
 	((struct sim_disk *)arg)->free_bytes = (int64_t)100 << 30;
 }
 
+/* --- sim_aim.c's hands */
+
+static void hand_cut(int from, int to, int64_t us)
+{
+	world.faults++;
+	if (from >= 1 && from <= world.cluster.nodes && to >= 1 && to <= world.cluster.nodes)
+		cut_way(&world.nodes[from - 1], &world.nodes[to - 1], us);
+}
+
+static void hand_count(void)
+{
+	world.faults++;
+}
+
+static void hand_mend(int from, int to)
+{
+	if (from != to)
+		sim_net_cut(from, to, false);
+}
+
+static void hand_blink(int id)
+{
+	world.faults++;
+	blink(&world.nodes[id - 1]);
+}
+
+static void hand_pause(int id, int64_t us)
+{
+	struct sim_machine *m = &world.nodes[id - 1].machine;
+
+	world.faults++;
+	sim_trace("pause n%d ms=%lld", id, (long long)us / SIM_MS);
+	if (m->paused_until_us < sim_now_us() + us)
+		m->paused_until_us = sim_now_us() + us;
+}
+
+static void hand_slow(int id, int64_t sync_us, int64_t us)
+{
+	struct sim_disk *d = sim_disk_of(&world.nodes[id - 1].machine);
+
+	d->sync_us = sync_us;
+	sim_after(us, NULL, mend_disk, d);
+}
+
+static const struct aim_hands hands = {
+	hand_cut, hand_mend, hand_blink, hand_pause, hand_slow, hand_count};
+
+static void aim(void *unused)
+{
+	(void)unused;
+	sim_aim_start(world.aim, world.cluster.nodes, &hands);
+}
+
+/* --- faults from the dice, going on */
+
 static void fill_disk(struct sim_node *n)
 {
 	struct sim_disk *d = sim_disk_of(&n->machine);
@@ -314,7 +371,12 @@ static void next_fault(void *arg)
 		}
 		break;
 	}
-	sim_after(sim_pick(50 * SIM_MS, 4 * SIM_S), NULL, next_fault, NULL);
+	/* A claim that is to be disturbed needs a cluster that could carry it out; so does a read.
+	 */
+	sim_after(sim_pick(50 * SIM_MS,
+			  world.aim == AIM_FENCES || world.aim == AIM_PAUSES ? 10 * SIM_S
+									     : 4 * SIM_S),
+		NULL, next_fault, NULL);
 }
 
 static void heal_all(void *arg)
@@ -322,6 +384,7 @@ static void heal_all(void *arg)
 	(void)arg;
 	sim_trace("heal");
 	world.healing = true;
+	sim_aim_stop();
 	for (int a = 0; a < world.cluster.nodes; a++) {
 		struct sim_node *n = &world.nodes[a];
 		struct sim_disk *d = sim_disk_of(&n->machine);
@@ -352,8 +415,12 @@ static void draw(const struct world_conf *c)
 		.tables = (int)sim_pick(1, 3),
 		.partitions = (int)sim_pick(1, 3),
 	};
-	sim_trace("nodes=%d loops=%d tables=%d partitions=%d", world.cluster.nodes,
-		world.cluster.loops, world.cluster.tables, world.cluster.partitions);
+	world.aim = (enum sim_aim)sim_pick(0, AIM_COUNT - 1);
+	if (c->aim >= 0 && c->aim < AIM_COUNT)
+		world.aim = (enum sim_aim)c->aim;
+	sim_trace("nodes=%d loops=%d tables=%d partitions=%d aim=%d", world.cluster.nodes,
+		world.cluster.loops, world.cluster.tables, world.cluster.partitions,
+		(int)world.aim);
 }
 
 static void converge(void)
@@ -388,6 +455,10 @@ void world_run(const struct world_conf *c, struct world_result *out)
 	load.admins *= strstr(c->without, "admins") == NULL;
 	load.committers *= strstr(c->without, "committers") == NULL;
 	draw(c);
+	if (world.aim == AIM_FENCES)
+		load.sessions *= 3;
+	if (world.aim == AIM_PAUSES)
+		load.committers *= 4;
 	for (int i = 0; i < world.cluster.nodes; i++) {
 		struct sim_node *n = &world.nodes[i];
 
@@ -406,6 +477,7 @@ void world_run(const struct world_conf *c, struct world_result *out)
 	}
 	load_start(world.nodes, world.cluster.nodes, &load);
 	sim_at(BEGIN_US, NULL, next_fault, NULL);
+	sim_at(BEGIN_US, NULL, aim, NULL);
 	sim_at(HEAL_US, NULL, heal_all, NULL);
 	sim_run_until(STOP_US);
 	load_stop();

@@ -9,6 +9,7 @@ struct world_result {
 };
 struct world_conf { /* what a seed does not decide by itself */
 	int nodes;  /* 0: by the seed */
+	int aim;    /* sim_aim.h; -1: by the seed */
 	enum sim_plant plant;
 	const char *
 		without; /* loads and faults that are left out, by name: to narrow a failure down */
