@@ -81,6 +81,7 @@ struct space {
 	bool in_round;  /* point.c */
 	bool missing;   /* some stream that a route names does not exist */
 	bool wanted;    /* on the first shard: it is to be made */
+	struct list feeds;
 	int feed_count;
 	int64_t subscriber_count;
 	int64_t used_ms;    /* published to last */
@@ -148,6 +149,7 @@ struct run { /* entries read from the log for one who is behind */
 struct feed {
 	struct shard *shard;
 	struct space *space; /* whose stream it is */
+	struct list in_space;
 	struct partition *partition;
 	uint64_t group;
 	const struct stream *stream; /* in shard.catalog */

@@ -458,6 +458,7 @@ struct feed *feed_make(struct space *sp, struct partition *p, const struct strea
 	f = mem_new(sizeof *f);
 	f->shard = s;
 	f->space = sp;
+	list_push_back(&sp->feeds, &f->in_space);
 	sp->feed_count++;
 	f->partition = p;
 	f->group = partition_group(p);
@@ -485,6 +486,7 @@ static void feed_leave(struct feed *f)
 {
 	struct shard *s = f->shard;
 	(void)map_remove_u64(&s->feeds, f->group);
+	list_remove(&f->in_space);
 	f->space->feed_count--;
 	catchup_feed_gone(f);
 	point_feed_gone(f);
@@ -596,18 +598,16 @@ static bool asked_for(const struct space *sp, struct list *subscribes)
 static void feeds_unfollow(struct space *sp)
 {
 	struct shard *s = sp->shard;
-	uint32_t at = 0;
+	struct list *n;
 	if (!sp->following || match_count(sp->match) > 0 || asked_for(sp, &s->subscribing) ||
 		asked_for(sp, &s->beginning))
 		return;
-	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;)
-		if (f->space == sp && f->behind_count > 0)
+	for (n = sp->feeds.next; n != &sp->feeds; n = n->next)
+		if (list_entry(n, struct feed, in_space)->behind_count > 0)
 			return;
 	sp->following = false;
-	at = 0;
-	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;) {
-		if (f->space != sp)
-			continue;
+	while (!list_empty(&sp->feeds)) {
+		struct feed *f = list_entry(sp->feeds.next, struct feed, in_space);
 		if (f->asked)
 			interest_send(f, false);
 		feed_leave(f);

@@ -52,19 +52,30 @@ static void point_ask(struct feed *f)
 	partition_point(&f->point);
 }
 
+static void feeds_point(struct space *sp)
+{
+	for (struct list *n = sp->feeds.next; n != &sp->feeds; n = n->next) {
+		struct feed *f = list_entry(n, struct feed, in_space);
+		if (f->on && !partition_leads(f->partition))
+			point_ask(f);
+	}
+}
+
+static struct space *space_at(struct list *n)
+{
+	return list_entry(n, struct subscribe, node)->who->space;
+}
+
 static void round_begin(struct shard *s)
 {
-	uint32_t at = 0;
 	for (struct list *n; (n = list_pop(&s->subscribing)) != NULL;) {
-		list_entry(n, struct subscribe, node)->who->space->in_round = true;
 		list_push_back(&s->beginning, n);
+		if (!space_at(n)->in_round)
+			feeds_point(space_at(n));
+		space_at(n)->in_round = true;
 	}
-	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;)
-		if (f->space->in_round && f->on && !partition_leads(f->partition))
-			point_ask(f);
-	s->home.in_round = false;
-	for (struct list *n = s->tenants.next; n != &s->tenants; n = n->next)
-		list_entry(n, struct space, node)->in_round = false;
+	for (struct list *n = s->beginning.next; n != &s->beginning; n = n->next)
+		space_at(n)->in_round = false;
 }
 
 bool point_round(struct shard *s)

@@ -156,14 +156,11 @@ void retained_cancel(struct subscriber *who, const struct subscription *only)
 
 static void parts_make(struct retained_send *j)
 {
-	const struct shard *s = j->shard;
-	const struct space *sp = j->sub->who->space;
-	uint32_t at = 0;
+	struct space *sp = j->sub->who->space;
 	int count = 0;
 	j->parts = mem_new((size_t)(sp->feed_count > 0 ? sp->feed_count : 1) * sizeof *j->parts);
-	for (struct feed *f; (f = map_next(&s->feeds, &at)) != NULL;) {
-		if (f->space != sp)
-			continue;
+	for (struct list *n = sp->feeds.next; n != &sp->feeds; n = n->next) {
+		const struct feed *f = list_entry(n, struct feed, in_space);
 		struct part *p = &j->parts[count++];
 		p->job = j;
 		p->group = f->group;

@@ -318,6 +318,7 @@ static void space_init(struct space *sp, struct shard *s, struct bytes tenant, s
 {
 	sp->shard = s;
 	list_init(&sp->node);
+	list_init(&sp->feeds);
 	sp->match = match_new(cache_bytes);
 	sp->tenant_len = (uint8_t)tenant.len;
 	if (tenant.len > 0)
