@@ -34,19 +34,22 @@ static void model_node_free(struct model_node *m)
 	mem_free(m);
 }
 
+/* Written once: the row comes with every change, and other loops read the id. */
 static void set_cluster_id(struct node *n)
 {
 	static const char digits[] =
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 	const uint8_t *id = n->cluster.id;
+	char text[23] = "";
 
 	for (int i = 0; i < 22; i++) {
 		int bit = i * 6, byte = bit / 8;
 		unsigned two = (unsigned)id[byte] << 8 | (byte < 15 ? id[byte + 1] : 0);
 
-		n->cluster_id[i] = digits[two >> (10 - bit % 8) & 63];
+		text[i] = digits[two >> (10 - bit % 8) & 63];
 	}
-	n->cluster_id[22] = 0;
+	if (memcmp(text, n->cluster_id, sizeof text) != 0)
+		memcpy(n->cluster_id, text, sizeof text);
 }
 
 static void unreadable(const char *what, struct bytes key)
