@@ -17,15 +17,19 @@ struct bytes access_tenant(const struct access *a); /* empty: the default one */
 bool access_admin(const struct access *a);          /* of its tenant */
 bool access_cluster_admin(const struct access *a);  /* of the cluster and all tenants */
 
-/* name: as the client says it, without the tenant. RESOURCE_CLUSTER: no name. About 100 ns at most
- * for a stream or group; for topics see access_topic. */
+/* name: as the client says it, without the tenant. RESOURCE_CLUSTER: no name; of a tenant other
+ * than the default one, it is its part of the cluster: DESCRIBE, CREATE and IDEMPOTENT_WRITE,
+ * nothing else whatever rules say. About 100 ns at most for a stream or group; for topics see
+ * access_topic.
+ */
 bool access_may(struct access *a, enum action action, enum resource resource, struct bytes name);
 /* Some resource of that kind: for what names none. */
 bool access_may_any(struct access *a, enum action action, enum resource resource);
 /* A topic name, READ or WRITE, for the client with that id (%c). The last decisions are remembered:
  * a topic seen lately costs a look-up. */
 bool access_topic(struct access *a, enum action action, struct bytes topic, struct bytes client_id);
-/* A filter to subscribe to: refused if no single rule allows all of it, or a deny covers it. */
+/* A filter to subscribe to (what follows $share/NAME/): refused if no single rule allows all of it,
+ * or a deny covers it. */
 enum access_filter {
 	ACCESS_NONE,
 	ACCESS_ALL,
@@ -42,15 +46,16 @@ struct access_holder {
 	bool counted; /* private: among the user's connections */
 	void (*changed)(struct access_holder *h, bool gone);
 };
-/* Takes over the caller's share of a (auth.h). ERR_BUSY: more connections than its quota, or its
- * tenant's; then nothing is held or taken. */
+/* Takes over the caller's share of a (auth.h). changed is never called inside; it may release.
+ * ERR_BUSY: more connections than its quota, or its tenant's; then nothing is held or taken. */
 enum err access_hold(struct access_holder *h, struct access *a) MUST_USE;
 void access_release(struct access_holder *h); /* not held: nothing */
 struct access *access_ref(struct access *a);
 void access_unref(struct access *a); /* NULL is fine */
 
-/* Quotas: counts what has come in or goes out, and gives the ms to stop reading, or delivering,
- * for: 0 nearly always. Tokens of one second may be used at once. */
+/* Quotas (of the user and of the tenant it acts in): counts what has come in or goes out, and gives
+ * the ms to stop reading, or delivering, for: 0 nearly always. Tokens of one second may be used at
+ * once. */
 int64_t access_charge_in(struct access *a, int64_t messages, int64_t bytes);
 int64_t access_charge_out(struct access *a, int64_t messages, int64_t bytes);
 bool access_limited(const struct access *a); /* some quota is set: else charging does nothing */

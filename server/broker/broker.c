@@ -61,7 +61,8 @@ const struct conf_row broker_rows[] = {
 		CONF_AT_RELOAD, NULL,
 		"Which part of a verified client certificate is the name of a user, who then needs "
 		"no password: its common name, its whole subject as RFC 4514 writes it, or its "
-		"first alternative name; off: none."},
+		"alternative name (the URI, else the mail address, else the DNS name); off: none. "
+		"A part there are several of names nobody."},
 	{"auth.fail_delay", CONF_MSEC, AT(auth_fail_delay_ms), "100ms", 0, 5000, NULL,
 		CONF_AT_RELOAD, NULL,
 		"How long a refused login waits for its answer; doubled with each further one from "
