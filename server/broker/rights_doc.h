@@ -3,7 +3,9 @@
  *
  *	u NUL NAME                                   a user; names are the cluster's, not a tenant's
  *	a NUL TENANT NUL PRINCIPAL NUL rule's rest   a rule, all of it in the key; no value
- *	q NUL KIND NUL NAME                          a quota; NAME empty: of those without one */
+ *	q NUL KIND NUL NAME                          a quota; NAME empty: of those without one
+ *	t NUL TENANT '/' NAME                        the tenant has that user; no value
+ *	m NUL "admins"                               moves when one of the cluster's goes */
 #ifndef BROKER_RIGHTS_DOC_H
 #define BROKER_RIGHTS_DOC_H
 #include "server/base/buf.h"
