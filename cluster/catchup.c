@@ -247,7 +247,7 @@ static bool may_keep(const struct catchup *c, const struct catchup_opened *o)
 static void begin(struct catchup *c)
 {
 	const struct catchup_opened *o = &c->opened;
-	bool keep = plog_marks(c->f.log)->seeding && may_keep(c, o);
+	bool keep = plog_marks(c->f.log)->seeding && !c->f.compacted && may_keep(c, o);
 
 	if (!keep) {
 		c->below = o->first.index;

@@ -45,6 +45,9 @@ struct catchup_fetch {
 	uint32_t from;      /* node */
 	uint64_t index_min; /* the snapshot must reach this entry, and marks.seeding_index */
 	const struct plog_env *env;
+	/* Compacted by key: what was fetched before is not kept, since an older record there may be
+	 * hidden by a newer one that is not in the log any more. */
+	bool compacted;
 	struct plog *log; /* emptied at the start (term and vote stay), filled, its marks set at
 			     the end */
 	/* The old state goes now: rows in memory must not be read any more. May be NULL. Runs again

@@ -240,6 +240,20 @@ static enum err settings_merge(const struct change *c, struct meta_stream *s)
 	return OK;
 }
 
+/* What is acknowledged is on a majority of the replicas. */
+static enum err replicas_check(const struct change *c, const struct meta_stream *s)
+{
+	int majority = s->replicas / 2 + 1;
+	int64_t least = meta_stream_number(s, "min.insync.replicas", 1);
+
+	if (least <= majority)
+		return OK;
+	return say(c, ERR_INVALID,
+		"min.insync.replicas: %lld is more than the %d of %d replicas that have a record "
+		"when it is acknowledged",
+		(long long)least, majority, (int)s->replicas);
+}
+
 static enum err create_check(const struct change *c)
 {
 	if (!meta_name_valid(bytes_text(c->q->name)))
@@ -255,6 +269,8 @@ static enum err create_check(const struct change *c)
 static enum err create(const struct change *c, const struct meta_stream *old)
 {
 	struct meta_stream *s;
+	struct compact_policy policy;
+	bool compacts, deletes;
 	enum err e = create_check(c);
 
 	if (e != OK)
@@ -266,8 +282,11 @@ static enum err create(const struct change *c, const struct meta_stream *old)
 	s->created_ms = eval_now_ms(c->v);
 	s->replicas = (uint16_t)c->q->replicas;
 	e = settings_merge(c, s);
+	meta_stream_cleanup(s, &compacts, &deletes, &policy);
 	s->log_family = meta_family(
-		meta_stream_number(s, "retention.ms", c->view->conf->retention_ms));
+		compacts, meta_stream_number(s, "retention.ms", c->view->conf->retention_ms));
+	if (e == OK)
+		e = replicas_check(c, s);
 	if (e == OK)
 		e = groups_add(c, s, c->q->partitions);
 	if (e == OK && !c->q->check_only)
@@ -292,16 +311,21 @@ static enum err alter(const struct change *c, struct meta_stream *s)
 {
 	enum err e = settings_merge(c, s);
 
+	if (e == OK)
+		e = replicas_check(c, s);
 	return e == OK && !c->q->check_only ? stream_put(c->v, c->q->name, s) : e;
 }
 
 /* The controller moves replicas until there are that many. */
 static enum err set_replicas(const struct change *c, struct meta_stream *s)
 {
+	enum err e;
+
 	if (c->q->replicas < 1 || c->q->replicas > PLACEMENT_REPLICAS_MAX)
 		return say(c, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
 	s->replicas = (uint16_t)c->q->replicas;
-	return c->q->check_only ? OK : stream_put(c->v, c->q->name, s);
+	e = replicas_check(c, s);
+	return e != OK || c->q->check_only ? e : stream_put(c->v, c->q->name, s);
 }
 
 static enum err delete_stream(const struct change *c, const struct meta_stream *s)

@@ -60,6 +60,9 @@ void meta_stream_free(struct meta_stream *s);                                  /
 const char *meta_stream_setting(const struct meta_stream *s, const char *key); /* NULL: not set */
 /* As a number; else the default. */
 int64_t meta_stream_number(const struct meta_stream *s, const char *key, int64_t otherwise);
+/* cleanup.policy and what belongs to compaction, as set or by default. */
+void meta_stream_cleanup(
+	const struct meta_stream *s, bool *compacts, bool *deletes, struct compact_policy *policy);
 void meta_setting_fini(struct stream_setting *s);
 
 struct meta_node {
@@ -109,7 +112,7 @@ bool meta_name_internal(struct bytes name); /* begins with __, without the tenan
 /* One setting of a stream. ERR_INVALID, ERR_UNSUPPORTED, with why. */
 enum err meta_setting_check(
 	const char *key, const char *value, char *why, size_t why_size) MUST_USE;
-enum store_family meta_family(int64_t retention_ms);
+enum store_family meta_family(bool compacts, int64_t retention_ms);
 
 /* --- changes as bytes: what any node asks of the leader of the meta group --- */
 enum {                    /* beside enum meta_kind; the numbers are the wire's */

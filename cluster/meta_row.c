@@ -147,8 +147,10 @@ int64_t meta_stream_number(const struct meta_stream *s, const char *key, int64_t
 	return value != NULL && conf_parse_int(value, &n) == OK ? n : otherwise;
 }
 
-enum store_family meta_family(int64_t retention_ms)
+enum store_family meta_family(bool compacts, int64_t retention_ms)
 {
+	if (compacts)
+		return FAMILY_LOG_COMPACTED;
 	if (retention_ms >= 0 && retention_ms <= DAY_MS)
 		return FAMILY_LOG_HOURS;
 	if (retention_ms >= 0 && retention_ms <= 31 * (int64_t)DAY_MS)

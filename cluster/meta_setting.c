@@ -50,7 +50,14 @@ bool meta_name_internal(struct bytes full)
 	return name.len >= 2 && name.at[0] == '_' && name.at[1] == '_';
 }
 
-enum setting_kind { SETTING_INT, SETTING_BOOL, SETTING_WORD, SETTING_RATIO };
+enum setting_kind {
+	SETTING_INT,
+	SETTING_BOOL,
+	SETTING_WORD,
+	SETTING_RATIO,
+	SETTING_POLICY,
+	SETTING_MAX /* a number, of which only the greatest is served */
+};
 
 struct setting_row {
 	const char *key;
@@ -66,11 +73,12 @@ static const struct setting_row setting_rows[] = {
 	{"retention.ms", SETTING_INT, -1, INT64_MAX, NULL, NULL},
 	{"retention.bytes", SETTING_INT, -1, INT64_MAX, NULL, NULL},
 	{"max.message.bytes", SETTING_INT, 0, INT32_MAX, NULL, NULL},
-	{"cleanup.policy", SETTING_WORD, 0, 0, ",delete,",
-		",compact,compact,delete,delete,compact,"},
+	{"cleanup.policy", SETTING_POLICY, 0, 0, NULL, NULL},
 	{"min.insync.replicas", SETTING_INT, 1, 7, NULL, NULL},
 	{"message.timestamp.type", SETTING_WORD, 0, 0, ",CreateTime,LogAppendTime,", NULL},
-	{"message.timestamp.difference.max.ms", SETTING_INT, 0, INT64_MAX, NULL, NULL},
+	{"message.timestamp.difference.max.ms", SETTING_MAX, 0, INT64_MAX, NULL, NULL},
+	{"message.timestamp.before.max.ms", SETTING_MAX, 0, INT64_MAX, NULL, NULL},
+	{"message.timestamp.after.max.ms", SETTING_MAX, 0, INT64_MAX, NULL, NULL},
 	{"compression.type", SETTING_WORD, 0, 0, ",producer,",
 		",uncompressed,gzip,snappy,lz4,zstd,"},
 	{"unclean.leader.election.enable", SETTING_WORD, 0, 0, ",false,", ",true,"},
@@ -87,7 +95,8 @@ static const struct setting_row setting_rows[] = {
 	{"max.compaction.lag.ms", SETTING_INT, 1, INT64_MAX, NULL, NULL},
 	{"min.cleanable.dirty.ratio", SETTING_RATIO, 0, 1, NULL, NULL},
 	{"message.downconversion.enable", SETTING_BOOL, 0, 0, NULL, NULL},
-	{"preallocate", SETTING_BOOL, 0, 0, NULL, NULL},
+	{"preallocate", SETTING_WORD, 0, 0, ",false,", ",true,"},
+	{"remote.storage.enable", SETTING_WORD, 0, 0, ",false,", ",true,"},
 };
 
 static bool word_in(const char *words, const char *value)
@@ -113,10 +122,70 @@ static bool ratio_valid(const char *value)
 	return value[0] != '1' || strspn(value + whole + dot, "0") == rest;
 }
 
+/* "compact", "delete" or both; each once. */
+static bool policy_read(const char *value, bool *compacts, bool *deletes)
+{
+	*compacts = *deletes = false;
+	for (const char *at = value;; at++) {
+		size_t len;
+		bool *which;
+
+		at += strspn(at, " ");
+		len = strcspn(at, ", ");
+		which = len == 7 && memcmp(at, "compact", len) == 0  ? compacts
+			: len == 6 && memcmp(at, "delete", len) == 0 ? deletes
+								     : NULL;
+		if (which == NULL || *which)
+			return false;
+		*which = true;
+		at += len;
+		at += strspn(at, " ");
+		if (*at == 0)
+			return true;
+		if (*at != ',')
+			return false;
+	}
+}
+
+/* In millionths; what is not valid was never set. */
+static uint32_t ratio_read(const char *value)
+{
+	uint32_t ppm = 0, part = 1000000;
+	bool rest = false;
+
+	for (; *value != 0; value++) {
+		if (*value == '.') {
+			rest = true;
+			continue;
+		}
+		part = rest ? part / 10 : part;
+		ppm += (uint32_t)(*value - '0') * part;
+	}
+	return ppm;
+}
+
+void meta_stream_cleanup(
+	const struct meta_stream *s, bool *compacts, bool *deletes, struct compact_policy *policy)
+{
+	const char *words = meta_stream_setting(s, "cleanup.policy");
+	const char *ratio = meta_stream_setting(s, "min.cleanable.dirty.ratio");
+
+	*policy = (struct compact_policy){
+		.dirty_ppm = ratio_read(ratio != NULL && ratio_valid(ratio) ? ratio : "0.5"),
+		.delete_retention_ms = meta_stream_number(s, "delete.retention.ms", 86400000),
+		.lag_min_ms = meta_stream_number(s, "min.compaction.lag.ms", 0),
+		.lag_max_ms = meta_stream_number(s, "max.compaction.lag.ms", INT64_MAX),
+	};
+	if (words != NULL && policy_read(words, compacts, deletes))
+		return;
+	*compacts = false;
+	*deletes = true;
+}
+
 static enum err value_check(const struct setting_row *row, const char *value)
 {
 	int64_t n;
-	bool b;
+	bool b, other;
 
 	switch (row->kind) {
 	case SETTING_INT:
@@ -124,6 +193,11 @@ static enum err value_check(const struct setting_row *row, const char *value)
 			return ERR_INVALID;
 		return OK;
 	case SETTING_BOOL: return conf_parse_bool(value, &b) == OK ? OK : ERR_INVALID;
+	case SETTING_MAX:
+		if (conf_parse_int(value, &n) != OK || n < row->min)
+			return ERR_INVALID;
+		return n == row->max ? OK : ERR_UNSUPPORTED;
+	case SETTING_POLICY: return policy_read(value, &b, &other) ? OK : ERR_INVALID;
 	case SETTING_RATIO: return ratio_valid(value) ? OK : ERR_INVALID;
 	case SETTING_WORD: break;
 	}

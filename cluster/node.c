@@ -192,9 +192,12 @@ static void apply_settings(struct node_loop *l)
 		const struct stream *s = catalog_stream_at(l->catalog, i);
 
 		for (int k = 0; k < s->partition_count; k++) {
-			if (partition_home(s->partitions[k]) == l->loop)
-				partition_set_retention(
-					s->partitions[k], s->retention_ms, s->retention_bytes);
+			if (partition_home(s->partitions[k]) != l->loop)
+				continue;
+			partition_set_retention(s->partitions[k], s->deletes ? s->retention_ms : -1,
+				s->deletes ? s->retention_bytes : -1);
+			partition_set_compaction(
+				s->partitions[k], s->compacts ? &s->compaction : NULL);
 		}
 	}
 }

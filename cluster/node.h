@@ -6,6 +6,7 @@
 #include "cluster/partition.h"
 #include "server/base/conf.h"
 #include "server/base/map.h"
+#include "storage/compact.h"
 
 struct catchup_settings;
 struct peer_settings;
@@ -60,7 +61,9 @@ struct stream {
 	uint8_t uuid[16];
 	bool internal; /* NAME starts with __ */
 	int64_t created_ms;
-	int64_t retention_ms, retention_bytes; /* in force; -1: not limited */
+	bool compacts, deletes;                /* cleanup.policy */
+	struct compact_policy compaction;      /* if it compacts */
+	int64_t retention_ms, retention_bytes; /* in force, if it deletes; -1: not limited */
 	int64_t message_bytes_max;             /* 0: the node's */
 	int setting_count;
 	const struct stream_setting *settings;

@@ -241,6 +241,7 @@ static struct stream *share_stream(const struct node *n, const struct meta_strea
 	};
 	struct stream *shared;
 
+	meta_stream_cleanup(row, &s.compacts, &s.deletes, &s.compaction);
 	memcpy(s.uuid, row->uuid, sizeof s.uuid);
 	for (int i = 0; i < row->group_count; i++)
 		partitions[i] = partition_of(n, row->groups[i]);

@@ -646,12 +646,17 @@ static void detach_end(void *arg)
 	lane_when_durable(p->env->lane, &g->durable);
 }
 
+static void detach_compaction(void *arg)
+{
+	compact_when_idle(arg, detach_end);
+}
+
 static void detach_rows(void *arg)
 {
 	struct partition *p = arg;
 
 	p->consensus = NULL;
-	rows_when_idle(p->rows, detach_end, p);
+	rows_when_idle(p->rows, detach_compaction, p);
 }
 
 void partition_detach(struct partition *p, void (*done)(void *arg), void *arg)
@@ -685,12 +690,17 @@ static void close_end(void *arg)
 	partition_unref(p);
 }
 
+static void close_compaction(void *arg)
+{
+	compact_when_idle(arg, close_end);
+}
+
 static void close_rows(void *arg)
 {
 	struct partition *p = arg;
 
 	p->consensus = NULL;
-	rows_when_idle(p->rows, close_end, p);
+	rows_when_idle(p->rows, close_compaction, p);
 }
 
 static void close_bare(struct loop_msg *m)
@@ -738,6 +748,7 @@ static void tick_replica(struct partition *p, int64_t now_ms)
 	if (!partition_local(p))
 		return;
 	trim_tick(p, now_ms);
+	compact_tick(p, now_ms);
 	if (p->applied_count > 0 && now_ms - p->applied_ms >= WRITE_BACK_MS)
 		partition_write_back(p);
 }

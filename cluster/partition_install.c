@@ -71,6 +71,7 @@ void partition_install(void *arg, const struct consensus_install *i)
 		.from = (uint32_t)(i->from >> 32),
 		.index_min = i->index,
 		.env = p->env,
+		.compacted = p->compacts || p->options.log_family == FAMILY_LOG_COMPACTED,
 		.log = p->log,
 		.emptied = on_emptied,
 		.done = on_fetched,

@@ -4,6 +4,7 @@
 #define CLUSTER_PARTITION_OWN_H
 #include "cluster/partition.h"
 #include "cluster/rows.h"
+#include "storage/compact.h"
 
 struct catchups;
 struct partition_home; /* what the partitions of one loop share; that loop's */
@@ -83,5 +84,7 @@ void partition_step_aside(struct partition *p, uint32_t to);
 
 /* -1: not limited. */
 void partition_set_retention(struct partition *p, int64_t ms, int64_t bytes);
+/* NULL: the log is not compacted. */
+void partition_set_compaction(struct partition *p, const struct compact_policy *policy);
 
 #endif

@@ -11,6 +11,7 @@
 #include "cluster/partition_own.h"
 #include "cluster/peer.h"
 #include "server/base/mem.h"
+#include "storage/storage_metrics.h"
 
 enum { KEYSPACE_OWN = 0 }; /* rows of this keyspace are orders to the partition, not kept */
 
@@ -42,6 +43,7 @@ struct partition_home {
 	int count, room;
 	int tick_at; /* who is ticked next in the round under way; 0: none is */
 	int leading;
+	int compact_waiting; /* partitions whose turn to be compacted has not come */
 	int64_t hlc;
 	struct list spare; /* pending_entry */
 
@@ -133,6 +135,13 @@ struct partition {
 	struct proposal trim;
 	bool retaining;
 
+	/* compaction */
+	bool compacts, compacting, compact_waiting;
+	struct compact_policy compact_policy;
+	int64_t compact_at_ms;
+	struct compaction compaction;
+	void (*compact_then)(void *arg); /* when the run has ended */
+
 	/* catch-up */
 	struct catchup *install; /* the fetch under way */
 	struct catchup_source source;
@@ -214,6 +223,11 @@ void partition_install(void *arg, const struct consensus_install *i); /* fsm.ins
 void partition_install_unled(struct partition *p);
 /* Before consensus_close. */
 void partition_install_close(struct partition *p);
+
+/* partition_compact.c */
+void compact_tick(struct partition *p, int64_t now_ms);
+/* A run that is under way is ended first. then(p). */
+void compact_when_idle(struct partition *p, void (*then)(void *arg));
 
 /* partition_trim.c */
 void trim_apply(struct partition *p, const struct row_change *row);

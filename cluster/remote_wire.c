@@ -227,7 +227,8 @@ enum err records_entry_read(struct rd *r, struct slice frame, uint64_t group, st
 		(h.flags & ENTRY_TRIMMED) || h.base_offset < 0 ||
 		h.base_offset > INT64_MAX - (int64_t)h.count)
 		return ERR_MALFORMED;
-	if (payload.len == 0 || crc32c(payload) != h.payload_crc)
+	if ((payload.len == 0 && !(h.flags & ENTRY_COMPACTED)) ||
+		(payload.len > 0 && crc32c(payload) != h.payload_crc))
 		return ERR_CORRUPT;
 	share = slice_of(frame.chunk, payload);
 	*out = entry_of(group, index, &h, &share);

@@ -23,7 +23,10 @@
 #include "server/base/crc32c.h"
 #include "server/base/mem.h"
 
-enum { ENTRY_LAYOUT = 1, ENTRY_FLAGS = ENTRY_HAS_ROWS | ENTRY_HAS_ORIGIN | ENTRY_TRIMMED };
+enum {
+	ENTRY_LAYOUT = 1,
+	ENTRY_FLAGS = ENTRY_HAS_ROWS | ENTRY_HAS_ORIGIN | ENTRY_TRIMMED | ENTRY_COMPACTED
+};
 
 static struct entry *entry_alloc(uint32_t part_count)
 {

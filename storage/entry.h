@@ -8,7 +8,10 @@ enum entry_kind { ENTRY_DATA = 1, ENTRY_BARRIER = 2, ENTRY_CONFIG = 3 };
 enum entry_flag {
 	ENTRY_HAS_ROWS = 1,   /* the change puts or deletes rows: recovery applies it again */
 	ENTRY_HAS_ORIGIN = 2, /* born in another cluster */
-	ENTRY_TRIMMED = 4     /* payload is gone, header stands in for it */
+	ENTRY_TRIMMED = 4,    /* payload is gone, header stands in for it */
+	/* Records were taken out, and its rows, which the store has: offsets and count stay. In the
+	 * store of one replica only: no such entry is ever proposed or sent by Raft. */
+	ENTRY_COMPACTED = 8
 };
 
 struct entry_origin {
@@ -29,7 +32,9 @@ struct entry_header {
 	int64_t max_ms;      /* greatest record timestamp of the log up to and with this entry */
 	uint32_t payload_bytes;
 	uint32_t payload_crc; /* CRC-32C of the payload; 0 bytes: 0 */
-	uint64_t log_bytes;   /* payload bytes of this replica's log up to and with this entry */
+	/* Payload bytes of this replica's log up to and with this entry; what was compacted counts
+	 * as it was appended. */
+	uint64_t log_bytes;
 	struct entry_origin origin;
 };
 

@@ -16,7 +16,8 @@ enum meta_what { /* what a group keeps in FAMILY_META; values: plog.h */
 	META_APPLIED,
 	META_TRIM,
 	META_GROUP,
-	META_SEEDING
+	META_SEEDING,
+	META_CLEANED
 };
 
 struct entry_key {

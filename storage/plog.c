@@ -76,11 +76,6 @@ int64_t plog_hlc(const struct plog *p)
 {
 	return p->tail.hlc;
 }
-int64_t plog_bytes(const struct plog *p)
-{
-	return (int64_t)(p->tail.bytes - p->first.bytes);
-}
-
 struct plog_state plog_state_of(uint64_t index, const struct entry_header *h)
 {
 	return (struct plog_state){
@@ -115,7 +110,7 @@ uint64_t plog_term_cached(const struct plog *p, uint64_t index)
 
 /* ---- appending */
 
-static void stage_entry(struct plog *p, const struct entry *e)
+void plog_stage_entry(struct plog *p, const struct entry *e)
 {
 	struct entry_key key = key_entry(p->group, e->index);
 	uint8_t header[ENTRY_HEADER_BYTES + ENTRY_ORIGIN_BYTES];
@@ -180,7 +175,7 @@ void plog_append(struct plog *p, struct entry *e, int64_t batch_max_ms)
 	e->head.log_bytes = p->tail.bytes + e->head.payload_bytes;
 	if (!p->trim_row)
 		plog_write_trim_row(p);
-	stage_entry(p, e);
+	plog_stage_entry(p, e);
 	plog_note_term(p, e->index, e->head.term);
 	p->tail = plog_state_of(e->index, &e->head);
 	plog_ring_push(p, entry_ref(e));
@@ -280,6 +275,7 @@ void plog_reset(struct plog *p, uint64_t index, uint64_t term, int64_t next_offs
 	p->marks.first_offset = next_offset;
 	p->run_count = 0;
 	p->generation++;
+	plog_forget_cleaned(p);
 	p->leave_index = p->durable_index = p->durable_asked_index = p->applied_index = index;
 	if (index > 0)
 		plog_note_term(p, index, term);

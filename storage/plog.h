@@ -22,6 +22,7 @@ struct plog_env { /* what logs of one loop and store share */
 	struct tail_cache *cache;
 	struct workers *workers;
 	struct disk *disk; /* where space and positions are watched (disk.h); NULL: nowhere */
+	struct compactor *compactor; /* whose turn compaction is there (compact.h); NULL: never */
 };
 
 /* Writes the row that says the group exists, with some bytes of the caller's. An empty log needs no
@@ -101,7 +102,8 @@ struct entry *plog_cached_at(const struct plog *p, int64_t offset);
 uint64_t plog_term_cached(const struct plog *p, uint64_t index);
 
 /* An offset below 0 reads by index instead, from hint_index on, and gives every entry. By offset
- * only entries with records are given. A read gives at most 8 MiB, or one larger entry. */
+ * only entries with records are given, of those that compaction has emptied only the last one, if
+ * nothing else is found. A read gives at most 8 MiB, or one larger entry. */
 struct plog_read {      /* embed; one read under way each */
 	struct job job; /* private */
 	/* asked: */
@@ -167,6 +169,29 @@ struct plog_retain {
 };
 void plog_retain(struct plog_retain *q);
 int64_t plog_bytes(const struct plog *p); /* payload bytes held, an estimate after a restart */
+
+/* --- compaction (compact.h): entries lose records whose keys have newer ones --- */
+enum { CLEANED_SECTIONS_MAX = 16 };
+struct cleaned_section {
+	int64_t end_offset; /* records below it, and not in the section before */
+	int64_t time_ms;    /* since when no older records of their keys are there; wall clock */
+	bool tombstones;    /* some of them are null values still */
+};
+struct plog_cleaned {       /* how far that has got; lost without harm */
+	int64_t end_offset; /* of what was compared; 0: nothing yet */
+	int64_t append_ms;  /* of the last entry of that */
+	/* Payload up to there as it was appended, from first_bytes on; and what is left of it. */
+	uint64_t first_bytes, log_bytes, held_bytes;
+	int section_count;
+	struct cleaned_section sections[CLEANED_SECTIONS_MAX];
+};
+const struct plog_cleaned *plog_cleaned(const struct plog *p);
+void plog_mark_cleaned(struct plog *p, const struct plog_cleaned *c);
+/* Stages e (shares it) instead of the entry of its index, which has the same header but for payload
+ * and flags. False: that is not there any more, or may still be needed as it was. */
+bool plog_replace(struct plog *p, struct entry *e);
+/* Of the log's indices: when it changes, all entries are others. */
+uint32_t plog_generation(const struct plog *p);
 
 /* --- seeding: the log, rows and marks of a group come from another node's store ---
  * From plog_seed_begin to plog_seed_end the group is in no state: its log is empty in memory, the

@@ -5,6 +5,8 @@
 #include "storage/keys.h"
 #include "storage/plog_priv.h"
 
+enum { TRIES = 8 };
+
 enum err plog_fetch_header(const struct plog *p, uint64_t index, struct entry_header *out)
 {
 	struct entry_key key = key_entry(p->group, index);
@@ -49,6 +51,22 @@ enum err plog_fetch_entry(
 	}
 	e = store_get(p->env.store, NULL, p->family, KEY_BYTES(key), &payload);
 	return e == OK ? plog_entry_check(p, index, head, &payload, out) : e;
+}
+
+enum err plog_fetch_again(const struct plog *p, uint64_t index, const struct entry_header *head,
+	enum err why, struct entry **out)
+{
+	struct entry_header now, before = *head;
+
+	for (int i = 0; i < TRIES && (why == ERR_CORRUPT || why == ERR_NOTFOUND); i++) {
+		if (plog_fetch_header(p, index, &now) != OK || !(now.flags & ENTRY_COMPACTED) ||
+			(now.payload_crc == before.payload_crc &&
+				now.payload_bytes == before.payload_bytes))
+			return why;
+		before = now;
+		why = plog_fetch_entry(p, index, &now, out);
+	}
+	return why;
 }
 
 enum err plog_search(const struct plog *p, uint64_t low, uint64_t high, plog_reached reached,
@@ -186,8 +204,12 @@ static void seek_work(struct job *j)
 	}
 	if (s->err == OK && h.base_offset >= s->end_offset)
 		s->err = ERR_NOTFOUND;
-	if (s->err == OK && plog_fetch_entry(s->log, index, &h, &s->entry) != OK)
-		s->err = ERR_CORRUPT;
+	if (s->err == OK) {
+		s->err = plog_fetch_entry(s->log, index, &h, &s->entry);
+		if (s->err != OK)
+			s->err = plog_fetch_again(s->log, index, &h, s->err, &s->entry);
+		s->err = s->err == OK ? OK : ERR_CORRUPT;
+	}
 	entry_unref(ring);
 }
 
@@ -334,7 +356,7 @@ void plog_retain(struct plog_retain *q)
 	q->bytes = plog_bytes(p);
 	q->keep_offset = p->marks.first_offset;
 	/* Counted from the log's very start: an entry that ends above it is kept. */
-	q->edge = q->bytes > q->bytes_max ? p->tail.bytes - (uint64_t)q->bytes_max : 0;
+	q->edge = q->bytes_max >= 0 && q->bytes > q->bytes_max ? plog_edge(p, q->bytes_max) : 0;
 	q->ring_age = retain_ring(p, reached_age, &q->before_ms);
 	q->ring_bytes = retain_ring(p, reached_bytes, &q->edge);
 	if (q->low < q->high) {

@@ -49,6 +49,7 @@ static enum err read_mark(struct plog *p, uint8_t what, struct bytes value)
 		p->marks.given_up_index = rd_u64be(&r);
 		p->marks.given_up_term = rd_u64be(&r);
 		return rd_done(&r);
+	case META_CLEANED: return plog_read_cleaned(p, &r);
 	default: return OK; /* META_GROUP, and what later versions add */
 	}
 }
@@ -92,9 +93,13 @@ static enum err read_before(struct plog *p)
 /* Follows the rule that makes offsets a function of the log. */
 bool plog_follows(const struct plog_state *last, uint64_t index, const struct entry_header *h)
 {
+	/* Where compaction took something out the bytes count as they were appended. */
+	bool bytes_follow = h->flags & ENTRY_COMPACTED
+		? h->log_bytes >= last->bytes
+		: h->log_bytes == last->bytes + h->payload_bytes;
+
 	return index == last->index + 1 && h->base_offset == last->next_offset &&
-		h->term >= last->term && h->max_ms >= last->max_ms &&
-		h->log_bytes == last->bytes + h->payload_bytes;
+		h->term >= last->term && h->max_ms >= last->max_ms && bytes_follow;
 }
 
 static enum err read_entry(struct plog *p, struct bytes key, struct bytes value)

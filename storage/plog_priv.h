@@ -48,6 +48,7 @@ struct plog {
 	uint64_t group;
 	enum store_family family;
 	struct plog_marks marks;
+	struct plog_cleaned cleaned;
 	uint32_t generation;      /* of the log's indices: a reset begins a new one */
 	bool trim_row;            /* META_TRIM is in the store or staged */
 	struct plog_state first;  /* below first_index */
@@ -74,12 +75,20 @@ struct entry *plog_ring_at(const struct plog *p, uint64_t index);
 void plog_ring_push(struct plog *p, struct entry *e); /* takes e; at tail.index, set before */
 /* Likewise, for a log that is not open yet: leaves the cache alone. Any thread. */
 void plog_ring_recover(struct plog *p, struct entry *e);
+/* The entry of its index is this one now (shared), if it is in the ring. */
+void plog_ring_replace(struct plog *p, struct entry *e);
 void plog_ring_drop_front(struct plog *p);
 void plog_ring_cut(struct plog *p, uint64_t index); /* entries >= index go */
 void plog_ring_fini(struct plog *p);
 /* Entries up to min(durable, applied) may leave from now on. */
 void plog_may_leave(struct plog *p);
 void plog_note_term(struct plog *p, uint64_t index, uint64_t term);
+void plog_stage_entry(struct plog *p, const struct entry *e);
+/* plog_compact.c */
+enum err plog_read_cleaned(struct plog *p, struct rd *r) MUST_USE;
+void plog_forget_cleaned(struct plog *p); /* with what it speaks of */
+/* The coordinate (log_bytes) from which the log's end holds `bytes` of payload. */
+uint64_t plog_edge(const struct plog *p, int64_t bytes);
 void plog_write_trim_row(struct plog *p);
 void plog_put_mark(struct plog *p, enum meta_what what, const struct bytes *parts, int count);
 void plog_note_side(struct plog *p);
@@ -92,6 +101,10 @@ enum err plog_fetch_header(const struct plog *p, uint64_t index, struct entry_he
 /* Reads the payload that belongs to a header, and checks it. Gives the entry. */
 enum err plog_fetch_entry(const struct plog *p, uint64_t index, const struct entry_header *head,
 	struct entry **out) MUST_USE;
+/* The header was read, then the entry compacted, then its payload read: gives it as it is now, or
+ * `why` reading it had failed. */
+enum err plog_fetch_again(const struct plog *p, uint64_t index, const struct entry_header *head,
+	enum err why, struct entry **out) MUST_USE;
 /* Makes and checks an entry of a header and its payload (taken). */
 enum err plog_entry_check(const struct plog *p, uint64_t index, const struct entry_header *head,
 	struct slice *payload, struct entry **out) MUST_USE;

@@ -11,7 +11,7 @@
 #include "storage/plog_priv.h"
 #include "storage/storage_metrics.h"
 
-enum { BATCH_ENTRIES = 32, ENTRIES_FIRST = 16 };
+enum { BATCH_ENTRIES = 32, ENTRIES_FIRST = 16, EMPTY_RUN = 16384 };
 
 struct found { /* a header on its way to an entry */
 	uint64_t index;
@@ -58,9 +58,16 @@ static bool by_index(const struct plog_read *r)
 	return r->offset < 0;
 }
 
+/* Compaction has left nothing of it. */
+static bool emptied(const struct plog_read *r, const struct entry_header *h)
+{
+	return !by_index(r) && h->count > 0 && (h->flags & ENTRY_COMPACTED) &&
+		h->payload_bytes == 0;
+}
+
 static bool wanted(const struct plog_read *r, const struct entry_header *h)
 {
-	return by_index(r) || h->count > 0;
+	return by_index(r) || (h->count > 0 && !emptied(r, h));
 }
 
 static size_t budget(const struct plog_read *r)
@@ -132,11 +139,14 @@ static enum err fetch_payloads(struct plog_read *r, const struct found *found, i
 
 		if (h->payload_bytes == 0 || (h->flags & ENTRY_TRIMMED))
 			entry = entry_of(p->group, found[i].index, h, NULL);
-		else if (out[next].chunk == NULL)
+		else if (out[next].chunk == NULL) {
+			next++;
 			e = got != OK ? got
 				      : ERR_CORRUPT; /* or trimmed meanwhile: read_home knows */
-		else
+		} else
 			e = plog_entry_check(p, found[i].index, h, &out[next++], &entry);
+		if (e != OK)
+			e = plog_fetch_again(p, found[i].index, h, e, &entry);
 		if (e == OK)
 			e = give(r, entry);
 	}
@@ -145,36 +155,53 @@ static enum err fetch_payloads(struct plog_read *r, const struct found *found, i
 	return e;
 }
 
-/* Walks headers from start; true in *full when the budget or the range is used up. */
-static enum err walk_headers(struct plog_read *r, struct store_iter *i, struct found *found,
-	int *count, size_t *bytes, bool *full)
+struct walk {                 /* over headers */
+	size_t bytes;         /* of entries given, or about to be */
+	bool full;            /* the budget or the range is used up */
+	int passed;           /* entries without anything left */
+	struct found emptied; /* the last of them */
+};
+
+/* Of those with nothing left a read passes so many. */
+static void pass(const struct plog_read *r, struct walk *w, const struct found *f)
+{
+	if (!emptied(r, &f->head))
+		return;
+	w->emptied = *f;
+	w->full = ++w->passed == EMPTY_RUN;
+}
+
+static enum err walk_headers(
+	struct plog_read *r, struct store_iter *i, struct found *found, int *count, struct walk *w)
 {
 	size_t max = budget(r);
 
 	*count = 0;
-	for (; *count < BATCH_ENTRIES && !*full; store_iter_step(i)) {
+	for (; *count < BATCH_ENTRIES && !w->full; store_iter_step(i)) {
 		struct found *f = &found[*count];
 		uint64_t group;
 
 		if (!store_iter_valid(i)) {
-			*full = true;
+			w->full = true;
 			break;
 		}
 		if (!key_entry_read(store_iter_key(i), &group, &f->index) ||
 			entry_header_decode(store_iter_value(i), &f->head) != OK)
 			return ERR_CORRUPT;
 		if (f->head.base_offset >= r->end_offset) {
-			*full = true;
+			w->full = true;
 			break;
 		}
-		if (!wanted(r, &f->head))
+		if (!wanted(r, &f->head)) {
+			pass(r, w, f);
 			continue;
-		if (*bytes > 0 && *bytes + f->head.payload_bytes > max) {
-			*full = true;
+		}
+		if (w->bytes > 0 && w->bytes + f->head.payload_bytes > max) {
+			w->full = true;
 			break;
 		}
 		/* A header costs too, or entries without payload would be without end. */
-		*bytes += f->head.payload_bytes + ENTRY_HEADER_BYTES;
+		w->bytes += f->head.payload_bytes + ENTRY_HEADER_BYTES;
 		(*count)++;
 	}
 	return OK;
@@ -186,8 +213,7 @@ static void read_work(struct job *j)
 	struct found found[BATCH_ENTRIES];
 	struct entry_key from, to = key_entry(r->log->group, r->high);
 	struct store_iter *i;
-	size_t bytes = 0;
-	bool full = false;
+	struct walk w = {.full = false};
 	uint64_t start;
 	enum err walked;
 
@@ -197,15 +223,18 @@ static void read_work(struct job *j)
 	from = key_entry(r->log->group, start);
 	i = store_iter_new(
 		r->log->env.store, NULL, FAMILY_IDX, KEY_BYTES(from), KEY_BYTES(to), true);
-	while (r->err == OK && !full) {
+	while (r->err == OK && !w.full) {
 		int count;
 
-		r->err = walk_headers(r, i, found, &count, &bytes, &full);
+		r->err = walk_headers(r, i, found, &count, &w);
 		if (r->err == OK && count > 0)
 			r->err = fetch_payloads(r, found, count);
 	}
 	walked = store_iter_free(i);
 	r->err = walked != OK ? walked : r->err;
+	/* Who reads gets on. */
+	if (r->err == OK && r->count == 0 && w.passed > 0)
+		r->err = give(r, entry_of(r->log->group, w.emptied.index, &w.emptied.head, NULL));
 }
 
 /* ---- on the loop */
@@ -254,6 +283,7 @@ static void read_home(struct job *j)
 static enum err read_ring(struct plog_read *r, uint64_t index)
 {
 	const struct plog *p = r->log;
+	struct entry *last = NULL;
 	size_t bytes = 0;
 
 	for (; index <= p->tail.index; index++) {
@@ -261,6 +291,7 @@ static enum err read_ring(struct plog_read *r, uint64_t index)
 
 		if (!entry_whole(e) || e->head.base_offset >= r->end_offset)
 			break;
+		last = emptied(r, &e->head) ? e : last;
 		if (!wanted(r, &e->head))
 			continue;
 		if (bytes > 0 && bytes + e->head.payload_bytes > budget(r))
@@ -269,7 +300,7 @@ static enum err read_ring(struct plog_read *r, uint64_t index)
 		if (give(r, entry_ref(e)) != OK)
 			return ERR_NOMEM;
 	}
-	return OK;
+	return r->count == 0 && last != NULL ? give(r, entry_ref(last)) : OK;
 }
 
 /* Where the ring comes in: tail.index + 1 if it does not; 0 if the store must be read first. */

@@ -93,7 +93,7 @@ enum err plog_seed_found(struct store *s, uint64_t group, uint64_t *below, struc
 
 static void delete_marks(struct plog *p)
 {
-	const enum meta_what all[] = {META_SNAPSHOT, META_APPLIED, META_TRIM};
+	const enum meta_what all[] = {META_SNAPSHOT, META_APPLIED, META_TRIM, META_CLEANED};
 
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
 		struct meta_key key = key_meta(p->group, all[i]);
@@ -118,6 +118,7 @@ static void forget(struct plog *p)
 	p->generation++;
 	p->trim_row = false;
 	p->leave_index = p->durable_index = p->durable_asked_index = p->applied_index = 0;
+	p->cleaned = (struct plog_cleaned){0};
 	slice_unref(&p->marks.config);
 	p->marks = (struct plog_marks){
 		.term = p->marks.term, .vote = p->marks.vote, .first_index = 1};

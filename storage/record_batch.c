@@ -111,6 +111,15 @@ void batch_set_append_time(uint8_t *batch, size_t len, int64_t ms)
 	set_crc(batch, len);
 }
 
+void batch_set_records(uint8_t *batch, size_t len, int32_t count, int64_t max_ms)
+{
+	must(len >= BATCH_HEADER_BYTES);
+	put_u32be(batch + AT_LENGTH, (uint32_t)(len - AT_EPOCH));
+	put_u64be(batch + AT_MAX_TIME, (uint64_t)max_ms);
+	put_u32be(batch + AT_COUNT, (uint32_t)count);
+	set_crc(batch, len);
+}
+
 /* The common short varints inline, everything else by the reader of server/base. */
 static inline uint32_t uvar32(struct rd *r)
 {
@@ -294,6 +303,19 @@ enum err batch_check(const struct batch *b, size_t inflated_max)
 	e = check_records(&w, b);
 	batch_walk_fini(&w);
 	return e;
+}
+
+bool batch_all_keyed(const struct batch *b, size_t inflated_max)
+{
+	struct batch_walk w;
+	struct record r;
+	bool keyed = true;
+	if (batch_walk_init(&w, b, inflated_max) != OK)
+		return false;
+	while (keyed && batch_walk_next(&w, &r) == OK)
+		keyed = !r.null_key;
+	batch_walk_fini(&w);
+	return keyed;
 }
 
 void batch_builder_init(struct batch_builder *b, size_t bytes_max)

@@ -37,6 +37,10 @@ enum err batch_check(const struct batch *b, size_t inflated_max) MUST_USE;
 void batch_set_offset(uint8_t *batch, int64_t base_offset, int32_t leader_epoch);
 /* Sets LogAppendTime and the time, and computes the CRC anew. */
 void batch_set_append_time(uint8_t *batch, size_t len, int64_t ms);
+/* The records were replaced: sets length, count and greatest timestamp, computes the CRC anew. */
+void batch_set_records(uint8_t *batch, size_t len, int32_t count, int64_t max_ms);
+/* Whether every record has a key. What batch_check has found right. */
+bool batch_all_keyed(const struct batch *b, size_t inflated_max);
 
 struct record_header {
 	struct bytes name, value;

@@ -11,7 +11,8 @@ struct space;
 /* settle_ms: how old a note must be, so that the deletes it tells of have been written. */
 struct space *space_new(struct store *s, int64_t settle_ms);
 void space_free(struct space *sp);
-/* Entries of the group below index are deleted; bytes: what they held, 0 if not known. */
+/* Entries of the group below index are deleted or were replaced by shorter ones; bytes: what they
+ * held, 0 if not known. */
 void space_note(
 	struct space *sp, uint64_t group, enum store_family f, uint64_t index, uint64_t bytes);
 /* Reclaims what is worth it, all that was noted under pressure; stop: looked at between slices.

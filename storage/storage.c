@@ -3,6 +3,7 @@
 #include "storage/storage.h"
 #include <stdio.h>
 #include "server/base/mem.h"
+#include "storage/compact.h"
 
 enum { DISK_ABORT_MS = 10000, DISK_THREADS = 2 };
 
@@ -29,12 +30,20 @@ const struct conf_row storage_rows[] = {
 		NULL, "Bound of the log of writes that a start after a crash reads again."},
 	{"storage.open_files", CONF_INT, AT(open_files), "1024", 64, 100000, NULL, CONF_AT_START,
 		NULL, "Files each store may keep open."},
+	{"compaction.rate", CONF_BYTES, AT(compact_rate_bytes), "128MiB", 0, INT64_MAX / 2000000,
+		NULL, CONF_AT_START, NULL,
+		"Bytes a second that compaction may read and write, over all disks; 0: no limit."},
+	{"compaction.memory", CONF_BYTES, AT(compact_memory_bytes), "64MiB", MIB(1), INT64_MAX,
+		NULL, CONF_AT_START, NULL,
+		"Memory of the keys that are compared in one go, 24 bytes each, over all disks."},
 	{0},
 };
 
 struct storage {
 	int disk_count, loop_count;
 	struct disk *disks[DISKS_MAX];
+	struct compactor *compactors[DISKS_MAX];
+	struct compact_rate compact_rate;
 	struct tail_cache **caches; /* per loop */
 	struct plog_env *envs;      /* loop * disk_count + disk */
 };
@@ -103,6 +112,10 @@ enum err storage_open(const struct storage_conf *c, struct loops *loops, struct 
 		return e;
 	}
 	s->loop_count = loops_count(loops);
+	s->compact_rate.bytes = c->compact_rate_bytes;
+	for (int d = 0; d < s->disk_count; d++)
+		s->compactors[d] = compactor_new(
+			&s->compact_rate, (size_t)(c->compact_memory_bytes / s->disk_count));
 	s->caches = mem_new((size_t)s->loop_count * sizeof(struct tail_cache *));
 	s->envs = mem_new((size_t)(s->loop_count * s->disk_count) * sizeof *s->envs);
 	for (int l = 0; l < s->loop_count; l++) {
@@ -117,6 +130,7 @@ enum err storage_open(const struct storage_conf *c, struct loops *loops, struct 
 				.cache = s->caches[l],
 				.workers = workers,
 				.disk = s->disks[d],
+				.compactor = s->compactors[d],
 			};
 		}
 	}
@@ -136,6 +150,8 @@ void storage_free(struct storage *s)
 		return;
 	for (int d = 0; d < s->disk_count; d++)
 		disk_free(s->disks[d]);
+	for (int d = 0; d < s->disk_count; d++)
+		compactor_free(s->compactors[d]);
 	for (int l = 0; l < s->loop_count; l++)
 		tail_cache_free(s->caches[l]);
 	mem_free(s->caches);

@@ -11,14 +11,16 @@
 enum { DISKS_MAX = 16 };
 
 struct storage_conf {
-	const char *dir;            /* data.dir */
-	int64_t reserve_bytes;      /* disk.reserve */
-	int64_t stall_ms;           /* disk.stall */
-	int64_t tail_bytes;         /* storage.tail_cache, over all loops */
-	int64_t write_buffer_bytes; /* storage.write_buffers, over all disks */
-	int64_t block_cache_bytes;  /* storage.block_cache, over all disks */
-	int64_t wal_bytes;          /* storage.wal */
-	int64_t open_files;         /* storage.open_files */
+	const char *dir;              /* data.dir */
+	int64_t reserve_bytes;        /* disk.reserve */
+	int64_t stall_ms;             /* disk.stall */
+	int64_t tail_bytes;           /* storage.tail_cache, over all loops */
+	int64_t write_buffer_bytes;   /* storage.write_buffers, over all disks */
+	int64_t block_cache_bytes;    /* storage.block_cache, over all disks */
+	int64_t wal_bytes;            /* storage.wal */
+	int64_t open_files;           /* storage.open_files */
+	int64_t compact_rate_bytes;   /* compaction.rate, over all disks */
+	int64_t compact_memory_bytes; /* compaction.memory, over all disks */
 };
 extern const struct conf_row storage_rows[]; /* over a struct storage_conf */
 

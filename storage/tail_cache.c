@@ -104,6 +104,21 @@ void plog_ring_recover(struct plog *p, struct entry *e)
 	(void)ring_add(p, e);
 }
 
+void plog_ring_replace(struct plog *p, struct entry *e)
+{
+	struct slot *s;
+
+	if (plog_ring_at(p, e->index) == NULL)
+		return;
+	s = *slot_at(p, e->index);
+	if (s->memory > 0)
+		p->env.cache->bytes -= s->memory;
+	entry_unref(s->entry);
+	s->entry = entry_ref(e);
+	if (s->memory > 0)
+		count_in(s);
+}
+
 void plog_ring_drop_front(struct plog *p)
 {
 	uint64_t index = p->before.index + 1;

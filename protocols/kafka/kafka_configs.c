@@ -18,18 +18,35 @@ struct known {
 };
 
 static const struct known topic_keys[] = {
-	{"cleanup.policy", TYPE_LIST, "delete", "What happens to old records."},
+	{"cleanup.policy", TYPE_LIST, "delete",
+		"delete: by age and size; compact: by key; or both, between commas."},
 	{"compression.type", TYPE_STRING, "producer", "Batches stay as the producer made them."},
+	{"delete.retention.ms", TYPE_LONG, "86400000",
+		"How long a null value stays once nothing older of its key is there."},
+	{"flush.messages", TYPE_LONG, "1", "Every acknowledged record is synced."},
+	{"flush.ms", TYPE_LONG, "0", "Every acknowledged record is synced."},
+	{"index.interval.bytes", TYPE_INT, "4096", "Taken for compatibility, without effect."},
+	{"max.compaction.lag.ms", TYPE_LONG, "9223372036854775807",
+		"Age of a record at which its log is compacted however little is dirty."},
 	{"max.message.bytes", TYPE_INT, NULL, "The largest batch."},
+	{"message.downconversion.enable", TYPE_BOOLEAN, "false", "There are no older formats."},
+	{"message.timestamp.after.max.ms", TYPE_LONG, "9223372036854775807",
+		"Timestamps are taken as they are."},
+	{"message.timestamp.before.max.ms", TYPE_LONG, "9223372036854775807",
+		"Timestamps are taken as they are."},
 	{"message.timestamp.type", TYPE_STRING, "CreateTime",
 		"Whether timestamps are the producer's or the server's."},
+	{"min.cleanable.dirty.ratio", TYPE_DOUBLE, "0.5",
+		"Part of a log that is not compacted above which it is."},
+	{"min.compaction.lag.ms", TYPE_LONG, "0", "Records younger than this are not compacted."},
 	{"min.insync.replicas", TYPE_INT, "1", "A majority is always waited for."},
+	{"preallocate", TYPE_BOOLEAN, "false", "Never."},
 	{"retention.bytes", TYPE_LONG, NULL, "Size of a partition above which it is trimmed."},
 	{"retention.ms", TYPE_LONG, NULL, "Age above which records are trimmed."},
 	{"segment.bytes", TYPE_INT, "1073741824", "Taken for compatibility, without effect."},
+	{"segment.index.bytes", TYPE_INT, "10485760", "Taken for compatibility, without effect."},
+	{"segment.jitter.ms", TYPE_LONG, "0", "Taken for compatibility, without effect."},
 	{"segment.ms", TYPE_LONG, "604800000", "Taken for compatibility, without effect."},
-	{"delete.retention.ms", TYPE_LONG, "86400000", "Taken for compatibility, without effect."},
-	{"flush.messages", TYPE_LONG, "1", "Every acknowledged record is synced."},
 	{"unclean.leader.election.enable", TYPE_BOOLEAN, "false", "Never."},
 };
 
@@ -311,6 +328,27 @@ void kafka_on_alter_configs(struct kafka_request *r)
 	land(r);
 }
 
+/* Words are added to the one list there is, or taken out of it. False: not so. */
+static bool list_changed(const struct stream *s,
+	const struct kafka_incremental_alter_configs_req_config *c, struct bytes *value)
+{
+	bool add = c->operation == OP_APPEND, compacts = s->compacts, deletes = s->deletes;
+	if (!bytes_equal(c->name, bytes_text("cleanup.policy")) ||
+		(!add && c->operation != OP_SUBTRACT))
+		return false;
+	if (bytes_equal(c->value, bytes_text("compact")))
+		compacts = add;
+	else if (bytes_equal(c->value, bytes_text("delete")))
+		deletes = add;
+	else
+		return false;
+	*value = bytes_text(deletes && compacts ? "delete,compact"
+			: compacts              ? "compact"
+			: deletes               ? "delete"
+						: "");
+	return true;
+}
+
 static void increment_one(struct kafka_request *r,
 	const struct kafka_incremental_alter_configs_req_resource *req,
 	struct kafka_incremental_alter_configs_res_result *res)
@@ -325,13 +363,13 @@ static void increment_one(struct kafka_request *r,
 	for (uint32_t i = 0; i < req->configs_count; i++) {
 		const struct kafka_incremental_alter_configs_req_config *c = &req->configs[i];
 		bool set = c->operation == OP_SET && c->value.at != NULL;
-		if (!set && c->operation != OP_DELETE) {
-			/* Of the lists there are only cleanup.policy has a choice, of one word. */
+		struct bytes value = set ? c->value : bytes_of(NULL, 0);
+		if (!set && c->operation != OP_DELETE && !list_changed(s, c, &value)) {
 			res->error = KAFKA_INVALID_CONFIG;
-			res->message = bytes_text("values can be set or deleted");
+			res->message = bytes_text("of this only a value can be set or deleted");
 			return;
 		}
-		if (!alter_add(a, c->name, set ? c->value : bytes_of(NULL, 0)))
+		if (!alter_add(a, c->name, value))
 			return;
 	}
 	alter_start(a, ((const struct kafka_incremental_alter_configs_req *)r->req)->validate_only);

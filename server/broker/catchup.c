@@ -327,7 +327,10 @@ static struct run *run_make(struct feed *f, const struct record_read *read)
 		r->entries[i] = (struct kept){entry_ref(read->entries[i]), ++s->serial};
 		r->bytes += entry_memory(read->entries[i]);
 	}
-	r->from = read->entries[0]->head.base_offset;
+	/* What was asked for, though compaction may have left nothing of it. */
+	r->from = read->offset < read->entries[0]->head.base_offset
+		? read->offset
+		: read->entries[0]->head.base_offset;
 	r->to = entry_next_offset(&read->entries[read->count - 1]->head);
 	list_push_back(&f->runs, &r->in_feed);
 	list_push_back(&s->runs, &r->in_shard);
@@ -342,7 +345,7 @@ static struct kept *run_find(struct feed *f, int64_t offset)
 		if (offset < r->from || offset >= r->to)
 			continue;
 		for (int i = 0; i < r->count; i++)
-			if (covers(r->entries[i].entry, offset)) {
+			if (entry_next_offset(&r->entries[i].entry->head) > offset) {
 				list_remove(&r->in_shard);
 				list_push_back(&f->shard->runs, &r->in_shard);
 				return &r->entries[i];

@@ -57,26 +57,29 @@ static enum err fields_fill(struct fields *f, const struct message *m, bool othe
 }
 
 /* Out of line: the fields are 40 KB of stack that the plain message need not touch. */
-static __attribute__((noinline)) enum err encode_fields(
-	const struct message *m, const struct bytes *key, bool other_key, struct batch_builder *out)
+static __attribute__((noinline)) enum err encode_fields(const struct message *m,
+	const struct bytes *key, const struct bytes *value, bool other_key,
+	struct batch_builder *out)
 {
 	struct fields f;
 	enum err e = fields_fill(&f, m, other_key);
 	if (e != OK)
 		return e;
-	return batch_builder_add(
-		out, m->timestamp_ms, key, m->null_value ? NULL : &m->value, f.at, f.count);
+	return batch_builder_add(out, m->timestamp_ms, key, value, f.at, f.count);
 }
 
 enum err message_encode(const struct message *m, struct batch_builder *out)
 {
 	const struct bytes *key = m->has_key ? &m->key : m->topic.len > 0 ? &m->topic : NULL;
 	bool other_key = m->has_key && m->topic.len > 0 && !bytes_equal(m->key, m->topic);
+	/* What deletes a retained message is a tombstone: compaction leaves nothing of the topic.
+	 */
+	bool null_value = m->null_value || (m->retain && m->value.len == 0);
+	const struct bytes *value = null_value ? NULL : &m->value;
 	if (m->qos == 0 && !m->retain && !other_key && m->expires_at_ms == 0 &&
 		m->header_count == 0)
-		return batch_builder_add(
-			out, m->timestamp_ms, key, m->null_value ? NULL : &m->value, NULL, 0);
-	return encode_fields(m, key, other_key, out);
+		return batch_builder_add(out, m->timestamp_ms, key, value, NULL, 0);
+	return encode_fields(m, key, value, other_key, out);
 }
 
 /* A decimal number of milliseconds; what isn't one means never. */

@@ -152,6 +152,9 @@ static enum err check(
 	e = check_header(b, stream_append_time(to));
 	if (e == OK)
 		e = batch_check(b, BATCH_INFLATED_MAX);
+	/* A key is what says which record is newer than which. */
+	if (e == OK && to->compacts && !batch_all_keyed(b, BATCH_INFLATED_MAX))
+		e = ERR_INVALID;
 	return e == ERR_MALFORMED ? ERR_INVALID : e;
 }
 

@@ -21,7 +21,8 @@ struct produce { /* embed; the broker's from produce_start (if it gives OK) unti
  *	ERR_UNSUPPORTED  an older message format
  *	ERR_CORRUPT      checksum, or what does not even look like a batch
  *	ERR_TOOBIG       over the stream's or the node's limit, packed or unpacked
- *	ERR_INVALID      records, counts or attributes a client may not send
+ *	ERR_INVALID      records, counts or attributes a client may not send; where the stream is
+ *	                 compacted, a record without a key
  *	ERR_RANGE        timestamps
  *	ERR_NOMEM */
 enum err produce_start(struct produce *p, struct shard *s, const struct stream *to,

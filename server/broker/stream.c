@@ -57,6 +57,9 @@ static enum err add_entry(struct gather *g, const struct entry *e)
 	return g->full || err == ERR_NOTFOUND ? OK : ERR_CORRUPT;
 }
 
+static void read_on(struct stream_read *r);
+
+/* Compaction may have emptied all that was read: then what follows is the answer. */
 static void on_read(struct record_read *rr)
 {
 	struct stream_read *r = list_entry(rr, struct stream_read, read);
@@ -68,8 +71,24 @@ static void on_read(struct record_read *rr)
 		r->err = add_entry(&g, rr->entries[i]);
 	if (r->err != OK)
 		stream_read_fini(r);
+	bool empty = r->err == OK && r->count == 0 && rr->count > 0;
+	int64_t end = empty ? entry_next_offset(&rr->entries[rr->count - 1]->head) : 0;
 	record_read_fini(rr);
+	if (empty && end > r->next_offset) {
+		r->next_offset = end;
+		read_on(r);
+		return;
+	}
 	r->done(r);
+}
+
+static void read_on(struct stream_read *r)
+{
+	r->read = (struct record_read){.from = r->from,
+		.offset = r->next_offset,
+		.bytes_max = r->bytes_max,
+		.done = on_read};
+	partition_read_records(&r->read);
 }
 
 void stream_read(struct stream_read *r)
@@ -78,9 +97,7 @@ void stream_read(struct stream_read *r)
 	r->count = 0;
 	r->bytes = 0;
 	r->next_offset = r->offset;
-	r->read = (struct record_read){
-		.from = r->from, .offset = r->offset, .bytes_max = r->bytes_max, .done = on_read};
-	partition_read_records(&r->read);
+	read_on(r);
 }
 
 void stream_read_fini(struct stream_read *r)

@@ -14,7 +14,7 @@ struct stream_read {             /* embed; one read */
 	struct slice *slices; /* whole batches, in order; the first holds offset */
 	uint32_t count;
 	size_t bytes;
-	int64_t next_offset; /* after the last batch given */
+	int64_t next_offset; /* after the last batch given, or what was found empty */
 	int64_t first_offset, high_watermark;
 	void (*done)(struct stream_read *r);
 };

@@ -123,8 +123,12 @@ static const struct {
 	{"max.message.bytes", "1048588", OK},
 	{"max.message.bytes", "99999999999", ERR_INVALID},
 	{"cleanup.policy", "delete", OK},
-	{"cleanup.policy", "compact", ERR_UNSUPPORTED},
-	{"cleanup.policy", "compact,delete", ERR_UNSUPPORTED},
+	{"cleanup.policy", "compact", OK},
+	{"cleanup.policy", "compact,delete", OK},
+	{"cleanup.policy", "delete, compact", OK},
+	{"cleanup.policy", "delete,delete", ERR_INVALID},
+	{"cleanup.policy", "compact,", ERR_INVALID},
+	{"cleanup.policy", "compactor", ERR_INVALID},
 	{"cleanup.policy", "del", ERR_INVALID},
 	{"cleanup.policy", ",", ERR_INVALID},
 	{"cleanup.policy", "", ERR_INVALID},
@@ -134,7 +138,11 @@ static const struct {
 	{"min.cleanable.dirty.ratio", "0.5", OK},
 	{"min.cleanable.dirty.ratio", "1.5", ERR_INVALID},
 	{"min.cleanable.dirty.ratio", ".", ERR_INVALID},
-	{"preallocate", "true", OK},
+	{"preallocate", "false", OK},
+	{"preallocate", "true", ERR_UNSUPPORTED},
+	{"message.timestamp.after.max.ms", "9223372036854775807", OK},
+	{"message.timestamp.after.max.ms", "3600000", ERR_UNSUPPORTED},
+	{"message.timestamp.after.max.ms", "-1", ERR_INVALID},
 	{"preallocate", "perhaps", ERR_INVALID},
 	{"nonsense", "1", ERR_INVALID},
 	{"retention.bytes", NULL, OK},
@@ -183,9 +191,40 @@ START_TEST(names_and_families)
 	ck_assert(meta_name_internal(bytes_text("acme/__x")));
 	ck_assert(!meta_name_internal(bytes_text("acme/_")));
 	ck_assert(!meta_name_internal(bytes_text("a__/x")));
-	ck_assert_int_eq(meta_family(3600000), FAMILY_LOG_HOURS);
-	ck_assert_int_eq(meta_family(604800000), FAMILY_LOG_DAYS);
-	ck_assert_int_eq(meta_family(-1), FAMILY_LOG_LONG);
+	ck_assert_int_eq(meta_family(false, 3600000), FAMILY_LOG_HOURS);
+	ck_assert_int_eq(meta_family(false, 604800000), FAMILY_LOG_DAYS);
+	ck_assert_int_eq(meta_family(false, -1), FAMILY_LOG_LONG);
+	ck_assert_int_eq(meta_family(true, 3600000), FAMILY_LOG_COMPACTED);
+}
+END_TEST
+
+/* What is in force of cleanup.policy and its companions. */
+START_TEST(cleanup_is_read)
+{
+	struct stream_setting set[] = {{"cleanup.policy", "delete,compact"},
+		{"min.cleanable.dirty.ratio", "0.25"}, {"delete.retention.ms", "7"},
+		{"max.compaction.lag.ms", "9"}};
+	struct meta_stream s = {.setting_count = 4, .settings = set};
+	struct compact_policy policy;
+	bool compacts, deletes;
+
+	meta_stream_cleanup(&s, &compacts, &deletes, &policy);
+	ck_assert(compacts && deletes);
+	ck_assert_uint_eq(policy.dirty_ppm, 250000);
+	ck_assert_int_eq(policy.delete_retention_ms, 7);
+	ck_assert_int_eq(policy.lag_min_ms, 0);
+	ck_assert_int_eq(policy.lag_max_ms, 9);
+	set[0].value = "compact";
+	set[1].value = "1";
+	meta_stream_cleanup(&s, &compacts, &deletes, &policy);
+	ck_assert(compacts && !deletes);
+	ck_assert_uint_eq(policy.dirty_ppm, 1000000);
+	s.setting_count = 0;
+	meta_stream_cleanup(&s, &compacts, &deletes, &policy);
+	ck_assert(!compacts && deletes);
+	ck_assert_uint_eq(policy.dirty_ppm, 500000);
+	ck_assert_int_eq(policy.delete_retention_ms, 86400000);
+	ck_assert_int_eq(policy.lag_max_ms, INT64_MAX);
 }
 END_TEST
 
@@ -200,6 +239,7 @@ int main(void)
 	tcase_add_test(tc, every_prefix_is_malformed);
 	tcase_add_test(tc, changed_bytes_never_break_out);
 	tcase_add_test(tc, cluster_row_comes_back);
+	tcase_add_test(tc, cleanup_is_read);
 	tcase_add_loop_test(tc, settings_are_checked, 0, sizeof checks / sizeof checks[0]);
 	tcase_add_test(tc, names_and_families);
 	suite_add_tcase(s, tc);

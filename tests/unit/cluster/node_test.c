@@ -34,7 +34,8 @@ static void on_catalog(struct catalog_watcher *w, const struct catalog *c)
 
 static enum err start(char *why, size_t size)
 {
-	struct storage_conf sc = {dir, 0, 60000, 8 << 20, 32 << 20, 8 << 20, 32 << 20, 256};
+	struct storage_conf sc = {
+		dir, 0, 60000, 8 << 20, 32 << 20, 8 << 20, 32 << 20, 256, 0, 1 << 20};
 	struct node_conf nc = {.id = 7,
 		.name = "n",
 		.rack = "",
@@ -282,6 +283,7 @@ START_TEST(refuses_what_is_not_valid)
 		.replicas = 1,
 		.settings = &bad,
 		.setting_count = 1};
+	struct meta_setting set;
 
 	ck_assert_int_eq(create(0, "A/b", 1), ERR_INVALID);
 	ck_assert_int_eq(create(0, "..", 1), ERR_INVALID);
@@ -295,8 +297,26 @@ START_TEST(refuses_what_is_not_valid)
 	ck_assert_int_eq(create(0, "x", 1), OK);
 	ck_assert_int_eq(alter(0, "x", "retention.ms", "abc", why), ERR_INVALID);
 	ck_assert_ptr_nonnull(strstr(why, "retention.ms"));
-	ck_assert_int_eq(alter(0, "x", "cleanup.policy", "compact", NULL), ERR_UNSUPPORTED);
+	ck_assert_int_eq(alter(0, "x", "cleanup.policy", "compact", NULL), OK);
+	ck_assert_int_eq(alter(0, "x", "cleanup.policy", "compress", NULL), ERR_INVALID);
 	ck_assert_int_eq(alter(0, "x", "cleanup.policy", "delete", NULL), OK);
+	/* What is acknowledged is on a majority of the replicas, not on more. */
+	set = (struct meta_setting){"min.insync.replicas", "2"};
+	op = (struct meta_op){.kind = META_CREATE_STREAM,
+		.name = "y",
+		.partitions = 1,
+		.replicas = 1,
+		.settings = &set,
+		.setting_count = 1,
+		.check_only = true};
+	ck_assert_int_eq(change(1, &op), ERR_INVALID);
+	ck_assert_ptr_nonnull(strstr(op.why, "min.insync.replicas: 2 is more than the 1 of 1"));
+	op.replicas = 2;
+	ck_assert_int_eq(change(1, &op), OK);
+	op.replicas = 3;
+	ck_assert_int_eq(change(1, &op), OK);
+	set.value = "3";
+	ck_assert_int_eq(change(1, &op), ERR_INVALID);
 	op = (struct meta_op){.kind = META_CREATE_STREAM,
 		.name = "y",
 		.partitions = 2,

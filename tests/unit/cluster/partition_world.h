@@ -14,6 +14,8 @@ struct world {
 	struct loops *loops;
 	struct workers *workers;
 	struct writer *writer;
+	struct compact_rate rate;
+	struct compactor *compactor;
 	struct tail_cache *cache[WORLD_LOOPS];
 	struct plog_env env[WORLD_LOOPS];
 	struct partition_home *home[WORLD_LOOPS];
@@ -38,14 +40,19 @@ static inline void world_start(struct world *w)
 	w->workers = workers_new(2);
 	w->writer = writer_new(w->store, w->loops);
 	sem_init(&w->done, 0, 0);
+	w->compactor = compactor_new(&w->rate, 4 << 20);
 	if (w->limits.inflight_bytes_max == 0)
 		w->limits = (struct partition_limits){1 << 20, 16 << 20};
 	for (int i = 0; i < WORLD_LOOPS; i++) {
 		struct loop *l = loops_at(w->loops, i);
 
 		w->cache[i] = tail_cache_new(w->tail_bytes ? w->tail_bytes : 8 << 20);
-		w->env[i] = (struct plog_env){
-			l, w->store, writer_lane(w->writer, l), w->cache[i], w->workers, NULL};
+		w->env[i] = (struct plog_env){.loop = l,
+			.store = w->store,
+			.lane = writer_lane(w->writer, l),
+			.cache = w->cache[i],
+			.workers = w->workers,
+			.compactor = w->compactor};
 		w->home[i] = partition_home_new(l, &w->limits);
 		partition_home_start(w->home[i]);
 	}
@@ -62,6 +69,7 @@ static inline void world_stop(struct world *w)
 	workers_free(w->workers);
 	loops_free(w->loops);
 	writer_free(w->writer);
+	compactor_free(w->compactor);
 	sem_destroy(&w->done);
 }
 

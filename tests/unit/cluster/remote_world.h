@@ -334,7 +334,7 @@ static void node_start(int id, int replicas)
 	n->writer = writer_new(n->store, N.loops);
 	n->cache = tail_cache_new(N.tail_bytes);
 	n->env = (struct plog_env){
-		l, n->store, writer_lane(n->writer, l), n->cache, N.workers, NULL};
+		l, n->store, writer_lane(n->writer, l), n->cache, N.workers, NULL, NULL};
 	n->peers = (struct peers){.node = (uint32_t)id};
 	list_init(&n->peers.calls);
 	list_init(&n->peers.rooms);

@@ -65,7 +65,7 @@ START_TEST(refuses_unknown_forms)
 	static const struct {
 		int at;
 		uint8_t value;
-	} bad[] = {{0, 0}, {0, 2}, {1, 0}, {1, 4}, {2, 0x0b}, {3, 1}, {16, 0x80}, {16, 0x7f}};
+	} bad[] = {{0, 0}, {0, 2}, {1, 0}, {1, 4}, {2, 0x13}, {3, 1}, {16, 0x80}, {16, 0x7f}};
 	uint8_t out[ENTRY_HEADER_BYTES + ENTRY_ORIGIN_BYTES];
 	size_t len = entry_header_encode(&full, out);
 	struct entry_header back;
