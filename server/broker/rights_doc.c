@@ -308,21 +308,6 @@ static bool stream_prefix_valid(struct bytes name)
 	return stream_name_valid(name) || is(name, ".") || is(name, "..");
 }
 
-/* %c and %u stand for one level, whatever the id or name is made of. */
-static bool topic_words_alone(struct bytes filter)
-{
-	struct bytes rest = filter, level;
-	for (bool more = true; topic_level_next(&rest, &more, &level);) {
-		for (size_t i = 0; i + 1 < level.len; i++) {
-			bool word = level.at[i] == '%' &&
-				(level.at[i + 1] == 'c' || level.at[i + 1] == 'u');
-			if (word && level.len != 2)
-				return false;
-		}
-	}
-	return true;
-}
-
 static enum err topic_check(const struct rule *r, char *why, size_t size)
 {
 	bool prefixed = r->pattern == RULE_PREFIXED;
@@ -333,8 +318,6 @@ static enum err topic_check(const struct rule *r, char *why, size_t size)
 		return refuse(why, size,
 			"a shared subscription counts as its filter: leave "
 			"$share/NAME/ out");
-	if (!topic_words_alone(r->name))
-		return refuse(why, size, "%%c and %%u stand alone in a level");
 	if (prefixed &&
 		(memmem(r->name.at, r->name.len, "%c", 2) != NULL ||
 			memmem(r->name.at, r->name.len, "%u", 2) != NULL))
