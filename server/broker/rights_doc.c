@@ -318,10 +318,6 @@ static enum err topic_check(const struct rule *r, char *why, size_t size)
 		return refuse(why, size,
 			"a shared subscription counts as its filter: leave "
 			"$share/NAME/ out");
-	if (prefixed &&
-		(memmem(r->name.at, r->name.len, "%c", 2) != NULL ||
-			memmem(r->name.at, r->name.len, "%u", 2) != NULL))
-		return refuse(why, size, "%%c and %%u only in literal patterns");
 	return OK;
 }
 

@@ -183,7 +183,7 @@ static const struct {
 	{RESOURCE_TOPIC, RULE_LITERAL, "$SYS/#", true},
 	{RESOURCE_TOPIC, RULE_PREFIXED, "dev/", true},
 	{RESOURCE_TOPIC, RULE_PREFIXED, "dev/+", false},
-	{RESOURCE_TOPIC, RULE_PREFIXED, "dev/%c", false},
+	{RESOURCE_TOPIC, RULE_PREFIXED, "dev/%c", true},
 };
 
 START_TEST(names_of_resources_are_checked)
