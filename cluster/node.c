@@ -233,8 +233,8 @@ static void first_look(struct loop_msg *m)
 	struct catalog_watcher *w = f->watcher;
 
 	mem_free(f);
-	if (l->catalog == NULL)
-		return; /* closed already */
+	if (l->ended)
+		return;
 	list_push_back(&l->watchers, &w->node);
 	w->changed(w, l->catalog);
 }
@@ -387,7 +387,6 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 		.rows_bytes_max = (size_t)(conf->rows_bytes_max / count),
 		.inflight_bytes_max = (size_t)conf->inflight_bytes_max,
 	};
-	struct catalog *empty = catalog_new(&(struct catalog_parts){0});
 
 	n->conf = *conf;
 	if (conf->name == NULL || conf->name[0] == 0) {
@@ -410,6 +409,7 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 	snprintf(n->why[0], sizeof n->why[0], "starting");
 	n->home = loops_at(loops, META_GROUP_ID % count);
 	n->each = mem_new((size_t)count * sizeof *n->each);
+	n->empty = catalog_new(&(struct catalog_parts){0});
 	list_init(&n->waiting);
 	list_init(&n->graves);
 	loop_timer_init(&n->timer, n->home, watch_fire);
@@ -419,11 +419,10 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 		l->node = n;
 		l->loop = loops_at(loops, i);
 		l->home = partition_home_new(l->loop, &limits);
-		l->catalog = catalog_hold(empty);
+		l->catalog = catalog_hold(n->empty);
 		list_init(&l->watchers);
 		loop_hook_init(&l->release_hook, release_old);
 	}
-	catalog_release(empty);
 	return n;
 }
 
@@ -716,6 +715,7 @@ static void loop_end_acked(struct loop_msg *m)
 		atomic_store(&l->node->closed, true);
 }
 
+/* Upper layers may still end what they began, and look things up for it. */
 static void loop_end(struct loop_msg *m)
 {
 	struct node_loop *l = list_entry(m, struct node_loop, end_msg);
@@ -725,7 +725,9 @@ static void loop_end(struct loop_msg *m)
 	loop_hook_cancel(&l->release_hook);
 	catalog_release(l->old);
 	catalog_release(l->catalog);
-	l->catalog = l->old = NULL;
+	l->catalog = catalog_hold(l->node->empty);
+	l->old = NULL;
+	l->ended = true;
 	l->end_msg.run = loop_end_acked;
 	loop_post(l->node->home, &l->end_msg);
 }
@@ -843,8 +845,11 @@ void node_free(struct node *n)
 	map_fini(&n->groups);
 	for (int i = 0; i < n->door_count; i++)
 		meta_setting_fini(&n->doors[i]);
-	for (int i = 0; i < loops_count(n->loops); i++)
+	for (int i = 0; i < loops_count(n->loops); i++) {
 		map_fini(&n->each[i].partitions);
+		catalog_release(n->each[i].catalog);
+	}
+	catalog_release(n->empty);
 	mem_free(n->each);
 	mem_free(n);
 }

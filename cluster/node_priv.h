@@ -25,6 +25,7 @@ struct node_loop { /* one per loop, that loop's */
 	const struct catalog *old;     /* good until the turn ends */
 	struct loop_hook release_hook;
 	struct list watchers;
+	bool ended;                  /* closed: nothing is in the catalogue any more */
 	struct loop_msg install_msg; /* under way to it: node.next is to be put in force */
 	struct loop_msg end_msg;
 };
@@ -90,7 +91,8 @@ struct node {
 	struct workers *workers;
 	struct storage *storage;
 	struct node_loop *each;
-	struct loop *home; /* of the meta group */
+	const struct catalog *empty; /* in force before the first and after the last */
+	struct loop *home;           /* of the meta group */
 	struct partition *meta;
 	uint64_t meta_replica; /* that is here; 0: none yet */
 	struct watcher watcher;

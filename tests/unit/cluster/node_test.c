@@ -68,9 +68,25 @@ static enum err start(char *why, size_t size)
 	return OK;
 }
 
+/* Who is not done yet when the node has closed looks up nothing, not nowhere. */
+static void look_up(void *arg)
+{
+	ck_assert_int_eq(catalog_stream_count(node_catalog(node, loop_here())), 0);
+	ck_assert_int_eq(catalog_table_count(node_catalog(node, loop_here())), 0);
+	sem_post(arg);
+}
+
 static void stop(void)
 {
+	sem_t seen;
+
 	node_close(node);
+	sem_init(&seen, 0, 0);
+	for (int i = 0; i < loops_count(loops); i++) {
+		loop_call(loops_at(loops, i), look_up, &seen);
+		sem_wait(&seen);
+	}
+	sem_destroy(&seen);
 	loops_stop(loops);
 	node_free(node);
 	storage_stop(storage);
