@@ -455,8 +455,11 @@ void world_run(const struct world_conf *c, struct world_result *out)
 	load.admins *= strstr(c->without, "admins") == NULL;
 	load.committers *= strstr(c->without, "committers") == NULL;
 	draw(c);
-	if (world.aim == AIM_FENCES)
+	if (world.aim == AIM_FENCES) {
 		load.sessions *= 3;
+		load.publishers = load.publishers > 0;
+		load.producers = load.producers > 0;
+	}
 	if (world.aim == AIM_PAUSES)
 		load.committers *= 4;
 	for (int i = 0; i < world.cluster.nodes; i++) {
