@@ -507,6 +507,14 @@ static bool needs_no_login(int16_t key)
 		key == KAFKA_SASL_AUTHENTICATE;
 }
 
+/* When the connection came it may not have been known yet whether there are users. */
+static bool is_in(struct kafka_conn *kc)
+{
+	if (kc->who.access == NULL && kc->login == NULL && kafka_login_open(kc) != OK)
+		return false;
+	return kc->who.access != NULL;
+}
+
 static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 {
 	struct kafka_header h;
@@ -514,7 +522,7 @@ static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 	kafka_count(kc->home, M_REQUESTS, 1);
 	if (e != OK && e != ERR_UNSUPPORTED)
 		return bad_frame(kc, "header", NULL, e);
-	if (kc->who.access == NULL && !needs_no_login(h.key))
+	if (!needs_no_login(h.key) && !is_in(kc))
 		return bad_frame(kc, "login", &h, ERR_UNAUTHENTICATED);
 	const struct kafka_handler *handler = handler_find(h.key, h.version);
 	if (handler == NULL || e == ERR_UNSUPPORTED) {

@@ -143,7 +143,8 @@ extern const struct kafka_handler kafka_handlers[];
 extern const int kafka_handlers_count;
 
 /* Logins: kafka_sasl.c. */
-enum err kafka_login_open(struct kafka_conn *kc) MUST_USE; /* without one, if that is allowed */
+/* Lets it in without one, if that is allowed; else its access stays NULL. */
+enum err kafka_login_open(struct kafka_conn *kc) MUST_USE;
 void kafka_login_closed(struct kafka_conn *kc);
 bool kafka_login_raw(const struct kafka_conn *kc); /* frames are tokens, not requests */
 enum err kafka_login_token(struct kafka_conn *kc, struct bytes token) MUST_USE;

@@ -54,12 +54,14 @@ enum err kafka_login_open(struct kafka_conn *kc)
 {
 	struct auth_peer peer = peer_of(kc->conn);
 	struct access *a;
+	enum err e = ERR_UNAVAILABLE;
 	kc->who.changed = on_changed;
-	if (auth_needed(kc->home->shard, &peer)) {
+	if (!auth_needed(kc->home->shard, &peer))
+		e = auth_without(kc->home->shard, &peer, &a);
+	if (e == ERR_UNAVAILABLE) { /* that is for later to say, or for a login */
 		conn_deadline(kc->conn, kc->home->kafka->conf->request_ms);
 		return OK;
 	}
-	enum err e = auth_without(kc->home->shard, &peer, &a);
 	if (e == OK && (e = access_hold(&kc->who, a)) != OK)
 		access_unref(a);
 	return e;
