@@ -250,8 +250,6 @@ static void settings_in_force(struct daemon *d)
 	const struct process_conf *p = &d->modules.process;
 
 	log_setup((enum log_level)p->log_level, p->log_format == 1);
-	if (d->mqtt != NULL)
-		mqtt_set_anonymous(d->mqtt, (enum mqtt_anonymous)d->modules.broker.auth_anonymous);
 }
 
 /* The main thread alone reads settings, and it listens to signals. */

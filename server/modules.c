@@ -8,7 +8,6 @@ static const char *const level_words[] = {"debug", "info", "warn", "error", NULL
 static const char *const format_words[] = {"text", "json", NULL};
 
 /* auth.anonymous is the broker's; the doors have words of their own for it. */
-static_assert(MQTT_ANONYMOUS_AUTO == 0 && MQTT_ANONYMOUS_ON == 1, "the order of the words");
 static_assert(HTTP_ANONYMOUS_AUTO == 0 && HTTP_ANONYMOUS_ON == 1, "the order of the words");
 
 #define AT(field) offsetof(struct process_conf, field)

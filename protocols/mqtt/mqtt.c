@@ -66,6 +66,8 @@ static const struct metric_row metric_rows[] = {
 		"PUBLISH packets sent."},
 	[M_PUBLISH_FAILED] = {"sluice_mqtt_publish_failed_total", NULL, METRIC_COUNTER,
 		"Messages received that could not be stored."},
+	[M_PUBLISH_DENIED] = {"sluice_mqtt_publish_denied_total", NULL, METRIC_COUNTER,
+		"Messages received that their user may not publish."},
 	[M_DROPPED_EXPIRED] = {"sluice_mqtt_dropped_total", "why=\"expired\"", METRIC_COUNTER,
 		"Messages not sent to a subscriber."},
 	[M_DROPPED_TOO_LARGE] = {"sluice_mqtt_dropped_total", "why=\"too_large\"", METRIC_COUNTER,
@@ -338,6 +340,7 @@ static void on_closed(struct conn *c, enum err why)
 	mqtt_login_end(m);
 	mqtt_publish_end(m);
 	mqtt_deliver_end(m);
+	mqtt_rights_end(m);
 	if (m->session == NULL)
 		return;
 	COUNT(m, M_CONNECTED, -1);
@@ -382,11 +385,6 @@ struct mqtt *mqtt_new(const struct mqtt_conf *conf, struct broker *b, struct loo
 		mqtt_login_init(l);
 	}
 	return all;
-}
-
-void mqtt_set_anonymous(struct mqtt *m, enum mqtt_anonymous who)
-{
-	m->anonymous = who;
 }
 
 void mqtt_stop(struct mqtt *m)

@@ -26,12 +26,7 @@ extern const struct conf_row mqtt_rows[];
 extern struct metric_table mqtt_metrics;
 extern const struct conn_kind mqtt_kind; /* conn_door_arg: struct mqtt * */
 
-enum mqtt_anonymous { MQTT_ANONYMOUS_AUTO, MQTT_ANONYMOUS_ON, MQTT_ANONYMOUS_OFF };
-
 struct mqtt *mqtt_new(const struct mqtt_conf *conf, struct broker *b, struct loops *loops);
-/* auth.anonymous: who may come without a login. auto (the default): only from loopback. Before
- * net_listen, or while the loops stand still. */
-void mqtt_set_anonymous(struct mqtt *m, enum mqtt_anonymous who);
 void mqtt_stop(struct mqtt *m); /* not from a loop */
 void mqtt_free(struct mqtt *m); /* NULL is fine */
 

@@ -1,21 +1,30 @@
-/* CONNECT: checked, admitted at a rate, its session opened, then CONNACK. While that is under way
- * nothing is read from the connection; what the client has sent already waits in the socket. */
+/* CONNECT: checked, admitted at a rate, logged in, its session opened, then CONNACK. While that is
+ * under way nothing is read from the connection; what the client has sent already waits in the
+ * socket. */
 #include "protocols/mqtt/mqtt_priv.h"
 #include "server/base/clock.h"
+#include "server/broker/secret.h"
+#include "server/broker/tenant.h"
 #include "server/broker/will.h"
 
 enum { WILL_HEADROOM = 256 * 1024, RATE_TICK_MS = 10, ID_CHARS = 20 };
 
-struct login {            /* from CONNECT to CONNACK */
-	struct list node; /* in home->logins while it waits for the rate */
-	struct mqtt_conn *m;
+struct login {               /* from CONNECT to CONNACK */
+	struct list node;    /* in home->logins while it waits for the rate */
+	struct mqtt_conn *m; /* NULL: gone, only the login is awaited */
+	struct auth_login auth;
+	bool authenticating;
 	struct session_open *opening; /* NULL: not begun */
 	bool assigned;
 	bool clean;
 	bool keep_alive_cut, expiry_cut;
 	struct buf will;
-	uint16_t id_len;
-	uint8_t id[];
+	bool has_user;
+	uint16_t user_len, password_len, will_topic_len, id_len;
+	uint8_t *user, *will_topic;
+	uint8_t *password;    /* within bytes; wiped as soon as they have been looked at */
+	uint8_t *id, *inside; /* the client id, and room for it with a tenant */
+	uint8_t bytes[];
 };
 
 static const struct mqtt_conf *conf_of(const struct mqtt_conn *m)
@@ -72,7 +81,12 @@ static void login_free(struct mqtt_conn *m)
 	m->login = NULL;
 	list_remove(&l->node);
 	buf_fini(&l->will);
-	mem_free(l);
+	secret_wipe(l->password, l->password_len);
+	l->m = NULL;
+	if (l->authenticating)
+		auth_cancel(&l->auth);
+	else
+		mem_free(l);
 }
 
 static void on_session(struct session_open *op)
@@ -88,12 +102,13 @@ static void on_session(struct session_open *op)
 	}
 	m->session = op->session;
 	m->has_no_local = op->present; /* maybe */
+	mqtt_rights_changed(m);
 	COUNT(m, M_CONNECTED, 1);
 	if (conn_is_closing(m->conn)) {
 		login_free(m);
 		return;
 	}
-	fill_connack(m, l, &p, session_id(m->session));
+	fill_connack(m, l, &p, mqtt_client_id(m));
 	mqtt_wrote(
 		m, mqtt_write_connack(conn_out(m->conn), &m->peer, op->present, MQTT_SUCCESS, &p));
 	login_free(m);
@@ -140,7 +155,8 @@ static void open_session(struct login *l)
 		.shard = m->home->shard,
 		.ops = &session_ops,
 		.owner = m,
-		.client_id = bytes_of(l->id, l->id_len),
+		.client_id = tenant_id(
+			access_tenant(m->holder.access), bytes_of(l->id, l->id_len), l->inside),
 		.unique = l->assigned,
 		.clean = l->clean,
 		.expiry_s = m->expiry_s,
@@ -151,6 +167,73 @@ static void open_session(struct login *l)
 		return;
 	login_free(m);
 	answer_refusal(m, refusal_of(e));
+}
+
+/* Who it is */
+
+static enum mqtt_reason login_reason(enum err e)
+{
+	switch ((int)e) {
+	case ERR_UNAUTHENTICATED: return MQTT_BAD_LOGIN;
+	case ERR_DENIED: return MQTT_NOT_AUTHORIZED;
+	case ERR_BUSY: return MQTT_BUSY;
+	default: return MQTT_UNAVAILABLE;
+	}
+}
+
+static bool may_leave_will(struct mqtt_conn *m, const struct login *l)
+{
+	struct bytes topic = bytes_of(l->will_topic, l->will_topic_len);
+	return buf_len(&l->will) == 0 ||
+		access_topic(m->holder.access, ACTION_WRITE, topic, bytes_of(l->id, l->id_len));
+}
+
+static void let_in(struct login *l, enum err e, struct access *access)
+{
+	struct mqtt_conn *m = l->m;
+	if (e == OK && mqtt_hold(m, access) != OK) {
+		access_unref(access);
+		login_free(m);
+		answer_refusal(m, MQTT_QUOTA);
+		return;
+	}
+	if (e == OK && !may_leave_will(m, l))
+		e = ERR_DENIED;
+	if (e == OK) {
+		open_session(l);
+		return;
+	}
+	login_free(m);
+	answer_refusal(m, login_reason(e));
+}
+
+static void on_login(struct auth_login *a)
+{
+	struct login *l = list_entry(a, struct login, auth);
+	l->authenticating = false;
+	if (l->m == NULL) {
+		access_unref(a->access);
+		mem_free(l);
+		return;
+	}
+	let_in(l, a->err, a->access);
+}
+
+static void authenticate(struct login *l)
+{
+	struct mqtt_conn *m = l->m;
+	struct auth_peer peer = mqtt_auth_peer(m);
+	if (!l->has_user) {
+		struct access *access = NULL;
+		enum err e = auth_without(m->home->shard, &peer, &access);
+		let_in(l, e == ERR_UNAUTHENTICATED ? ERR_DENIED : e, access);
+		return;
+	}
+	l->authenticating = true;
+	l->auth = (struct auth_login){.shard = m->home->shard, .done = on_login};
+	auth_login(&l->auth, &peer, bytes_of(l->user, l->user_len),
+		bytes_of(l->password, l->password_len));
+	secret_wipe(l->password, l->password_len);
 }
 
 /* The rate: a loop admits its share of it */
@@ -176,7 +259,7 @@ static void on_login_timer(struct loop_timer *t)
 {
 	struct mqtt_loop *l = list_entry(t, struct mqtt_loop, login_timer);
 	while (!list_empty(&l->logins) && take_token(l))
-		open_session(list_entry(list_pop(&l->logins), struct login, node));
+		authenticate(list_entry(list_pop(&l->logins), struct login, node));
 	if (!list_empty(&l->logins))
 		loop_timer_set(t, RATE_TICK_MS);
 }
@@ -191,7 +274,7 @@ static void admit(struct login *l)
 {
 	struct mqtt_loop *home = l->m->home;
 	if (list_empty(&home->logins) && take_token(home)) {
-		open_session(l);
+		authenticate(l);
 		return;
 	}
 	list_push_back(&home->logins, &l->node);
@@ -205,8 +288,16 @@ void mqtt_login_timeout(struct mqtt_conn *m)
 		conn_close(m->conn, ERR_TIMEOUT); /* no CONNECT came */
 		return;
 	}
-	bool waits = m->login->opening == NULL;
+	bool waits = !m->login->authenticating && m->login->opening == NULL;
 	answer_refusal(m, waits ? MQTT_CONNECT_RATE : MQTT_UNAVAILABLE);
+}
+
+void mqtt_login_lost(struct mqtt_conn *m)
+{
+	if (m->session == NULL)
+		answer_refusal(m, MQTT_NOT_AUTHORIZED);
+	else
+		mqtt_refuse(m, MQTT_NOT_AUTHORIZED, "login");
 }
 
 void mqtt_login_end(struct mqtt_conn *m)
@@ -220,28 +311,10 @@ void mqtt_login_end(struct mqtt_conn *m)
 
 /* The packet */
 
-static bool is_loopback(const struct mqtt_conn *m)
-{
-	const char *peer = conn_peer(m->conn);
-	return strncmp(peer, "127.", 4) == 0 || strncmp(peer, "[::1]", 5) == 0;
-}
-
-static bool may_come(const struct mqtt_conn *m)
-{
-	switch (m->home->mqtt->anonymous) {
-	case MQTT_ANONYMOUS_AUTO: return is_loopback(m);
-	case MQTT_ANONYMOUS_ON: return true;
-	case MQTT_ANONYMOUS_OFF: return false;
-	}
-	return false;
-}
-
 static enum mqtt_reason check(const struct mqtt_conn *m, const struct mqtt_connect *c)
 {
 	if (mqtt_props_has(&c->props, MQTT_PROP_AUTH_METHOD))
 		return MQTT_BAD_AUTH_METHOD;
-	if (!may_come(m))
-		return MQTT_NOT_AUTHORIZED;
 	if ((int64_t)c->client_id.len > conf_of(m)->client_id_bytes_max)
 		return MQTT_BAD_CLIENT_ID;
 	if (c->client_id.len == 0 && c->version == MQTT_V311 && !c->clean) /* MQTT-3.1.3-8 */
@@ -254,8 +327,8 @@ static enum err keep_will(struct mqtt_conn *m, const struct mqtt_connect *c, str
 	size_t max = (size_t)shard_conf(m->home->shard)->message_bytes_max;
 	struct mqtt_headers *h = mem_new(sizeof *h);
 	const struct mqtt_props *p = &c->will.props;
-	enum err e = c->will.payload.len > max ? ERR_TOOBIG
-					       : mqtt_headers_fill(h, p, bytes_of(NULL, 0));
+	struct bytes none = bytes_of(NULL, 0);
+	enum err e = c->will.payload.len > max ? ERR_TOOBIG : mqtt_headers_fill(h, p, none, none);
 	struct will w = {.delay_s = p->will_delay_s,
 		.has_expiry = mqtt_props_has(p, MQTT_PROP_MESSAGE_EXPIRY),
 		.expiry_s = p->message_expiry_s,
@@ -286,11 +359,30 @@ static struct login *login_new(struct mqtt_conn *m, const struct mqtt_connect *c
 {
 	bool assigned = c->client_id.len == 0;
 	size_t len = assigned ? 5 + ID_CHARS : c->client_id.len;
-	struct login *l = mem_try(sizeof *l + len);
+	struct bytes topic = c->has_will ? c->will.topic : bytes_of(NULL, 0);
+	size_t all = c->user.len + c->password.len + topic.len + 2 * len + TENANT_ID_EXTRA;
+	struct login *l = mem_try(sizeof *l + all);
 	if (l == NULL)
 		return NULL;
-	*l = (struct login){
-		.m = m, .assigned = assigned, .clean = c->clean, .id_len = (uint16_t)len};
+	*l = (struct login){.m = m,
+		.assigned = assigned,
+		.clean = c->clean,
+		.has_user = c->has_user || c->has_password,
+		.user_len = (uint16_t)c->user.len,
+		.password_len = (uint16_t)c->password.len,
+		.will_topic_len = (uint16_t)topic.len,
+		.id_len = (uint16_t)len};
+	l->user = l->bytes;
+	l->password = l->user + l->user_len;
+	l->will_topic = l->password + l->password_len;
+	l->id = l->will_topic + l->will_topic_len;
+	l->inside = l->id + len;
+	if (l->user_len > 0)
+		memcpy(l->user, c->user.at, l->user_len);
+	if (l->password_len > 0)
+		memcpy(l->password, c->password.at, l->password_len);
+	if (l->will_topic_len > 0)
+		memcpy(l->will_topic, topic.at, topic.len);
 	list_init(&l->node);
 	buf_init(&l->will, 0);
 	if (assigned)

@@ -108,7 +108,7 @@ static bool look_at_matches(struct mqtt_conn *m, struct outgoing *o, bool v5)
 		const struct subscription *sub = d->matches[i];
 		if (sub->no_local) {
 			if (own < 0)
-				own = mqtt_message_from(d->message, session_id(m->session));
+				own = mqtt_message_from(d->message, mqtt_client_id(m));
 			if (own > 0)
 				continue;
 		}
@@ -297,8 +297,10 @@ bool mqtt_deliver(struct session *s, const struct delivery *d)
 {
 	struct mqtt_conn *m = s->owner;
 	struct outgoing o = {.d = d};
-	if (conn_is_closing(m->conn) || conn_over_high(m->conn))
+	if (conn_is_closing(m->conn) || conn_over_high(m->conn) || m->throttled)
 		return false;
+	if (m->sifts && !mqtt_may_receive(m, d->message->topic))
+		return true;
 	if (is_expired(m, d->message)) {
 		COUNT(m, M_DROPPED_EXPIRED, 1);
 		return true;
@@ -310,10 +312,14 @@ bool mqtt_deliver(struct session *s, const struct delivery *d)
 		session_touch(s);
 		return true;
 	}
-	if (o.head.qos > 0)
-		return deliver_noted(m, &o);
-	session_touch(s);
-	send_publish(m, &o);
+	if (o.head.qos > 0) {
+		if (!deliver_noted(m, &o))
+			return false;
+	} else {
+		session_touch(s);
+		send_publish(m, &o);
+	}
+	mqtt_charge_out(m, o.size);
 	return true;
 }
 
@@ -334,6 +340,8 @@ bool mqtt_again(struct session *s, uint16_t packet_id, const struct delivery *d)
 	o.head.dup = e->again;
 	o.head.packet_id = packet_id;
 	bool expired = !e->again && is_expired(m, d->message);
+	if (!mqtt_may_receive(m, d->message->topic))
+		return session_again_gone(s, packet_id);
 	if (expired || !measure(m, &o)) {
 		COUNT(m, expired ? M_DROPPED_EXPIRED : M_DROPPED_TOO_LARGE, 1);
 		return session_again_gone(s, packet_id);

@@ -43,7 +43,14 @@ static bool needs_mark(const struct mqtt_props *p)
 	return false;
 }
 
-enum err mqtt_headers_fill(struct mqtt_headers *h, const struct mqtt_props *p, struct bytes from)
+/* Nobody says that a message is of another user. */
+static bool is_forged(const struct mqtt_user *u, struct bytes user)
+{
+	return bytes_equal(u->name, bytes_text("user-id")) && !bytes_equal(u->value, user);
+}
+
+enum err mqtt_headers_fill(
+	struct mqtt_headers *h, const struct mqtt_props *p, struct bytes from, struct bytes user)
 {
 	h->count = 0;
 	if (p->user_count > MQTT_HEADERS_MAX - NAME_MARK)
@@ -67,7 +74,7 @@ enum err mqtt_headers_fill(struct mqtt_headers *h, const struct mqtt_props *p, s
 	struct bytes rest = p->all;
 	struct mqtt_user u;
 	while (mqtt_user_next(&rest, &u))
-		if (!is_ours(u.name))
+		if (!is_ours(u.name) && !is_forged(&u, user))
 			h->at[h->count++] = (struct record_header){u.name, u.value, false};
 	return OK;
 }

@@ -1,12 +1,14 @@
 /* Inside of the MQTT door: mqtt.c (the life of a connection, its input), mqtt_connect.c,
- * mqtt_publish.c (what comes in), mqtt_deliver.c (what goes out), mqtt_subscribe.c, mqtt_message.c
- * (properties and headers). All of a connection happens on its loop. */
+ * mqtt_rights.c (who it is, what it may), mqtt_publish.c (what comes in), mqtt_deliver.c (what goes
+ * out), mqtt_subscribe.c, mqtt_message.c (properties and headers). All of a connection happens on
+ * its loop. */
 #ifndef MQTT_PRIV_H
 #define MQTT_PRIV_H
 #include "protocols/mqtt/mqtt.h"
 #include "protocols/mqtt/mqtt_encode.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "server/broker/auth.h"
 #include "server/broker/session.h"
 
 enum mqtt_metric {
@@ -23,6 +25,7 @@ enum mqtt_metric {
 	M_PUBLISH_OUT_1,
 	M_PUBLISH_OUT_2,
 	M_PUBLISH_FAILED,
+	M_PUBLISH_DENIED,
 	M_DROPPED_EXPIRED,
 	M_DROPPED_TOO_LARGE,
 	M_SUBSCRIPTIONS,
@@ -55,7 +58,6 @@ struct mqtt {
 	const struct mqtt_conf *conf;
 	struct broker *broker;
 	struct sessions *sessions;
-	enum mqtt_anonymous anonymous;
 	int count;
 	struct mqtt_loop loops[];
 };
@@ -65,7 +67,8 @@ enum mqtt_pause {            /* why input is not read; bits */
 	PAUSE_ROOM = 2,      /* the broker has too much in flight */
 	PAUSE_INFLIGHT = 4,  /* this client has */
 	PAUSE_SUBSCRIBE = 8, /* one SUBSCRIBE or UNSUBSCRIBE at a time */
-	PAUSE_OUTPUT = 16    /* the client does not read its answers */
+	PAUSE_OUTPUT = 16,   /* the client does not read its answers */
+	PAUSE_QUOTA = 32     /* over a quota */
 };
 
 struct mqtt_conn {
@@ -79,7 +82,9 @@ struct mqtt_conn {
 	struct subop *subop;     /* the SUBSCRIBE or UNSUBSCRIBE under way */
 	struct list releases;    /* PUBRELs whose row is being removed */
 	struct room_wait room;
-	int64_t seen_ms; /* of the last input */
+	struct access_holder holder; /* from the login on: who the client is */
+	struct throttle *throttle;   /* NULL: never over a quota yet */
+	int64_t seen_ms;             /* of the last input */
 	struct mqtt_peer peer;
 	uint32_t expiry_s; /* of the session, as the client wants it now */
 	uint16_t keep_alive_s;
@@ -91,6 +96,9 @@ struct mqtt_conn {
 	bool expires : 1;      /* CONNECT asked for a session that lasts */
 	bool acked : 1;        /* the window has got room in this turn */
 	bool has_no_local : 1; /* some subscription of this connection had it */
+	bool sifts : 1;        /* some topics of its subscriptions are denied */
+	bool rights_moved : 1; /* while subscriptions were on their way */
+	bool throttled : 1;    /* takes no deliveries, over a quota */
 };
 
 /* mqtt.c */
@@ -113,6 +121,19 @@ void mqtt_login_timeout(struct mqtt_conn *m);
 void mqtt_login_end(struct mqtt_conn *m); /* the connection goes */
 void mqtt_login_init(struct mqtt_loop *l);
 void mqtt_arm_keep_alive(struct mqtt_conn *m);
+void mqtt_login_lost(struct mqtt_conn *m); /* its user is gone: so is the connection */
+
+/* mqtt_rights.c */
+struct auth_peer mqtt_auth_peer(const struct mqtt_conn *m);
+struct bytes mqtt_client_id(const struct mqtt_conn *m);             /* as the client has it */
+enum err mqtt_hold(struct mqtt_conn *m, struct access *a) MUST_USE; /* takes a, but for ERR_BUSY */
+void mqtt_rights_changed(struct mqtt_conn *m);                      /* looks at all subscriptions */
+uint8_t mqtt_may_subscribe(struct mqtt_conn *m, struct bytes filter); /* 0, or the code */
+bool mqtt_may_publish(struct mqtt_conn *m, struct bytes topic);
+bool mqtt_may_receive(struct mqtt_conn *m, struct bytes topic);
+void mqtt_charge_in(struct mqtt_conn *m, size_t bytes); /* of a message */
+void mqtt_charge_out(struct mqtt_conn *m, size_t bytes);
+void mqtt_rights_end(struct mqtt_conn *m);
 
 /* mqtt_publish.c */
 enum err mqtt_on_publish(struct mqtt_conn *m, const struct mqtt_frame *f);
@@ -147,9 +168,10 @@ struct mqtt_headers {
 	char pfi[2];
 };
 /* Headers of p in their stored order; from: the publisher's client id if it is to be known (No
- * Local), else empty. ERR_TOOBIG: too many user properties. */
-enum err mqtt_headers_fill(
-	struct mqtt_headers *h, const struct mqtt_props *p, struct bytes from) MUST_USE;
+ * Local), else empty; user: who it is, the only "user-id" that is taken. ERR_TOOBIG: too many user
+ * properties. */
+enum err mqtt_headers_fill(struct mqtt_headers *h, const struct mqtt_props *p, struct bytes from,
+	struct bytes user) MUST_USE;
 /* The properties of a stored message, encoded; good until the next call on this loop. */
 struct bytes mqtt_message_props(struct mqtt_loop *l, const struct delivery *d);
 /* Whether the client with this id published it (as far as that was marked). */

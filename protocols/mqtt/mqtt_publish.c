@@ -92,15 +92,18 @@ static void write_ack(struct mqtt_conn *m, enum mqtt_type type, uint16_t id, enu
 	mqtt_wrote(m, mqtt_write_ack(conn_out(m->conn), &m->peer, type, id, why, NULL));
 }
 
-/* In 3.1.1 no answer says no: the connection ends, and the client tries again over the next one. */
+/* In 3.1.1 no answer says no: the connection ends, and the client tries again over the next one;
+ * but for what it may not publish, which it would try for ever. */
 static void acknowledge(struct mqtt_conn *m, const struct inbound *in)
 {
 	enum err e = in->publish.err;
+	if (e == ERR_DENIED && m->peer.version == MQTT_V311) /* MQTT-3.3.5-2 */
+		e = OK;
 	if (e != OK && m->peer.version == MQTT_V311) {
 		conn_close(m->conn, e);
 		return;
 	}
-	if (in->qos == 1 || e != OK)
+	if (in->qos == 1 || in->publish.err != OK)
 		give_quota(m);
 	write_ack(m, in->qos == 1 ? MQTT_PUBACK : MQTT_PUBREC, in->packet_id, mqtt_reason_of(e));
 }
@@ -162,7 +165,8 @@ static void on_room(struct room_wait *w)
 static void fill_message(
 	struct mqtt_conn *m, const struct mqtt_publish *p, struct bytes topic, struct message *out)
 {
-	*out = (struct message){.topic = topic,
+	*out = (struct message){.tenant = access_tenant(m->holder.access),
+		.topic = topic,
 		.value = p->payload,
 		.qos = p->qos,
 		.retain = p->retain,
@@ -196,7 +200,8 @@ static __attribute__((noinline)) enum err hand_over_headers(struct mqtt_conn *m,
 	struct message *msg, const struct mqtt_props *p, bool mark, struct inbound *in)
 {
 	struct mqtt_headers h;
-	enum err e = mqtt_headers_fill(&h, p, mark ? session_id(m->session) : bytes_of(NULL, 0));
+	enum err e = mqtt_headers_fill(
+		&h, p, mark ? mqtt_client_id(m) : bytes_of(NULL, 0), access_user(m->holder.access));
 	if (e != OK)
 		return e;
 	msg->headers = h.at;
@@ -208,6 +213,8 @@ static enum err publish(
 	struct mqtt_conn *m, const struct mqtt_publish *p, struct bytes topic, struct inbound *in)
 {
 	struct message msg;
+	if (!mqtt_may_publish(m, topic))
+		return ERR_DENIED;
 	fill_message(m, p, topic, &msg);
 	bool mark = m->has_no_local && marks_own(m);
 	if (p->props.present == 0 && !mark)
@@ -321,8 +328,9 @@ enum err mqtt_on_publish(struct mqtt_conn *m, const struct mqtt_frame *f)
 		return e;
 	}
 	COUNT(m, M_PUBLISH_IN_0 + p.qos, 1);
+	mqtt_charge_in(m, f->body.len);
 	if (p.qos == 0 && e != OK) { /* nobody can be told: it is lost */
-		COUNT(m, M_PUBLISH_FAILED, 1);
+		COUNT(m, M_PUBLISH_FAILED, e != ERR_DENIED);
 		e = OK;
 	}
 	return e;

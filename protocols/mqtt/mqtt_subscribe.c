@@ -56,6 +56,8 @@ void mqtt_flush_subop(struct mqtt_conn *m)
 			? mqtt_write_suback(out, &m->peer, op->packet_id, codes, NULL)
 			: mqtt_write_unsuback(out, &m->peer, op->packet_id, codes, NULL));
 	subop_free(op);
+	if (m->rights_moved)
+		mqtt_rights_changed(m);
 	mqtt_unpause(m, PAUSE_SUBSCRIBE);
 }
 
@@ -106,8 +108,8 @@ static void fill(struct subscribe *s, struct mqtt_conn *m, const struct mqtt_fil
 }
 
 /* What is refused before the broker is asked; 0: nothing. */
-static uint8_t refusal(const struct mqtt_conn *m, const struct mqtt_filter *f, uint32_t asked,
-	uint32_t asked_weight)
+static uint8_t refusal(
+	struct mqtt_conn *m, const struct mqtt_filter *f, uint32_t asked, uint32_t asked_weight)
 {
 	const struct mqtt_conf *conf = m->home->mqtt->conf;
 	if (f->shared)
@@ -117,7 +119,7 @@ static uint8_t refusal(const struct mqtt_conn *m, const struct mqtt_filter *f, u
 	if (m->session->subscription_weight + asked_weight + topic_filter_weight(f->filter) >
 		conf->subscription_bytes_max)
 		return MQTT_QUOTA;
-	return 0;
+	return mqtt_may_subscribe(m, f->filter);
 }
 
 /* No session holds so many: a packet that names more is work for nothing. */

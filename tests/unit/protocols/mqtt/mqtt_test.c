@@ -393,7 +393,7 @@ END_TEST
 
 START_TEST(anonymous_may_be_refused)
 {
-	mqtt_set_anonymous(t.mqtt, MQTT_ANONYMOUS_OFF);
+	t.broker_conf.auth_anonymous = 2; /* off */
 	int a = dial();
 	say(a, CONNECT4("61"));
 	hear(a, "20 02 00 05");
