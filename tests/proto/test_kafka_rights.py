@@ -13,9 +13,10 @@ from kafka.admin import (ACL, ACLFilter, ACLOperation, ACLPermissionType, KafkaA
 from kafka.admin.acl_resource import ACLResourcePatternType
 from kafka.errors import ClusterAuthorizationFailedError, KafkaError as PythonError
 
+from certificates import Authority
 from kafka_clients import poll
 from kafka_raw import Raw
-from node import Node, eventually
+from node import PLAIN_DOORS, Node, eventually
 
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 WAIT_S = 20
@@ -36,11 +37,10 @@ def own_node(secured):
     return secured
 
 
-@pytest.fixture
-def admin(own_node):
+def admin_of(node):
     """A connection of the administrator, who comes to be a moment after the start."""
     def tried():
-        raw = Raw(own_node.ports["kafka"])
+        raw = Raw(node.ports["kafka"])
         try:
             if raw.login("admin", "secret") == 0:
                 return raw
@@ -50,8 +50,13 @@ def admin(own_node):
         return None
     raw = eventually(tried)
     assert raw
-    yield raw
-    raw.close()
+    return raw
+
+
+@pytest.fixture
+def admin(own_node):
+    with admin_of(own_node) as raw:
+        yield raw
 
 
 @pytest.fixture
@@ -262,3 +267,33 @@ def test_a_new_password_ends_what_had_the_old_one(own_node, admin, user):
         assert raw.login(user, "pw-" + user) == 58
     with Raw(own_node.ports["kafka"]) as raw:
         assert raw.login(user, "another") == 0
+
+
+def test_certificates_and_logins_over_tls(make_node, tmp_path, name):
+    authority = Authority(tmp_path, "authority")
+    cert, key = authority.issue("server")
+    node = make_node({"auth.bootstrap": "admin:secret", "auth.anonymous": "off",
+                      "auth.fail_delay": "20ms", "tls.cert": cert, "tls.key": key,
+                      "tls.ca": authority.cert, "tls.client": "optional"},
+                     doors=PLAIN_DOORS + ("kafkas",))
+    tls = {"bootstrap.servers": "127.0.0.1:%d" % node.ports["kafkas"], "security.protocol": "ssl",
+           "ssl.ca.location": str(authority.cert), "log_level": 0}
+    with admin_of(node) as admin:
+        admin.put_user("robot", "pw")
+    client = KafkaAdminClient(**python(node, "admin"))
+    client.create_topics([NewTopic(name, 1, 1)])
+    client.create_acls([ACL("User:robot", "*", ACLOperation.WRITE, ACLPermissionType.ALLOW,
+                            ResourcePattern(ResourceType.TOPIC, name))])
+    client.close()
+
+    def with_certificate_of(who):
+        cert, key = authority.issue(who)
+        return {**tls, "ssl.certificate.location": str(cert), "ssl.key.location": str(key)}
+    assert produce(with_certificate_of("robot"), name, [b"x"]) == [None]
+    # A certificate of nobody's lets nobody in, and takes no login from who has one.
+    assert produce(with_certificate_of("stranger"), name, [b"x"], 3) != [None]
+    assert produce({**librdkafka(node, "admin"), **with_certificate_of("stranger"),
+                    "security.protocol": "sasl_ssl"}, name, [b"x"]) == [None]
+    for mechanism in MECHANISMS:
+        assert produce({**librdkafka(node, "admin", mechanism), **tls,
+                        "security.protocol": "sasl_ssl"}, name, [b"x"]) == [None]
