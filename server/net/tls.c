@@ -129,6 +129,15 @@ static void set_client(WOLFSSL_CTX *ctx, enum tls_client client)
 	}
 }
 
+/* Taken up again, a session has no certificate any more, and nobody looks whether it was taken back
+ * meanwhile: where clients show one, each handshake is a whole one. */
+static void forget_sessions(WOLFSSL_CTX *ctx)
+{
+	(void)wolfSSL_CTX_set_session_cache_mode(ctx, WOLFSSL_SESS_CACHE_OFF);
+	must(wolfSSL_CTX_NoTicketTLSv12(ctx) == WOLFSSL_SUCCESS);
+	must(wolfSSL_CTX_no_ticket_TLSv13(ctx) == 0);
+}
+
 static enum err check_files(const struct tls_files *f, char *why, size_t size)
 {
 	const char *missing = NULL;
@@ -230,6 +239,8 @@ enum err tls_context_new(
 	wolfSSL_CTX_SetIORecv(ctx, on_recv);
 	wolfSSL_CTX_SetIOSend(ctx, on_send);
 	set_client(ctx, f->client);
+	if (!f->dials && f->client != TLS_CLIENT_NONE)
+		forget_sessions(ctx);
 	e = load_files(ctx, f, why, why_size);
 	if (e == OK && !f->dials && !key_fits(ctx)) { /* the doors' context has been through it */
 		snprintf(why, why_size, "tls.key: %s: not the key of the certificate %s", f->key,

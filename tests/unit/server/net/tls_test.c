@@ -48,7 +48,7 @@ static const char client_script[] =
 	"x = ssl.create_default_context(cafile=folder + '/ca.pem')\n"
 	"x.check_hostname = False\n"
 	"if cert != '-': x.load_cert_chain(f'{folder}/{cert}.pem', f'{folder}/{cert}.key')\n"
-	"if what == 'v12': x.maximum_version = ssl.TLSVersion.TLSv1_2\n"
+	"if what in ('v12', 'again12'): x.maximum_version = ssl.TLSVersion.TLSv1_2\n"
 	"if what == 'alpn': x.set_alpn_protocols(['none', 'mqtt'])\n"
 	"def frame(s, body): s.sendall(struct.pack('>I', len(body)) + body)\n"
 	"def exact(s, n):\n"
@@ -82,6 +82,11 @@ static const char client_script[] =
 	"    if what == 'alpn': frame(s, b'a'); r.append(reply(s).decode())\n"
 	"    if what == 'subject': frame(s, b'q'); r.append(reply(s).decode())\n"
 	"    if what == 'names': frame(s, b'i'); r.append(reply(s).decode())\n"
+	"    if what in ('again', 'again12'):\n"
+	"        old = s.session; s.close()\n"
+	"        s = x.wrap_socket(socket.create_connection(('127.0.0.1', port), 10),\n"
+	"            session=old)\n"
+	"        frame(s, b'i'); r.append(reply(s).decode())\n"
 	"    if what == 'proxy': frame(s, b'n'); r.append(reply(s).decode())\n"
 	"    if what == 'server': r.append(dict(p[0] for p in\n"
 	"        s.getpeercert()['subject'])['commonName'])\n"
@@ -222,6 +227,9 @@ START_TEST(client_certificate_optional)
 	expect("names", "mail", "ehello a|m@x");
 	expect("names", "two", "ehello -|-"); /* which of them is it? */
 	expect("names", "odd", "ehello -|-");
+	/* A session that is taken up again is nobody else's. */
+	expect("again", "client", "ehello device-1|localhost");
+	expect("again12", "client", "ehello device-1|localhost");
 	fixture_stop();
 }
 END_TEST
