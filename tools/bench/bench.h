@@ -21,7 +21,7 @@ struct options {          /* every number is a uint64_t so that one table row ca
 	const char *entries; /* rocks: comma list of entry sizes */
 	uint64_t port, seconds, count, size, clients, subscribers, window, qos, pid, rate, idle;
 	uint64_t version, expiry, durable, drain, burst, hold;
-	uint64_t partitions, replicas, batch_bytes, inflight, acks, expect, verify;
+	uint64_t partitions, replicas, batch_bytes, inflight, acks, expect, verify, keys;
 	uint64_t json, loss_ok;
 };
 

@@ -205,7 +205,7 @@ START_TEST(a_batch_reads_back_and_a_flipped_bit_shows)
 {
 	size_t room = kafka_batch_bytes(3, 100);
 	uint8_t *at = malloc(room);
-	size_t len = kafka_batch_write(at, room, 3, 100);
+	size_t len = kafka_batch_write(at, room, 3, 100, false);
 	struct kafka_batch_view v;
 
 	ck_assert_uint_gt(len, 300);
@@ -222,7 +222,7 @@ START_TEST(a_batch_reads_back_and_a_flipped_bit_shows)
 	at[len - 5] ^= 1;
 	ck_assert_int_eq(kafka_batch_read(bytes_of(at, len), true, &v), (int64_t)len);
 	ck_assert(!v.intact);
-	ck_assert_uint_eq(kafka_batch_write(at, room / 2, 3, 100), 0);
+	ck_assert_uint_eq(kafka_batch_write(at, room / 2, 3, 100, false), 0);
 	at[16] = 1; /* an old format */
 	ck_assert_int_eq(kafka_batch_read(bytes_of(at, len), true, &v), -1);
 	free(at);

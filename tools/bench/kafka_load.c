@@ -35,6 +35,7 @@ struct stream {
 	uint64_t requests, replies, limit;
 	uint64_t *times;                 /* when each request in flight left, a ring of inflight */
 	uint64_t offset, high_watermark; /* fetch: next offset, and where the log ends */
+	uint8_t *batch;                  /* --keys: its own, with other keys each time */
 };
 
 struct kafka {
@@ -51,6 +52,7 @@ struct kafka {
 	uint32_t batch_records;
 	bool sending; /* false once time is up: what is in flight comes home */
 	uint64_t start_ns, end_ns, moved_ns;
+	uint64_t due_ns, seed; /* --rate: when the next request is to leave; of keys */
 	uint64_t records, bytes, errors, gaps, corrupt;
 	uint32_t closed;
 	int16_t first_error;
@@ -207,7 +209,11 @@ static bool streams_open(struct kafka *k, uint32_t in_cap)
 		s->partition = i % (uint32_t)o->partitions;
 		s->limit = o->count ? batches / k->count + (i < batches % k->count) : UINT64_MAX;
 		s->times = calloc(o->inflight, sizeof *s->times);
-		if (!s->times || !sock_buffers(&s->sock, in_cap, HEAD_BYTES) ||
+		s->batch = o->keys && k->batch_len ? malloc(k->batch_len) : NULL;
+		if (s->batch)
+			memcpy(s->batch, k->batch, k->batch_len);
+		if (!s->times || (o->keys && k->batch_len && !s->batch) ||
+			!sock_buffers(&s->sock, in_cap, HEAD_BYTES) ||
 			!sock_open(
 				&s->sock, k->ep, &k->nodes[k->place.leader[s->partition]], 0, s)) {
 			fprintf(stderr, "sluice-bench: %s\n", strerror(errno));
@@ -222,6 +228,7 @@ static void kafka_fini(struct kafka *k)
 	for (uint32_t i = 0; k->streams && i < k->count; i++) {
 		sock_close(&k->streams[i].sock);
 		free(k->streams[i].times);
+		free(k->streams[i].batch);
 	}
 	if (k->ep >= 0)
 		close(k->ep);
@@ -245,9 +252,16 @@ static bool produce_begin(struct kafka *k, struct stream *s)
 	if (!k->sending || s->requests >= s->limit ||
 		s->requests - s->replies >= k->options->inflight)
 		return false;
+	if (k->options->rate && now_ns() < k->due_ns)
+		return false;
 	s->head_len = kafka_produce_write(s->head, sizeof s->head, &p);
 	s->sent_bytes = 0;
-	s->times[s->requests % k->options->inflight] = now_ns();
+	/* At a rate time counts from when it was to leave, whatever held it up. */
+	s->times[s->requests % k->options->inflight] = k->options->rate ? k->due_ns : now_ns();
+	if (k->options->rate)
+		k->due_ns += k->batch_records * 1000000000ull / k->options->rate;
+	if (s->batch)
+		kafka_batch_keys(s->batch, k->batch_len, k->options->keys, &k->seed);
 	s->requests++;
 	return s->head_len > 0;
 }
@@ -260,7 +274,7 @@ static bool produce_send(struct kafka *k, struct stream *s)
 		size_t body_at = s->sent_bytes - head_at;
 		struct iovec iov[2] = {
 			{s->head + head_at, s->head_len - head_at},
-			{k->batch + body_at, k->batch_len - body_at},
+			{(s->batch ? s->batch : k->batch) + body_at, k->batch_len - body_at},
 		};
 		int64_t n = sock_send(&s->sock, iov, 2);
 
@@ -440,15 +454,19 @@ static void kafka_run(struct kafka *k, bool produce)
 
 	proc_read(o->pid, &k->use[0]);
 	k->self_us[0] = proc_self_cpu_us();
-	k->start_ns = k->end_ns = k->moved_ns = now_ns();
+	k->start_ns = k->end_ns = k->moved_ns = k->due_ns = now_ns();
+	k->seed = k->start_ns | 1;
 	stop_ns = o->count && produce ? UINT64_MAX : k->start_ns + o->seconds * 1000000000u;
 	k->sending = true;
 	while (!kafka_over(k, produce)) {
-		int n = epoll_wait(k->ep, events, EVENTS_MAX, 50);
+		int n = epoll_wait(k->ep, events, EVENTS_MAX, produce && o->rate ? 1 : 50);
 		uint64_t now = now_ns();
 
 		for (int i = 0; i < n; i++)
 			stream_event(k, events[i].data.ptr, events[i].events, &kinds[produce]);
+		for (uint32_t i = 0; produce && o->rate && i < k->count; i++)
+			if (k->streams[i].up && !k->streams[i].closed)
+				stream_event(k, &k->streams[i], 0, &kinds[produce]);
 		if (now >= stop_ns)
 			k->sending = false;
 		if (now > k->moved_ns && now - k->moved_ns > STALL_S * 1000000000ull) {
@@ -555,14 +573,15 @@ static bool batch_build(struct kafka *k)
 {
 	const struct options *o = k->options;
 	size_t one = kafka_batch_bytes(1, (uint32_t)o->size) - kafka_batch_bytes(0, 0);
+	size_t key = o->keys ? KAFKA_KEY_BYTES : 0;
 	size_t room;
 
 	k->batch_records = (uint32_t)(o->batch_bytes / one ? o->batch_bytes / one : 1);
-	room = kafka_batch_bytes(k->batch_records, (uint32_t)o->size);
+	room = kafka_batch_bytes(k->batch_records, (uint32_t)(o->size + key));
 	k->batch = malloc(room);
 	if (k->batch)
 		k->batch_len = kafka_batch_write(
-			k->batch, room, k->batch_records, (uint32_t)o->size);
+			k->batch, room, k->batch_records, (uint32_t)o->size, o->keys > 0);
 	return k->batch_len > 0;
 }
 

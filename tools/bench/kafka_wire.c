@@ -292,17 +292,20 @@ size_t kafka_batch_bytes(uint32_t count, uint32_t value_bytes)
 	return BATCH_HEAD_BYTES + (size_t)count * ((size_t)value_bytes + RECORD_EXTRA_BYTES);
 }
 
-static void write_record(struct wr *w, uint32_t index, struct bytes value)
+static void write_record(struct wr *w, uint32_t index, struct bytes value, bool keyed)
 {
-	/* attributes 1, time delta 1, offset delta, null key 1, value, no headers 1 */
-	size_t len = 4 + uvar32_size(zigzag32((int32_t)index)) +
+	static const uint8_t key[KAFKA_KEY_BYTES];
+	/* attributes 1, time delta 1, offset delta, length of the key 1, value, no headers 1 */
+	size_t len = 4 + uvar32_size(zigzag32((int32_t)index)) + (keyed ? sizeof key : 0) +
 		uvar32_size(zigzag32((int32_t)value.len)) + value.len;
 
 	wr_svar32(w, (int32_t)len);
 	wr_u8(w, 0);
 	wr_svar32(w, 0);
 	wr_svar32(w, (int32_t)index);
-	wr_svar32(w, -1);
+	wr_svar32(w, keyed ? (int32_t)sizeof key : -1);
+	if (keyed)
+		wr_bytes(w, bytes_of(key, sizeof key));
 	wr_svar32(w, (int32_t)value.len);
 	wr_bytes(w, value);
 	wr_svar32(w, 0);
@@ -320,7 +323,32 @@ static void fill_random(uint8_t *at, size_t len, uint64_t *x)
 
 /* base offset 8, length 4, leader epoch 4, magic 1, crc 4 | attributes 2, last delta 4, first
  * and last time 8 + 8, producer id 8, its epoch 2, sequence 4, count 4, records */
-size_t kafka_batch_write(uint8_t *at, size_t size, uint32_t count, uint32_t value_bytes)
+static void batch_checksum(uint8_t *at, size_t len)
+{
+	put_u32be(at + BATCH_CRC_AT,
+		crc32c(bytes_of(at + BATCH_ATTRIBUTES_AT, len - BATCH_ATTRIBUTES_AT)));
+}
+
+void kafka_batch_keys(uint8_t *batch, size_t len, uint64_t keys, uint64_t *seed)
+{
+	struct rd r = rd_over(bytes_of(batch, len));
+
+	rd_skip(&r, BATCH_HEAD_BYTES);
+	while (r.err == OK && rd_left(&r) > 0) {
+		struct bytes record = rd_take(&r, (size_t)rd_svar32(&r));
+		struct rd one = rd_over(record);
+		uint64_t key;
+
+		fill_random((uint8_t *)&key, sizeof key, seed);
+		rd_skip(&one, 2);
+		rd_svar32(&one);
+		rd_svar32(&one);
+		put_u64be(batch + (one.at - batch), key % keys);
+	}
+	batch_checksum(batch, len);
+}
+
+size_t kafka_batch_write(uint8_t *at, size_t size, uint32_t count, uint32_t value_bytes, bool keyed)
 {
 	struct wr w = wr_over(at, size);
 	uint64_t seed = 0x2545f4914f6cdd1du;
@@ -345,7 +373,7 @@ size_t kafka_batch_write(uint8_t *at, size_t size, uint32_t count, uint32_t valu
 	wr_u32be(&w, count);
 	for (uint32_t i = 0; value && i < count; i++) {
 		fill_random(value, value_bytes, &seed);
-		write_record(&w, i, bytes_of(value, value_bytes));
+		write_record(&w, i, bytes_of(value, value_bytes), keyed);
 	}
 	if (!value || w.err != OK) {
 		free(value);
@@ -353,8 +381,7 @@ size_t kafka_batch_write(uint8_t *at, size_t size, uint32_t count, uint32_t valu
 	}
 	free(value);
 	put_u32be(at + BATCH_LENGTH_AT, (uint32_t)wr_len(&w) - 12);
-	put_u32be(at + BATCH_CRC_AT,
-		crc32c(bytes_of(at + BATCH_ATTRIBUTES_AT, wr_len(&w) - BATCH_ATTRIBUTES_AT)));
+	batch_checksum(at, wr_len(&w));
 	return wr_len(&w);
 }
 

@@ -75,9 +75,13 @@ struct kafka_fetched {
 };
 bool kafka_fetch_read(struct bytes body, struct kafka_fetched *out);
 
+enum { KAFKA_KEY_BYTES = 8 };
 /* Builds one uncompressed record batch v2 of count records, each with a value of value_bytes
- * that does not compress and no key. Returns its length; 0 when size is too small. */
-size_t kafka_batch_write(uint8_t *at, size_t size, uint32_t count, uint32_t value_bytes);
+ * that does not compress and, if keyed, a key. Returns its length; 0 when size is too small. */
+size_t kafka_batch_write(
+	uint8_t *at, size_t size, uint32_t count, uint32_t value_bytes, bool keyed);
+/* Gives each record of such a batch one of so many keys. */
+void kafka_batch_keys(uint8_t *batch, size_t len, uint64_t keys, uint64_t *seed);
 /* The room count such records take at most. */
 size_t kafka_batch_bytes(uint32_t count, uint32_t value_bytes);
 

@@ -71,6 +71,8 @@ static const struct option_row rows[] = {
 	{"batch-bytes", KIND_NUMBER, AT(batch_bytes), 128 * 1024, 1, 8 << 20,
 		"Kafka record batch, at most"},
 	{"inflight", KIND_NUMBER, AT(inflight), 5, 1, 1000, "Kafka requests in flight each"},
+	{"keys", KIND_NUMBER, AT(keys), 0, 1, UINT64_MAX,
+		"kafka-produce: records have keys, of so many; into a topic that is there"},
 	{"acks", KIND_NUMBER, AT(acks), 2, 1, 2, "Kafka: 1 the leader, 2 all"},
 	{"verify", KIND_FLAG, AT(verify), 0, 0, 1, "Kafka: fetch and check what was produced"},
 	{"expect", KIND_NUMBER, AT(expect), 0, 1, UINT64_MAX, "kafka-fetch: records there must be"},
