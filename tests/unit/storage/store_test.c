@@ -368,35 +368,6 @@ START_TEST(rocks_keeps_what_it_was_given)
 }
 END_TEST
 
-/* Whether RocksDB's own record of what is in force has the line. */
-static bool in_force(const char *setting)
-{
-	char command[200];
-	snprintf(command, sizeof command, "grep -q '^ *%s$' %s/OPTIONS-*", setting, dir);
-	return system(command) == 0;
-}
-
-/* Options that the C API knows as text only are in force, and the others beside them. */
-START_TEST(rocks_flushes_in_pieces)
-{
-	struct store_options o = store_options_default();
-	char why[200];
-
-	open_store(0);
-	ck_assert(in_force("strict_bytes_per_sync=true"));
-	ck_assert(in_force("bytes_per_sync=1048576"));
-	ck_assert(in_force("db_write_buffer_size=16777216"));
-	ck_assert(in_force("wal_recovery_mode=kPointInTimeRecovery"));
-	ck_assert(in_force("avoid_flush_during_recovery=false"));
-	store_close(store);
-	o.scarce = true;
-	ck_assert_int_eq(store_open_rocks(dir, &o, &store, why, sizeof why), OK);
-	ck_assert(in_force("avoid_flush_during_recovery=true"));
-	ck_assert(in_force("strict_bytes_per_sync=true"));
-	close_store();
-}
-END_TEST
-
 /* Whatever a crash leaves is a prefix of the writes, and holds all that was synced. */
 START_TEST(crash_keeps_a_prefix)
 {
@@ -512,7 +483,6 @@ int main(void)
 	tcase_add_loop_test(tc, sequence_grows_with_writes, 0, 2);
 	tcase_add_loop_test(tc, agrees_with_a_model, 0, 2);
 	tcase_add_test(tc, rocks_keeps_what_it_was_given);
-	tcase_add_test(tc, rocks_flushes_in_pieces);
 	tcase_add_test(tc, crash_keeps_a_prefix);
 	tcase_add_test(tc, reclaim_returns_disk_space);
 	Suite *s = suite_create("store");
