@@ -399,11 +399,15 @@ static void set_limit(struct access *a, struct limit *l, enum quota_kind kind, s
 		limiter_add_connections(l->limiter, a->held);
 }
 
+struct bytes access_tenant_name(const struct access *a)
+{
+	return a->tenant.len > 0 ? a->tenant : bytes_text(tenant_text(""));
+}
+
 void access_set_limits(struct access *a)
 {
 	set_limit(a, &a->limits[0], QUOTA_USER, a->user);
-	set_limit(a, &a->limits[1], QUOTA_TENANT,
-		a->tenant.len > 0 ? a->tenant : bytes_text(tenant_text("")));
+	set_limit(a, &a->limits[1], QUOTA_TENANT, access_tenant_name(a));
 	a->limited = a->limits[0].limiter != NULL || a->limits[1].limiter != NULL;
 }
 

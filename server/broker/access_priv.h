@@ -48,12 +48,15 @@ struct grants {
 	struct bytes key, user, tenant, host; /* host empty: rules that name none */
 	int host_count;                       /* of host empty: hosts that rules name, in order */
 	struct bytes *hosts;
+	int principal_count;
+	uint64_t *principals; /* whose rules they are: hashes of rule_prefix */
 };
 /* The rules of a user of the tenant that come from host; a share. The user exists. */
 struct grants *grants_get(
 	struct shard_rights *r, struct bytes user, struct bytes tenant, struct bytes host);
 void grants_unref(struct grants *g); /* NULL is fine */
-/* Ends those that the documents which differ concern. users: map of names. */
+/* Ends those that the documents which differ concern. principals: by hashes of rule_prefix; users:
+ * by name. */
 void grants_follow(struct shard_rights *r, const struct map *principals, const struct map *users);
 
 enum access_kind { BY_USER, BY_NOBODY, BY_ALL };
@@ -91,11 +94,12 @@ void auth_fini(struct rights *r); /* loops stand */
 /* access.c */
 void access_init(struct shard_rights *r);
 void access_free(struct access *a);
-void access_set_limits(struct access *a);            /* from the quotas in force */
-void access_end(struct access *a);                   /* gone; its holders are told */
-void access_stale(struct access *a);                 /* so are they */
-void access_tell(struct loop_hook *h);               /* the turn's part of telling */
-bool access_anonymous_stays(const struct access *a); /* may nobody from there still be in? */
+void access_set_limits(struct access *a);                /* from the quotas in force */
+struct bytes access_tenant_name(const struct access *a); /* as quotas name it */
+void access_end(struct access *a);                       /* gone; its holders are told */
+void access_stale(struct access *a);                     /* so are they */
+void access_tell(struct loop_hook *h);                   /* the turn's part of telling */
+bool access_anonymous_stays(const struct access *a);     /* may nobody from there still be in? */
 bool anonymous_allowed(const struct shard_rights *r, bool loopback);
 struct bytes host_of(const char *peer, char out[ACCESS_HOST_MAX + 1]);
 bool host_is_loopback(struct bytes host);

@@ -18,6 +18,7 @@ static void grants_free(struct grants *g)
 	for (int i = 0; i < g->host_count; i++)
 		mem_free((void *)(uintptr_t)g->hosts[i].at);
 	mem_free(g->hosts);
+	mem_free(g->principals);
 	mem_free(g);
 }
 
@@ -56,9 +57,11 @@ static void add_rules(struct grants *g, enum principal_kind kind, struct bytes w
 	struct rule rule;
 	buf_init(&prefix, RULE_PREFIX_MAX);
 	rule_prefix(g->tenant, kind, who, &prefix);
+	must(prefix.err == OK);
 	struct bytes p = buf_bytes(&prefix);
-	for (int i = prefix.err == OK ? catalog_doc_seek(c, p) : catalog_doc_count(c);
-		i < catalog_doc_count(c); i++) {
+	g->principals[g->principal_count++] = hash_bytes(p);
+	for (int i = c != NULL ? catalog_doc_seek(c, p) : 0; c != NULL && i < catalog_doc_count(c);
+		i++) {
 		struct bytes key = catalog_doc_at(c, i)->key;
 		if (key.len < p.len || memcmp(key.at, p.at, p.len) != 0)
 			break;
@@ -75,15 +78,15 @@ static void add_rules(struct grants *g, enum principal_kind kind, struct bytes w
 
 static void compile(struct grants *g)
 {
-	struct user_doc u;
+	struct user_doc u = {.role_count = 0};
+	bool exists = rights_find_user(g->home, g->user, &u);
+	int roles = exists ? u.role_count : 0;
 	g->acl = acl_new();
-	if (g->home->catalog != NULL) {
-		add_rules(g, PRINCIPAL_USER, g->user);
-		add_rules(g, PRINCIPAL_USER, bytes_text("*"));
-		if (rights_find_user(g->home, g->user, &u))
-			for (int i = 0; i < u.role_count; i++)
-				add_rules(g, PRINCIPAL_ROLE, u.roles[i]);
-	}
+	g->principals = mem_new(((size_t)roles + 2) * sizeof *g->principals);
+	add_rules(g, PRINCIPAL_USER, g->user);
+	add_rules(g, PRINCIPAL_USER, bytes_text("*"));
+	for (int i = 0; i < roles; i++)
+		add_rules(g, PRINCIPAL_ROLE, u.roles[i]);
 	acl_seal(g->acl);
 }
 
@@ -126,28 +129,12 @@ struct grants *grants_get(
 	return special;
 }
 
-static bool principal_in(const struct map *principals, struct bytes tenant,
-	enum principal_kind kind, struct bytes who)
-{
-	struct buf prefix;
-	buf_init(&prefix, RULE_PREFIX_MAX);
-	rule_prefix(tenant, kind, who, &prefix);
-	bool in = map_get(principals, buf_bytes(&prefix)) != NULL;
-	buf_fini(&prefix);
-	return in;
-}
-
 static bool concerned(const struct grants *g, const struct map *principals, const struct map *users)
 {
-	struct user_doc u;
-	if (map_get(users, g->user) != NULL ||
-		principal_in(principals, g->tenant, PRINCIPAL_USER, g->user) ||
-		principal_in(principals, g->tenant, PRINCIPAL_USER, bytes_text("*")))
+	if (users->count > 0 && map_get(users, g->user) != NULL)
 		return true;
-	if (!rights_find_user(g->home, g->user, &u))
-		return false;
-	for (int i = 0; i < u.role_count; i++)
-		if (principal_in(principals, g->tenant, PRINCIPAL_ROLE, u.roles[i]))
+	for (int i = 0; i < g->principal_count && principals->count > 0; i++)
+		if (map_get_u64(principals, g->principals[i]) != NULL)
 			return true;
 	return false;
 }

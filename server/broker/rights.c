@@ -35,7 +35,8 @@ static bool any_user(const struct catalog *c)
 
 struct difference {
 	struct map users, principals;
-	bool quotas;
+	struct map quotas[2]; /* of users, of tenants: by name */
+	bool defaults;        /* quotas of those without one */
 };
 
 static bool secrets_equal(const struct user_doc *a, const struct user_doc *b)
@@ -76,6 +77,16 @@ static struct bytes principal_of(struct bytes key)
 	return key;
 }
 
+/* "q NUL KIND NUL NAME" */
+static void note_quota(struct difference *d, struct bytes key)
+{
+	if (key.len <= 4)
+		d->defaults = true;
+	else
+		(void)map_put(&d->quotas[key.at[2] == QUOTA_TENANT],
+			bytes_of(key.at + 4, key.len - 4), &changed_mark);
+}
+
 static void note(struct difference *d, const struct catalog_doc *was, const struct catalog_doc *is)
 {
 	struct bytes key = is != NULL ? is->key : was->key;
@@ -85,9 +96,9 @@ static void note(struct difference *d, const struct catalog_doc *was, const stru
 		(void)map_put(&d->users, bytes_of(key.at + 2, key.len - 2),
 			login_over(was, is) ? &gone_mark : &changed_mark);
 	else if (key.at[0] == 'a')
-		(void)map_put(&d->principals, principal_of(key), &changed_mark);
+		(void)map_put_u64(&d->principals, hash_bytes(principal_of(key)), &changed_mark);
 	else if (key.at[0] == 'q')
-		d->quotas = true;
+		note_quota(d, key);
 }
 
 /* ---- following */
@@ -102,9 +113,15 @@ static void follow_access(struct access *a, const struct difference *d, bool eve
 		access_stale(a);
 }
 
+static bool quota_differs(const struct access *a, const struct difference *d)
+{
+	return d->defaults || (d->quotas[0].count > 0 && map_get(&d->quotas[0], a->user) != NULL) ||
+		(d->quotas[1].count > 0 && map_get(&d->quotas[1], access_tenant_name(a)) != NULL);
+}
+
 static void follow(struct shard_rights *r, const struct catalog *old, bool everybody)
 {
-	struct difference d = {.quotas = false};
+	struct difference d = {.defaults = false};
 	struct catalog_docs_walk at = {0};
 	const struct catalog_doc *was, *is;
 	struct access *a;
@@ -112,12 +129,14 @@ static void follow(struct shard_rights *r, const struct catalog *old, bool every
 		note(&d, was, is);
 	grants_follow(r, &d.principals, &d.users);
 	for (uint32_t i = 0; (a = map_next(&r->accesses, &i)) != NULL;) {
-		if (d.quotas)
+		if (quota_differs(a, &d))
 			access_set_limits(a);
 		follow_access(a, &d, everybody);
 	}
 	map_fini(&d.users);
 	map_fini(&d.principals);
+	map_fini(&d.quotas[0]);
+	map_fini(&d.quotas[1]);
 }
 
 static void catalog_changed(struct catalog_watcher *w, const struct catalog *c)
