@@ -21,8 +21,8 @@ def compact(data):
 class Raw:
     """A connection; every request's answer is awaited."""
 
-    def __init__(self, port, timeout=20):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    def __init__(self, port, host="127.0.0.1", timeout=20):
+        self.socket = socket.create_connection((host, port), timeout=timeout)
         self.file = self.socket.makefile("rb")
 
     def __enter__(self):
@@ -81,6 +81,13 @@ class Raw:
                      compact(salted) + b"\0")
         answer = self.ask(51, 0, body + b"\0", flexible=True)
         code = struct.unpack_from(">h", answer, 4 + 1 + 1 + len(name.encode()))[0]
+        assert code == 0, code
+
+    def allow(self, user, resource, name, operation):
+        """Adds a rule (CreateAcls): resource and operation are Kafka's numbers."""
+        body = (struct.pack(">ib", 1, resource) + string(name) + b"\3" + string("User:" + user) +
+                string("*") + struct.pack(">bb", operation, 3))
+        code = struct.unpack_from(">h", self.ask(30, 1, body), 8)[0]
         assert code == 0, code
 
     def set_quota(self, user, key, value):
