@@ -4,7 +4,7 @@
 #include "server/broker/access_priv.h"
 #include "server/broker/tenant.h"
 
-enum { TOLD_EACH_TURN = 256, KEY_MAX = 1024, STAYS_MS = 1000 };
+enum { TOLD_EACH_TURN = 256, KEY_MAX = 512, STAYS_MS = 1000 };
 static const char anonymous[] = "ANONYMOUS";
 
 /* ---- where from */
@@ -36,17 +36,18 @@ struct bytes host_of(const char *peer, char out[ACCESS_HOST_MAX + 1])
 
 /* ---- life */
 
-static void key_make(struct buf *k, enum access_kind kind, struct bytes tenant, struct bytes user,
-	struct bytes host)
+static struct bytes key_make(uint8_t room[KEY_MAX], enum access_kind kind, struct bytes tenant,
+	struct bytes user, struct bytes host)
 {
-	buf_init(k, KEY_MAX);
-	buf_add_u8(k, (uint8_t)kind);
-	buf_add(k, tenant);
-	buf_add_u8(k, 0);
-	buf_add(k, user);
-	buf_add_u8(k, 0);
-	buf_add(k, host);
-	must(k->err == OK);
+	struct wr k = wr_over(room, KEY_MAX);
+	wr_u8(&k, (uint8_t)kind);
+	wr_bytes(&k, tenant);
+	wr_u8(&k, 0);
+	wr_bytes(&k, user);
+	wr_u8(&k, 0);
+	wr_bytes(&k, host);
+	must(k.err == OK);
+	return bytes_of(room, wr_len(&k));
 }
 
 static void anonymous_look(struct loop_timer *t)
@@ -63,10 +64,9 @@ static void anonymous_look(struct loop_timer *t)
 static struct access *access_get(struct shard_rights *r, enum access_kind kind, struct bytes tenant,
 	struct bytes user, struct bytes host)
 {
-	struct buf key;
+	uint8_t room[KEY_MAX];
 	loop_must_own(r->shard->loop);
-	key_make(&key, kind, tenant, user, host);
-	struct bytes k = buf_bytes(&key);
+	struct bytes k = key_make(room, kind, tenant, user, host);
 	struct access *a = map_get(&r->accesses, k);
 	if (a == NULL) {
 		a = mem_new(sizeof *a + k.len);
@@ -88,7 +88,6 @@ static struct access *access_get(struct shard_rights *r, enum access_kind kind, 
 		if (kind == BY_NOBODY && r->anonymous_count++ == 0)
 			loop_timer_set(&r->anonymous_timer, STAYS_MS);
 	}
-	buf_fini(&key);
 	return access_ref(a);
 }
 

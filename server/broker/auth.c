@@ -279,6 +279,7 @@ static bool attempt_enter(struct auth_attempt *a)
 	return true;
 }
 
+/* NULL: out of memory. */
 static struct auth_attempt *attempt_new(struct auth_login *l, const struct auth_peer *peer,
 	struct bytes user, struct bytes password)
 {
@@ -301,7 +302,10 @@ static struct auth_attempt *attempt_new(struct auth_login *l, const struct auth_
 		buf_add(&a->kept, d->value);
 	buf_add_u8(&a->kept, 0); /* passwords hold none */
 	buf_add(&a->kept, password);
-	must(a->kept.err == OK);
+	if (a->kept.err != OK) {
+		attempt_free(a);
+		return NULL;
+	}
 	const uint8_t *at = buf_bytes(&a->kept).at;
 	a->key = bytes_of(at, key_len);
 	a->doc = bytes_of(at + key_len, doc_len);
@@ -335,7 +339,9 @@ void auth_login(struct auth_login *l, const struct auth_peer *peer, struct bytes
 		return;
 	}
 	struct auth_attempt *a = attempt_new(l, peer, user, password);
-	if (a->known && seen(a)) {
+	if (a == NULL) {
+		login_ends(l, ERR_NOMEM, NULL, 0);
+	} else if (a->known && seen(a)) {
 		attempt_right(a);
 		attempt_free(a);
 	} else if (!attempt_enter(a)) {

@@ -26,7 +26,7 @@ struct auth_login { /* embed: by password; the broker's from auth_login until do
 	struct auth_attempt *attempt; /* private */
 	/* The outcome: */
 	enum err err;          /* ERR_UNAUTHENTICATED, ERR_BUSY: too many logins under way,
-				* ERR_UNAVAILABLE, ERR_CLOSED: cancelled */
+				* ERR_UNAVAILABLE, ERR_NOMEM, ERR_CLOSED: cancelled */
 	struct access *access; /* a share; NULL unless err is OK */
 	void (*done)(struct auth_login *l); /* never inside the call */
 };
@@ -39,8 +39,8 @@ void auth_cancel(struct auth_login *l);
 
 struct auth_scram; /* one SCRAM exchange, of a connection */
 enum { AUTH_SCRAM_MESSAGE_MAX = 2048 };
-/* The client's first message; writes the server's first to out. ERR_MALFORMED, ERR_UNAVAILABLE. An
- * unknown user goes through with made-up salt, the same one each time. */
+/* The client's first message; writes the server's first to out. ERR_MALFORMED, ERR_NOMEM,
+ * ERR_UNAVAILABLE. An unknown user goes through with made-up salt, the same one each time. */
 enum err auth_scram_begin(struct shard *s, enum secret_kind kind, const struct auth_peer *peer,
 	struct bytes client_first, struct buf *out, struct auth_scram **x) MUST_USE;
 /* The client's last message; done(arg) runs later, on failure late, never inside the call: err OK,

@@ -4,13 +4,7 @@
 #include <stdlib.h>
 #include "server/broker/access_priv.h"
 
-enum { RULE_PREFIX_MAX = 1024 };
-
-static void key_add(struct buf *k, struct bytes part)
-{
-	buf_add(k, part);
-	buf_add_u8(k, 0);
-}
+enum { RULE_PREFIX_MAX = 1024, KEY_MAX = 512 };
 
 static void grants_free(struct grants *g)
 {
@@ -93,13 +87,15 @@ static void compile(struct grants *g)
 static struct grants *get(
 	struct shard_rights *r, struct bytes user, struct bytes tenant, struct bytes host)
 {
-	struct buf key;
-	buf_init(&key, RULE_PREFIX_MAX);
-	key_add(&key, tenant);
-	key_add(&key, user);
-	buf_add(&key, host);
+	uint8_t room[KEY_MAX];
+	struct wr key = wr_over(room, sizeof room);
+	wr_bytes(&key, tenant);
+	wr_u8(&key, 0);
+	wr_bytes(&key, user);
+	wr_u8(&key, 0);
+	wr_bytes(&key, host);
 	must(key.err == OK);
-	struct bytes k = buf_bytes(&key);
+	struct bytes k = bytes_of(room, wr_len(&key));
 	struct grants *g = map_get(&r->grants, k);
 	if (g == NULL) {
 		g = mem_new(sizeof *g + k.len);
@@ -114,7 +110,6 @@ static struct grants *get(
 		(void)map_put(&r->grants, g->key, g);
 	}
 	g->refs++;
-	buf_fini(&key);
 	return g;
 }
 

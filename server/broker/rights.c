@@ -17,7 +17,8 @@ bool rights_find_user(const struct shard_rights *r, struct bytes name, struct us
 		return false;
 	buf_init(&key, USER_KEY_MAX);
 	user_key(name, &key);
-	const struct catalog_doc *d = catalog_doc(r->catalog, buf_bytes(&key));
+	const struct catalog_doc *d = key.err == OK ? catalog_doc(r->catalog, buf_bytes(&key))
+						    : NULL;
 	buf_fini(&key);
 	return d != NULL && user_read(d->key, d->value, out) == OK;
 }

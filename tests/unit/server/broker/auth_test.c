@@ -290,6 +290,39 @@ START_TEST(ends_with_logins_under_way)
 }
 END_TEST
 
+/* Memory that a peer's words would need may lack: then the login is refused, and no more. */
+static struct auth_login starved;
+static int starved_at;
+static void starved_done(struct auth_login *l)
+{
+	ck_assert((l->access != NULL) == (l->err == OK));
+	access_unref(l->access);
+	sem_post(&w.done);
+}
+static void starve(void *arg)
+{
+	(void)arg;
+	starved = (struct auth_login){.shard = shard(), .done = starved_done};
+	mem_fail_at(starved_at);
+	auth_login(&starved, &far, B("u"), B("right"));
+	mem_fail_at(-1);
+}
+
+START_TEST(memory_may_lack)
+{
+	int lacked = 0;
+	ck_assert_int_eq(login(&far, "u", "right"), OK); /* remembered from now on */
+	for (starved_at = 0; starved_at < 12; starved_at++) {
+		world_call(&w, 0, starve, NULL);
+		ck_assert(starved.err == OK || starved.err == ERR_NOMEM ||
+			starved.err == ERR_UNAUTHENTICATED);
+		lacked += starved.err != OK;
+	}
+	ck_assert_int_gt(lacked, 0);
+	ck_assert_int_eq(starved.err, OK);
+}
+END_TEST
+
 /* ---- without */
 
 static struct auth_peer asks;
@@ -703,6 +736,7 @@ int main(void)
 	tcase_add_test(tc, a_failing_address_leaves_room);
 	tcase_add_test(tc, cancelled_logins_end_soon);
 	tcase_add_test(tc, ends_with_logins_under_way);
+	tcase_add_test(tc, memory_may_lack);
 	tcase_add_test(tc, who_comes_without_a_login);
 	tcase_add_test(tc, certificates_name_users);
 	tcase_add_loop_test(tc, scram_lets_in_who_knows_the_password, 0, 6);
