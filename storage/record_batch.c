@@ -111,6 +111,13 @@ void batch_set_append_time(uint8_t *batch, size_t len, int64_t ms)
 	set_crc(batch, len);
 }
 
+void batch_set_max_time(uint8_t *batch, size_t len, int64_t ms)
+{
+	must(len >= BATCH_HEADER_BYTES);
+	put_u64be(batch + AT_MAX_TIME, (uint64_t)ms);
+	set_crc(batch, len);
+}
+
 void batch_set_records(uint8_t *batch, size_t len, int32_t count, int64_t max_ms)
 {
 	must(len >= BATCH_HEADER_BYTES);
@@ -271,9 +278,8 @@ static enum err check_headers(const struct record *r)
 	return rest.len == 0 ? OK : ERR_MALFORMED;
 }
 
-static enum err check_records(struct batch_walk *w, const struct batch *b)
+static enum err check_records(struct batch_walk *w, int64_t *newest_ms)
 {
-	int64_t newest_ms = INT64_MIN;
 	bool dense = true;
 	struct record r;
 	enum err e;
@@ -282,14 +288,21 @@ static enum err check_records(struct batch_walk *w, const struct batch *b)
 		if (e != OK)
 			return e;
 		dense = dense && r.offset_delta == i;
-		newest_ms = r.timestamp_ms > newest_ms ? r.timestamp_ms : newest_ms;
+		*newest_ms = r.timestamp_ms > *newest_ms ? r.timestamp_ms : *newest_ms;
 	}
 	if (e != ERR_NOTFOUND)
 		return e;
-	return dense && newest_ms == b->max_ms ? OK : ERR_INVALID;
+	return dense ? OK : ERR_INVALID;
 }
 
 enum err batch_check(const struct batch *b, size_t inflated_max)
+{
+	int64_t newest_ms;
+	enum err e = batch_check_records(b, inflated_max, &newest_ms);
+	return e == OK && newest_ms != b->max_ms ? ERR_INVALID : e;
+}
+
+enum err batch_check_records(const struct batch *b, size_t inflated_max, int64_t *newest_ms)
 {
 	struct bytes covered = bytes_of(b->all.at + AT_ATTRIBUTES, b->all.len - AT_ATTRIBUTES);
 	if (crc32c(covered) != b->crc)
@@ -300,7 +313,8 @@ enum err batch_check(const struct batch *b, size_t inflated_max)
 	enum err e = batch_walk_init(&w, b, inflated_max);
 	if (e != OK)
 		return e;
-	e = check_records(&w, b);
+	*newest_ms = INT64_MIN;
+	e = check_records(&w, newest_ms);
 	batch_walk_fini(&w);
 	return e;
 }

@@ -34,6 +34,11 @@ enum err batch_read(struct bytes in, struct batch *out) MUST_USE;
  * at most inflated_max bytes, ERR_TOOBIG) are well formed, count and offset deltas dense
  * (ERR_INVALID), max timestamp as stated. Trailing bytes: ERR_MALFORMED. */
 enum err batch_check(const struct batch *b, size_t inflated_max) MUST_USE;
+/* The same, whatever the header says the greatest timestamp is; gives what it is. */
+enum err batch_check_records(
+	const struct batch *b, size_t inflated_max, int64_t *newest_ms) MUST_USE;
+/* Sets that field, and computes the CRC anew. */
+void batch_set_max_time(uint8_t *batch, size_t len, int64_t ms);
 void batch_set_offset(uint8_t *batch, int64_t base_offset, int32_t leader_epoch);
 /* Sets LogAppendTime and the time, and computes the CRC anew. */
 void batch_set_append_time(uint8_t *batch, size_t len, int64_t ms);

@@ -136,8 +136,9 @@ static enum err check_header(const struct batch *b, bool append_time)
 	return OK;
 }
 
-static enum err check(
-	struct bytes in, const struct stream *to, const struct broker_conf *conf, struct batch *b)
+/* *newest_ms: of the records. The header need not say so: Go's sarama leaves -1 there. */
+static enum err check(struct bytes in, const struct stream *to, const struct broker_conf *conf,
+	struct batch *b, int64_t *newest_ms)
 {
 	int64_t max = stream_bytes_max(to, conf);
 	if (in.len > (uint64_t)max)
@@ -151,7 +152,9 @@ static enum err check(
 		return ERR_INVALID; /* more than one batch */
 	e = check_header(b, stream_append_time(to));
 	if (e == OK)
-		e = batch_check(b, BATCH_INFLATED_MAX);
+		e = batch_check_records(b, BATCH_INFLATED_MAX, newest_ms);
+	if (e == OK && !stream_append_time(to) && *newest_ms < -1)
+		e = ERR_RANGE;
 	/* A key is what says which record is newer than which. */
 	if (e == OK && to->compacts && !batch_all_keyed(b, BATCH_INFLATED_MAX))
 		e = ERR_INVALID;
@@ -163,7 +166,8 @@ enum err produce_start(struct produce *p, struct shard *s, const struct stream *
 {
 	struct batch b;
 	struct slice own;
-	enum err e = check(batch, to, shard_conf(s), &b);
+	int64_t newest_ms;
+	enum err e = check(batch, to, shard_conf(s), &b, &newest_ms);
 	if (e == OK)
 		e = slice_copy(batch, &own);
 	if (e != OK)
@@ -173,6 +177,9 @@ enum err produce_start(struct produce *p, struct shard *s, const struct stream *
 		p->append_ms = loop_now_wall_ms(shard_loop(s));
 		batch_set_append_time(own.chunk->data, own.bytes.len, p->append_ms);
 		b.max_ms = p->append_ms;
+	} else if (b.max_ms != newest_ms) {
+		batch_set_max_time(own.chunk->data, own.bytes.len, newest_ms);
+		b.max_ms = newest_ms;
 	}
 	p->proposal = (struct proposal){
 		.to = partition,

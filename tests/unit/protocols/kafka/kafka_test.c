@@ -168,6 +168,29 @@ START_TEST(bad_batches_are_refused_each_with_its_code)
 }
 END_TEST
 
+/* Go's sarama leaves the greatest timestamp out: it is set, as Kafka does. */
+START_TEST(a_batch_that_does_not_say_its_greatest_time_is_taken)
+{
+	int fd = dial();
+	struct kafka_fetch_res res;
+	struct batch got;
+	make_topic(fd, "times");
+	struct slice b = batch_of(100, 3);
+	uint8_t *copy = arena_take(&arena, b.bytes.len);
+	memcpy(copy, b.bytes.at, b.bytes.len);
+	batch_set_max_time(copy, b.bytes.len, -1);
+	produce(fd, "times", 7, -1, bytes_of(copy, b.bytes.len), 1);
+	ck_assert_int_eq(produced(fd, 7, 1, NULL), 0);
+	fetch(fd, "times", 0, 1000, 2);
+	answer(fd, KAFKA_FETCH, 11, 2, &res);
+	ck_assert_int_eq(batch_read(res.topics[0].partitions[0].records.bytes, &got), OK);
+	ck_assert_int_eq(got.max_ms, 1700000000000);
+	ck_assert_int_eq(batch_check(&got, 1 << 20), OK);
+	slice_unref(&b);
+	end(fd);
+}
+END_TEST
+
 START_TEST(what_is_no_request_closes_the_connection)
 {
 	static const struct {
@@ -330,6 +353,7 @@ int main(void)
 	tcase_add_test(tc, an_answer_keeps_its_bound);
 	tcase_add_test(tc, a_fetch_waits_for_records_and_for_no_longer);
 	tcase_add_test(tc, bad_batches_are_refused_each_with_its_code);
+	tcase_add_test(tc, a_batch_that_does_not_say_its_greatest_time_is_taken);
 	tcase_add_loop_test(tc, what_is_no_request_closes_the_connection, 0, 5);
 	tcase_add_test(tc, a_request_too_large_to_answer_closes_the_connection);
 	tcase_add_test(tc, everything_offered_can_be_spoken);
