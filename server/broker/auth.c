@@ -107,13 +107,16 @@ void auth_keep(const struct auth_peer *p, struct auth_who *out)
 	memcpy(out->address, address, len);
 }
 
-/* Of an address that failed lately; NULL: it did not. */
+/* Of an address that failed once; NULL: it did not, or that is forgotten. */
 static struct auth_source *source_find(const struct shard_rights *r, uint64_t hash)
 {
 	struct auth_source *s = r->auth->sources;
-	if (s == NULL || s[hash % SOURCES].hash != hash || s[hash % SOURCES].failures == 0)
-		return NULL;
-	return &s[hash % SOURCES];
+	return s == NULL || s[hash % SOURCES].hash != hash ? NULL : &s[hash % SOURCES];
+}
+
+static bool failed_lately(const struct shard_rights *r, const struct auth_source *s)
+{
+	return s->failures > 0 && loop_now_ms(r->shard->loop) - s->last_ms <= FORGIVEN_MS;
 }
 
 static int64_t failed(struct shard_rights *r, uint64_t hash)
@@ -267,6 +270,8 @@ static void attempt_done(struct job *j)
 static bool attempt_enter(struct auth_attempt *a)
 {
 	struct auth_source *s = source_find(a->home, a->who.source);
+	if (s != NULL && !failed_lately(a->home, s))
+		s = NULL;
 	if (s != NULL && s->under_way >= LOGINS_OF_FAILING)
 		return false;
 	if (atomic_fetch_add(&a->auth->under_way, 1) >= LOGINS_MAX) {
