@@ -256,6 +256,29 @@ START_TEST(a_failing_address_leaves_room)
 }
 END_TEST
 
+static void an_hour_passes(void)
+{
+	struct auth_who who;
+	auth_keep(&far, &who);
+	struct auth_source *s = rights_of(shard())->auth->sources;
+	for (int i = 0; i < 4096; i++)
+		if (s[i].hash == who.source)
+			s[i].last_ms -= 3600000;
+}
+
+START_TEST(a_failure_is_forgiven)
+{
+	ck_assert_int_eq(login(&far, "u", "no"), ERR_UNAUTHENTICATED);
+	on_loop(0, an_hour_passes);
+	for (int i = 0; i < 150; i++) {
+		flood[i] = (struct try){.peer = &far, .user = B("u"), .password = B("right")};
+		login_start(&flood[i]);
+	}
+	for (int i = 0; i < 150; i++)
+		ck_assert_int_eq(login_end(&flood[i]), OK);
+}
+END_TEST
+
 START_TEST(cancelled_logins_end_soon)
 {
 	for (int i = 0; i < 200; i++) {
@@ -734,6 +757,7 @@ int main(void)
 	tcase_add_test(tc, a_network_is_one_address);
 	tcase_add_test(tc, a_flood_is_turned_away);
 	tcase_add_test(tc, a_failing_address_leaves_room);
+	tcase_add_test(tc, a_failure_is_forgiven);
 	tcase_add_test(tc, cancelled_logins_end_soon);
 	tcase_add_test(tc, ends_with_logins_under_way);
 	tcase_add_test(tc, memory_may_lack);
