@@ -270,16 +270,15 @@ static void attempt_done(struct job *j)
 static bool attempt_enter(struct auth_attempt *a)
 {
 	struct auth_source *s = source_find(a->home, a->who.source);
-	if (s != NULL && !failed_lately(a->home, s))
-		s = NULL;
-	if (s != NULL && s->under_way >= LOGINS_OF_FAILING)
+	bool failing = s != NULL && failed_lately(a->home, s);
+	if (failing && s->under_way >= LOGINS_OF_FAILING)
 		return false;
 	if (atomic_fetch_add(&a->auth->under_way, 1) >= LOGINS_MAX) {
 		atomic_fetch_sub(&a->auth->under_way, 1);
 		return false;
 	}
-	a->counted = s != NULL;
-	if (s != NULL)
+	a->counted = failing;
+	if (failing)
 		s->under_way++;
 	return true;
 }
