@@ -308,7 +308,6 @@ static enum err boot(struct daemon *d, char *why, size_t why_size)
 			.loops = d->loops,
 			.net = d->net,
 			.conf = d->conf,
-			.anonymous = &m->broker.auth_anonymous,
 			.reload = ask_for_reload});
 	settings_in_force(d);
 	modules_doors(&d->doors,

@@ -1,14 +1,10 @@
 /* Tables only: a new module adds its rows, metrics and door here and is otherwise unknown to the
  * rest. Rows of one module stand together in the reference page, in this order. */
 #include "server/modules.h"
-#include <assert.h>
 #include "server/base/mem.h"
 
 static const char *const level_words[] = {"debug", "info", "warn", "error", NULL};
 static const char *const format_words[] = {"text", "json", NULL};
-
-/* auth.anonymous is the broker's; the doors have words of their own for it. */
-static_assert(HTTP_ANONYMOUS_AUTO == 0 && HTTP_ANONYMOUS_ON == 1, "the order of the words");
 
 #define AT(field) offsetof(struct process_conf, field)
 

@@ -88,6 +88,7 @@ struct http *http_new(const struct http_conf *conf, const struct http_env *env)
 	h->conf = conf;
 	h->env = *env;
 	h->began_ms = clock_wall_ms();
+	secret_random(h->key, sizeof h->key);
 	h->loops = mem_new((size_t)count * sizeof *h->loops);
 	for (int i = 0; i < count; i++) {
 		h->loops[i].shard = broker_shard(env->broker, loops_at(env->loops, i));

@@ -26,14 +26,11 @@ extern const struct conf_row http_rows[];
 extern struct metric_table http_metrics;
 extern const struct conn_kind http_kind; /* conn_door_arg: struct http * */
 
-enum http_anonymous { HTTP_ANONYMOUS_AUTO, HTTP_ANONYMOUS_ON, HTTP_ANONYMOUS_OFF };
-
 struct http_env { /* what the door shows and changes; borrowed until http_free */
 	struct broker *broker;
 	struct loops *loops;
 	const struct net *net;
 	const struct conf *conf;
-	const int *anonymous; /* enum http_anonymous, changed only while loops stand still */
 	/* Asks the daemon to read its settings again: replicated ones changed. Any thread. */
 	void (*reload)(void);
 };

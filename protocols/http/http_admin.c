@@ -11,7 +11,7 @@
 #include "server/broker/admin.h"
 #include "server/broker/route.h"
 
-enum { KEY_BYTES_MAX = 160, WHY_BYTES = 200 };
+enum { KEY_BYTES_MAX = 240, WHY_BYTES = 200 };
 
 /* ---- one replicated setting */
 
@@ -31,6 +31,9 @@ static void set_done(struct meta_op *op)
 	char why[sizeof op->why];
 
 	memcpy(why, op->why, sizeof why);
+	if (!op->check_only)
+		exchange_audit(x, s->value != NULL ? "setting-set" : "setting-delete",
+			bytes_text(s->key), e, s->value);
 	mem_free(s->value);
 	mem_free(s);
 	if (e != OK)
@@ -39,21 +42,23 @@ static void set_done(struct meta_op *op)
 		answer_empty(x, 204);
 }
 
-/* Takes value. */
-static void setting_set(struct exchange *x, const char *prefix, struct bytes name, char *value)
+/* Takes value. tenant: whose it is, empty for none. */
+static void setting_set(
+	struct exchange *x, const char *prefix, struct bytes tenant, struct bytes name, char *value)
 {
 	struct set_op *s = mem_new(sizeof *s);
 	bool dry = false;
 
-	if (strlen(prefix) + name.len >= sizeof s->key ||
+	if (strlen(prefix) + tenant.len + 1 + name.len >= sizeof s->key ||
 		request_query_bool(x, "dry_run", &dry) != OK) {
 		mem_free(value);
 		mem_free(s);
 		answer_error(x, 400, "invalid", "the name is too long, or dry_run no truth");
 		return;
 	}
-	(void)snprintf(
-		s->key, sizeof s->key, "%s%.*s", prefix, (int)name.len, (const char *)name.at);
+	(void)snprintf(s->key, sizeof s->key, "%s%.*s%s%.*s", prefix, (int)tenant.len,
+		(const char *)tenant.at, tenant.len > 0 ? "/" : "", (int)name.len,
+		(const char *)name.at);
 	s->x = x;
 	s->value = value;
 	s->setting = (struct meta_setting){s->key, value};
@@ -104,7 +109,7 @@ void api_routes(struct exchange *x)
 	}
 	json_open(&j, NULL, '{');
 	json_open(&j, "routes", '[');
-	for (int i = 0; admin_route_next(x->shard, bytes_of("", 0), &i, &r);)
+	for (int i = 0; admin_route_next(x->shard, access_tenant(x->access), &i, &r);)
 		add_route(&j, &r);
 	json_close(&j, ']');
 	json_close(&j, '}');
@@ -142,7 +147,7 @@ void api_route_set(struct exchange *x)
 	}
 	copy = mem_text(text, strlen(text));
 	cJSON_Delete(o);
-	setting_set(x, "route.", x->params[0], copy);
+	setting_set(x, "route.", access_tenant(x->access), x->params[0], copy);
 }
 
 void api_route_delete(struct exchange *x)
@@ -150,11 +155,11 @@ void api_route_delete(struct exchange *x)
 	struct admin_route r;
 
 	for (int i = 0; shard_catalog(x->shard) != NULL &&
-		admin_route_next(x->shard, bytes_of("", 0), &i, &r);) {
+		admin_route_next(x->shard, access_tenant(x->access), &i, &r);) {
 		if (!bytes_equal(bytes_text(r.name), x->params[0]))
 			continue;
 		if (r.source == ROUTE_OF_CLUSTER)
-			setting_set(x, "route.", x->params[0], NULL);
+			setting_set(x, "route.", access_tenant(x->access), x->params[0], NULL);
 		else
 			answer_error(x, 409, "conflict",
 				r.source == ROUTE_OF_CONF
@@ -265,7 +270,7 @@ void api_config_set(struct exchange *x)
 	}
 	copy = mem_text(value, strlen(value));
 	cJSON_Delete(o);
-	setting_set(x, "config.", x->params[0], copy);
+	setting_set(x, "config.", bytes_of("", 0), x->params[0], copy);
 }
 
 void api_config_delete(struct exchange *x)
@@ -277,7 +282,7 @@ void api_config_delete(struct exchange *x)
 	if (replicated(x, row->key) == NULL)
 		answer_error(x, 404, "not_found", "it is not set for the cluster");
 	else
-		setting_set(x, "config.", x->params[0], NULL);
+		setting_set(x, "config.", bytes_of("", 0), x->params[0], NULL);
 }
 
 /* ---- the node */

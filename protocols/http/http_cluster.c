@@ -175,9 +175,10 @@ void json_replicas(struct json *j, const struct admin_replicas *r)
 	json_bool(j, "moving", r->moving);
 }
 
-static void add_group(struct json *j, const struct admin_replicas *r)
+/* whole: with the tenant. */
+static void add_group(struct json *j, const struct admin_replicas *r, bool whole)
 {
-	json_text(j, "stream", r->group.stream);
+	json_text(j, "stream", whole ? r->group.stream : stream_bare(r->group.stream));
 	json_int(j, "partition", r->group.index);
 	json_int(j, "group", (int64_t)partition_group(r->group.partition));
 	json_replicas(j, r);
@@ -196,7 +197,7 @@ static void look_answered(struct admin_look *l, const char *list, bool moving_on
 		if (moving_only && !l->of[i].moving)
 			continue;
 		json_open(&j, NULL, '{');
-		add_group(&j, &l->of[i]);
+		add_group(&j, &l->of[i], x->route->right.of == RIGHT_WHOLE);
 		json_close(&j, '}');
 	}
 	json_close(&j, ']');
@@ -216,6 +217,16 @@ static void moves_looked(struct admin_look *l)
 	look_answered(l, "moves", true);
 }
 
+/* The name as its tenant says it, if who asks may know of it. */
+static bool group_seen(struct exchange *x, const char *full, struct bytes *name)
+{
+	struct bytes tenant;
+
+	tenant_stream_split(bytes_text(full), &tenant, name);
+	return bytes_equal(tenant, access_tenant(x->access)) &&
+		exchange_may(x, ACTION_DESCRIBE, RESOURCE_STREAM, *name);
+}
+
 /* All groups, or those of the stream of the query. */
 static void look_at(struct exchange *x, bool internal, void (*done)(struct admin_look *l))
 {
@@ -227,10 +238,14 @@ static void look_at(struct exchange *x, bool internal, void (*done)(struct admin
 
 	for (int i = 0; e == OK && i < most; i++) {
 		struct admin_group *g = &groups[count];
-		if (!admin_group_at(c, i, g))
+		struct bytes name;
+		if (!admin_group_at(c, i, g) ||
+			(x->route->right.of != RIGHT_WHOLE && !group_seen(x, g->stream, &name)))
 			continue;
-		if (stream.at != NULL ? bytes_equal(bytes_text(g->stream), stream)
-				      : internal || g->stream[0] != '_' || g->stream[1] != '_')
+		if (x->route->right.of == RIGHT_WHOLE)
+			name = bytes_text(g->stream);
+		if (stream.at != NULL ? bytes_equal(name, stream)
+				      : internal || name.at[0] != '_' || name.at[1] != '_')
 			count++;
 	}
 	if (e == OK && count == 0 && stream.at == NULL) {
@@ -277,7 +292,7 @@ static void partition_looked(struct admin_look *l)
 	const struct admin_replicas *r = &l->of[0];
 
 	json_open(&j, NULL, '{');
-	add_group(&j, r);
+	add_group(&j, r, false);
 	json_bool(&j, "answered", r->answered);
 	json_open(&j, "members", '[');
 	for (int i = 0; i < r->count; i++) {
@@ -314,6 +329,7 @@ static bool whole_number(struct bytes text, int64_t *out)
 void api_partition(struct exchange *x)
 {
 	struct admin_group g;
+	struct bytes name;
 	int64_t index;
 	bool found = false;
 	enum err e = ERR_NOTFOUND;
@@ -326,7 +342,7 @@ void api_partition(struct exchange *x)
 	}
 	for (int i = 0; !found && i < admin_group_count(shard_catalog(x->shard)); i++)
 		found = admin_group_at(shard_catalog(x->shard), i, &g) && g.index == index &&
-			bytes_equal(bytes_text(g.stream), x->params[0]);
+			group_seen(x, g.stream, &name) && bytes_equal(name, x->params[0]);
 	if (found)
 		e = admin_look(x->shard, &g, 1, partition_looked, x);
 	if (e != OK)
@@ -394,6 +410,13 @@ static void node_changed(struct meta_op *op)
 	struct node_change_op *n = list_entry(op, struct node_change_op, op);
 	struct exchange *x = n->x;
 
+	if (!op->check_only)
+		exchange_audit(x,
+			op->kind == META_BALANCE                  ? "cluster-balance"
+				: op->node_state == NODE_DRAINING ? "node-drain"
+				: op->node_state == NODE_REMOVED  ? "node-remove"
+								  : "node-undrain",
+			x->params[0], op->err, op->why);
 	if (op->err != OK)
 		answer_err(x, op->err, op->why);
 	else if (op->check_only)

@@ -1,30 +1,36 @@
 /* From bytes to exchanges and back. A connection reads one request at a time: its head whole, then
  * its body as it comes. Complete requests go to their handlers at once, which may answer later and
  * in any order; the queue keeps the order of the answers. Reading stops while too many answers are
- * owed, or the peer does not take them. After a request that can't be understood nothing more is
- * read: the refusal is the last answer. */
+ * owed, the peer does not take them, or quotas say so, and while a login is under way: a body is
+ * not read for somebody unknown. After a request that can't be understood nothing more is read: the
+ * refusal is the last answer. */
 #include <string.h>
 #include "protocols/http/http_priv.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
 
-enum { QUEUED_BODY_BYTES_MAX = 1 << 20, ANSWER_PIECE_BYTES = 16384 };
+enum { QUEUED_BODY_BYTES_MAX = 1 << 20, HOLD_MS_MAX = 10000 };
 
 enum phase { PHASE_NONE, PHASE_IDLE, PHASE_HEAD, PHASE_BODY, PHASE_BUSY };
 
 struct http_conn {
+	struct conn *conn;
 	llhttp_t parser;          /* of the body being read */
 	struct list queue;        /* exchanges, oldest first; the newest may still be read */
 	struct exchange *reading; /* its body is not complete; in the queue, too */
 	size_t scanned;           /* of the head being awaited */
 	size_t body_bytes;        /* of those queued */
 	size_t left;              /* output queued when the idle timer ran last */
+	struct http_who who;
+	struct loop_timer hold; /* quotas: until then nothing is read or answered */
+	int64_t hold_until_ms;
 	int queued;
 	uint8_t phase;
-	bool paused, ended;
+	bool paused, ended, held;
 };
 
 static void progress(struct conn *c);
+static void proceed(struct exchange *x, enum err e);
 
 /* ---- the parser's callbacks */
 
@@ -138,7 +144,7 @@ static void settle(struct conn *c)
 {
 	struct http_conn *h = conn_state(c);
 
-	if (h->ended)
+	if (h->ended || h->held || h->who.pending != NULL)
 		enter(c, PHASE_BUSY);
 	else if (h->reading != NULL)
 		enter(c, PHASE_BODY);
@@ -180,11 +186,11 @@ static void flush(struct conn *c)
 {
 	struct http_conn *h = conn_state(c);
 
-	while (!list_empty(&h->queue)) {
+	while (!h->held && !list_empty(&h->queue)) {
 		struct exchange *x = list_entry(h->queue.next, struct exchange, node);
 		bool last;
 		if (!x->answered) {
-			if (x->wants_continue && !x->received) {
+			if (x->wants_continue && !x->received && h->who.pending == NULL) {
 				buf_add_text(conn_out(c), "HTTP/1.1 100 Continue\r\n\r\n");
 				conn_wrote(c);
 				x->wants_continue = false;
@@ -281,24 +287,6 @@ static size_t body_max(const struct exchange *x)
 	return 0;
 }
 
-bool peer_is_local(const struct conn *c)
-{
-	const char *peer = conn_peer(c);
-
-	return strncmp(peer, "127.", 4) == 0 || strncmp(peer, "[::1]", 5) == 0 ||
-		strncmp(peer, "[::ffff:127.", 12) == 0;
-}
-
-static bool may_enter(const struct exchange *x)
-{
-	switch ((enum http_anonymous) * x->http->env.anonymous) {
-	case HTTP_ANONYMOUS_AUTO: return x->route->open || peer_is_local(x->conn);
-	case HTTP_ANONYMOUS_ON: return true;
-	case HTTP_ANONYMOUS_OFF: return x->route->open;
-	}
-	return false;
-}
-
 /* The head has been parsed. Whether the request goes on; if not it has been answered, and is gone.
  */
 static bool admit(struct exchange *x, const llhttp_t *p)
@@ -325,8 +313,6 @@ static bool admit(struct exchange *x, const llhttp_t *p)
 				: status == 405 ? "method_not_allowed"
 						: "malformed",
 			"%s", status == 404 ? "no such page" : status_text(status));
-	} else if (!may_enter(x)) {
-		refuse(x, 401, "unauthenticated", "log in first");
 	} else if (!x->received && (p->flags & F_CONTENT_LENGTH) &&
 		p->content_length > body_max(x)) {
 		refuse(x, 413, "too_big", "the body is over the limit");
@@ -335,6 +321,83 @@ static bool admit(struct exchange *x, const llhttp_t *p)
 		return true;
 	}
 	return false;
+}
+
+static void not_known(struct exchange *x, enum err e)
+{
+	if (!x->received)
+		x->keep_alive = false; /* the body is not read */
+	metric_add(loop_cells(conn_loop(x->conn)), &http_metrics, M_REFUSED, 1);
+	if (e == ERR_UNAUTHENTICATED) {
+		answer_header(x, "WWW-Authenticate", "Basic realm=\"sluice\", charset=\"UTF-8\"");
+		answer_err(x, e,
+			request_header(x, "authorization").at == NULL ? "log in first"
+								      : "wrong user or password");
+	} else if (e == ERR_RANGE) {
+		answer_header(x, "Retry-After", "1");
+		answer_error(x, 429, "busy", "more connections than the quota allows");
+	} else {
+		answer_err(x, e,
+			e == ERR_UNAVAILABLE ? "this node does not know users and rights yet"
+					     : NULL);
+	}
+}
+
+/* Who asks is known (OK) or not: on to the handler, or to the body. */
+static void proceed(struct exchange *x, enum err e)
+{
+	struct http_conn *h = conn_state(x->conn);
+	bool fine = false;
+
+	if (e != OK) {
+		not_known(x, e);
+	} else if (x->route->right.of == RIGHT_OPEN || right_check(x)) {
+		fine = true;
+	}
+	if (!fine) {
+		h->ended = h->ended || h->reading != NULL;
+		h->reading = NULL;
+	} else if (h->reading == NULL) {
+		dispatch(x);
+	}
+}
+
+void exchange_known(struct exchange *x, enum err e)
+{
+	struct conn *c = x->conn;
+
+	conn_ref(c); /* an answer may end the exchange */
+	x->handling = true;
+	proceed(x, e);
+	x->handling = false;
+	progress(c);
+	conn_unref(c);
+}
+
+/* ---- quotas */
+
+static void hold(struct conn *c, int64_t ms)
+{
+	struct http_conn *h = conn_state(c);
+	int64_t until = loop_now_ms(conn_loop(c)) + (ms < HOLD_MS_MAX ? ms : HOLD_MS_MAX);
+
+	if (ms <= 0 || (h->held && until <= h->hold_until_ms))
+		return;
+	h->held = true;
+	h->hold_until_ms = until;
+	loop_timer_set(&h->hold, until - loop_now_ms(conn_loop(c)));
+}
+
+void exchange_charge_in(struct exchange *x, size_t bytes)
+{
+	if (!x->gone)
+		hold(x->conn, access_charge_in(x->access, 1, (int64_t)bytes));
+}
+
+void exchange_charge_out(struct exchange *x, int64_t messages, size_t bytes)
+{
+	if (!x->gone)
+		hold(x->conn, access_charge_out(x->access, messages, (int64_t)bytes));
 }
 
 static void malformed(struct exchange *x, llhttp_errno_t n)
@@ -379,8 +442,9 @@ static enum err on_head(struct conn *c, struct bytes head)
 		h->reading = NULL;
 		return OK;
 	}
-	if (h->reading == NULL)
-		dispatch(x);
+	e = x->route->right.of == RIGHT_OPEN ? OK : login_begin(&h->who, x);
+	if (e != ERR_MORE)
+		proceed(x, e);
 	return OK;
 }
 
@@ -438,7 +502,7 @@ static bool has_room(struct conn *c)
 	struct http_conn *h = conn_state(c);
 	const struct http_conf *conf = ((const struct http *)conn_door_arg(c))->conf;
 
-	if (h->ended)
+	if (h->ended || h->held || h->who.pending != NULL)
 		return false;
 	if (h->reading != NULL)
 		return true;
@@ -495,11 +559,22 @@ static void progress(struct conn *c)
 
 /* ---- the connection's life */
 
+static void hold_over(struct loop_timer *t)
+{
+	struct http_conn *h = list_entry(t, struct http_conn, hold);
+
+	h->held = false;
+	progress(h->conn);
+}
+
 static enum err on_opened(struct conn *c)
 {
 	struct http_conn *h = conn_state(c);
 
 	list_init(&h->queue);
+	loop_timer_init(&h->hold, conn_loop(c), hold_over);
+	h->who.holder.changed = login_changed;
+	h->conn = c;
 	enter(c, PHASE_IDLE);
 	return OK;
 }
@@ -530,12 +605,14 @@ static void on_timeout(struct conn *c)
 static void on_closed(struct conn *c, enum err why)
 {
 	struct http_conn *h = conn_state(c);
+	struct exchange *unknown = login_drop(&h->who);
 	struct list *node;
 
 	(void)why;
+	loop_timer_cancel(&h->hold);
 	while ((node = list_pop(&h->queue)) != NULL) {
 		struct exchange *x = list_entry(node, struct exchange, node);
-		if (x->answered || x == h->reading) {
+		if (x->answered || x == h->reading || x == unknown) {
 			count_unanswered(c, x->http, -1);
 			exchange_free(x);
 			continue;

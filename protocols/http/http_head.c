@@ -68,6 +68,7 @@ enum err exchange_new(struct bytes head, struct exchange **out)
 void exchange_free(struct exchange *x)
 {
 	list_remove(&x->node);
+	access_unref(x->access);
 	buf_fini(&x->body);
 	buf_fini(&x->extra);
 	buf_fini(&x->out);

@@ -102,6 +102,10 @@ void api_index(struct exchange *x)
 	json_text(&j, "node", "/api/v1/node");
 	json_text(&j, "cluster", "/api/v1/cluster");
 	json_text(&j, "partitions", "/api/v1/partitions");
+	json_text(&j, "users", "/api/v1/users");
+	json_text(&j, "acls", "/api/v1/acls");
+	json_text(&j, "quotas", "/api/v1/quotas");
+	json_text(&j, "tenants", "/api/v1/tenants");
 	json_text(&j, "description", "/openapi.json");
 	json_close(&j, '}');
 	answer_json(x, 200);
@@ -136,6 +140,8 @@ static void add_parameters(struct json *j, const struct http_route *r)
 		add_parameter(j, bytes_of(at, len), false);
 		at += len;
 	}
+	if (r->right.of != RIGHT_OPEN)
+		add_parameter(j, bytes_text("tenant"), false);
 	json_close(j, ']');
 }
 

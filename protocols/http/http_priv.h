@@ -1,7 +1,8 @@
 /* The insides of the HTTP door. http.c (life, settings, metrics), http_conn.c (bytes to exchanges
  * and back), http_head.c (request heads), http_answer.c (what handlers answer with), http_route.c
- * (the table of paths), and the handlers: http_pages.c, http_streams.c, http_records.c,
- * http_admin.c, http_cluster.c. Thread: an exchange and its connection belong to one loop. */
+ * (the table of paths and rights), http_login.c (who asks), and the handlers: http_pages.c,
+ * http_streams.c, http_records.c, http_admin.c, http_cluster.c, http_users.c, http_acls.c,
+ * http_quotas.c. Thread: an exchange and its connection belong to one loop. */
 #ifndef HTTP_HTTP_PRIV_H
 #define HTTP_HTTP_PRIV_H
 #include <llhttp.h>
@@ -9,6 +10,9 @@
 #include "protocols/http/http_json.h"
 #include "server/base/list.h"
 #include "server/base/map.h"
+#include "server/broker/auth.h"
+#include "server/broker/rights_admin.h"
+#include "server/broker/tenant.h"
 #include "server/net/conn.h"
 
 enum http_metric {
@@ -37,6 +41,7 @@ struct http {
 	int64_t began_ms; /* wall */
 	struct http_loop *loops;
 	struct http_watch *watch; /* of the catalogue, on the first loop */
+	uint8_t key[32];          /* made up at the start: credentials are known again by it */
 };
 
 struct header {
@@ -44,10 +49,26 @@ struct header {
 };
 
 struct exchange;
+
+/* What a request needs to be let through to its handler. */
+struct http_right {
+	enum right_of {
+		RIGHT_OPEN,  /* nothing, not even a login */
+		RIGHT_LOGIN, /* to be let in; what is shown is what they may see */
+		RIGHT_NAMED, /* one of the actions on what the first parameter names */
+		RIGHT_SOME,  /* on something of the kind; the handler asks about the rest */
+		RIGHT_ADMIN, /* an administrator of the tenant, or an action on the cluster */
+		RIGHT_USER,  /* the same, or to be the user that the first parameter names */
+		RIGHT_WHOLE  /* an action on the cluster itself, not on a tenant's part of it */
+	} of;
+	enum resource resource;
+	unsigned actions; /* bits */
+};
+
 struct http_route {
-	uint8_t method;      /* HTTP_GET, ... */
-	uint8_t body;        /* enum route_body */
-	bool open;           /* for everyone, whatever auth.anonymous says */
+	uint8_t method; /* HTTP_GET, ... */
+	uint8_t body;   /* enum route_body */
+	struct http_right right;
 	const char *pattern; /* "/a/{b}/c"; {b...} takes the rest, slashes too */
 	const char *query;   /* names it understands, for the description */
 	const char *summary;
@@ -63,6 +84,8 @@ struct exchange {
 	struct http *http;
 	struct shard *shard;
 	const struct http_route *route;
+	struct access *access; /* a share; NULL only on open routes */
+	bool tenant_asked;     /* it said which tenant it is about */
 	/* The request. Views point into the head's own copy. */
 	uint8_t method;
 	bool old; /* HTTP/1.0 */
@@ -130,8 +153,42 @@ void answer_write(struct exchange *x);
 /* ---- http_conn.c */
 
 void exchange_answered(struct exchange *x);
-/* Whether the peer is on this machine. */
-bool peer_is_local(const struct conn *c);
+/* What it costs of the quotas: answers of the connection wait, and nothing is read, as long as they
+ * say. */
+void exchange_charge_in(struct exchange *x, size_t bytes);
+void exchange_charge_out(struct exchange *x, int64_t messages, size_t bytes);
+/* Who asks is known, or not: http_login.c's answer to login_begin. */
+void exchange_known(struct exchange *x, enum err e);
+
+/* ---- http_login.c */
+
+struct http_login;
+struct http_who { /* the last login of a connection, for the requests that come with the same */
+	struct access_holder holder; /* .access NULL: nobody yet */
+	struct http_login *pending;  /* one is under way */
+	bool credentials;            /* it was by those with this HMAC */
+	uint8_t mac[32];
+};
+/* OK: x->access is set. ERR_MORE: exchange_known follows, with one of: ERR_UNAUTHENTICATED;
+ * ERR_BUSY: too many logins under way; ERR_RANGE: over the quota of connections;
+ * ERR_UNAVAILABLE. */
+enum err login_begin(struct http_who *w, struct exchange *x) MUST_USE;
+void login_changed(struct access_holder *h, bool gone);
+/* The connection goes. Gives the exchange that waited for its login, or NULL. */
+struct exchange *login_drop(struct http_who *w);
+/* The tenant x asks about, and whether it may what its route needs. If not it is answered. */
+bool right_check(struct exchange *x);
+bool exchange_may(
+	struct exchange *x, enum action action, enum resource resource, struct bytes name);
+bool exchange_may_cluster(struct exchange *x, enum action action);
+/* False after a 403. */
+bool exchange_must(
+	struct exchange *x, enum action action, enum resource resource, struct bytes name);
+/* The stream's name as its tenant says it. */
+const char *stream_bare(const char *name);
+/* Into __audit: what an administrator has done. */
+void exchange_audit(
+	struct exchange *x, const char *what, struct bytes object, enum err e, const char *detail);
 
 /* ---- http_route.c */
 
@@ -169,6 +226,19 @@ void api_cluster_balance(struct exchange *x);
 void api_node_drain(struct exchange *x);
 void api_node_undrain(struct exchange *x);
 void api_node_remove(struct exchange *x);
+void api_users(struct exchange *x);
+void api_user_add(struct exchange *x);
+void api_user(struct exchange *x);
+void api_user_alter(struct exchange *x);
+void api_user_delete(struct exchange *x);
+void api_acls(struct exchange *x);
+void api_acls_add(struct exchange *x);
+void api_acls_delete(struct exchange *x);
+void api_quotas(struct exchange *x);
+void api_quota_set(struct exchange *x);
+void api_quota_alter(struct exchange *x);
+void api_quota_delete(struct exchange *x);
+void api_tenants(struct exchange *x);
 void api_partitions(struct exchange *x);
 void api_partition(struct exchange *x);
 void records_produce(struct exchange *x);
@@ -186,5 +256,23 @@ const struct stream *exchange_stream(struct exchange *x);
 /* The body as JSON, or NULL after a 400: it is no object, or has a field that is not one of the
  * space-separated names. An empty body is an empty object. */
 cJSON *exchange_json(struct exchange *x, const char *fields);
+
+/* A change of users, rules or quotas by who asks, who it is filled in. */
+struct rights_op {
+	struct rights_change change;
+	struct exchange *x;
+	cJSON *json;
+	struct rule *rules;         /* owned; texts are the JSON's, the exchange's or held's */
+	const struct catalog *held; /* NULL: none */
+	struct bytes password, *roles;
+};
+/* json is taken. NULL after an answer: dry_run is no truth. */
+struct rights_op *rights_op_new(struct exchange *x, enum rights_change_kind kind, cJSON *json);
+void rights_op_free(struct rights_op *op);
+/* done has the outcome; rights_op_over answers what all answer that failed or was only tried. */
+void rights_op_start(struct rights_op *op, void (*done)(struct rights_change *c));
+bool rights_op_over(struct rights_op *op);
+/* NULL: none in force, after an answer. */
+const struct catalog *exchange_catalog(struct exchange *x);
 
 #endif

@@ -28,6 +28,13 @@ static struct bytes lower(struct bytes name)
 	return name;
 }
 
+/* Nobody says it is somebody else. */
+static bool is_forged(const struct exchange *x, const struct record_header *h)
+{
+	return bytes_equal(h->name, bytes_text("user-id")) &&
+		!bytes_equal(h->value, access_user(x->access));
+}
+
 static bool record_header_of(struct header *h, struct record_header *out)
 {
 	static const char prefix[] = "x-prop-";
@@ -57,7 +64,8 @@ static struct record_header *record_headers(struct exchange *x, int *count)
 	*count = 0;
 	for (int i = 0; i < x->header_count; i++) {
 		struct record_header *h = &out[*count];
-		if (!record_header_of(&x->headers[i], h) || !bytes_utf8(h->value))
+		if (!record_header_of(&x->headers[i], h) || !bytes_utf8(h->value) ||
+			is_forged(x, h))
 			continue;
 		if (bytes_equal(h->name, bytes_text("content-type")) &&
 			bytes_equal(h->value, bytes_text("application/x-www-form-urlencoded")))
@@ -118,6 +126,7 @@ static void produce(struct exchange *x, bool null_value)
 	if (!null_value)
 		r.value = &value;
 	r.headers = headers = record_headers(x, &r.header_count);
+	exchange_charge_in(x, value.len);
 	op = mem_new(sizeof *op);
 	op->x = x;
 	op->produce.done = produced;
@@ -247,10 +256,14 @@ static void answer_records(struct read_op *op)
 {
 	struct exchange *x = op->x;
 	struct json j = json_over(&x->out);
+	int64_t most = op->max;
 	enum err e = OK;
 
+	/* A right may have gone while it waited. */
+	if (!exchange_may(x, ACTION_READ, RESOURCE_STREAM, x->params[0]))
+		e = ERR_DENIED;
 	json_open(&j, NULL, '{');
-	json_text(&j, "stream", op->stream->name);
+	json_text(&j, "stream", stream_bare(op->stream->name));
 	json_int(&j, "partition", op->partition);
 	json_int(&j, "first_offset", op->read.first_offset);
 	json_int(&j, "end_offset", op->read.high_watermark);
@@ -260,6 +273,7 @@ static void answer_records(struct read_op *op)
 	json_close(&j, ']');
 	json_int(&j, "next_offset", op->offset);
 	json_close(&j, '}');
+	exchange_charge_out(x, most - op->max, buf_len(&x->out));
 	stream_read_fini(&op->read);
 	read_free(op);
 	if (e != OK)
@@ -517,6 +531,7 @@ static void topic_begin(
 	op->headers = record_headers(x, &op->m.header_count);
 	op->m.headers = op->headers;
 	op->m.topic = x->params[0];
+	op->m.tenant = access_tenant(x->access);
 	op->m.value = value;
 	op->m.qos = (uint8_t)qos;
 	op->m.retain = retain;
@@ -524,6 +539,7 @@ static void topic_begin(
 	op->m.expires_at_ms = expires_ms < 0 ? 0 : now + expires_ms;
 	x->state = op;
 	x->abandoned = topic_abandoned;
+	exchange_charge_in(x, value.len);
 	topic_send(op);
 }
 
@@ -600,6 +616,7 @@ static void retained_done(struct admin_retained *r)
 		(void)snprintf(number, sizeof number, "%lld", (long long)r->message.timestamp_ms);
 		answer_header(x, "X-Timestamp", number);
 		buf_add(&x->out, r->message.value);
+		exchange_charge_out(x, 1, r->message.value.len);
 	}
 	admin_retained_fini(r);
 	mem_free(op);
@@ -622,6 +639,7 @@ void topic_retained(struct exchange *x)
 	op = mem_new(sizeof *op);
 	op->x = x;
 	op->retained.topic = x->params[0];
+	op->retained.tenant = access_tenant(x->access);
 	op->retained.done = retained_done;
 	e = admin_retained(&op->retained, x->shard);
 	if (e == OK)

@@ -12,10 +12,7 @@
 const struct stream *exchange_stream(struct exchange *x)
 {
 	const struct catalog *c = shard_catalog(x->shard);
-	/* A slash would lead to another tenant's. */
-	const struct stream *s = c != NULL && stream_name_valid(x->params[0])
-		? catalog_stream(c, x->params[0])
-		: NULL;
+	const struct stream *s = access_stream(x->access, x->params[0]);
 
 	if (c == NULL)
 		answer_err(x, ERR_UNAVAILABLE, NULL);
@@ -64,7 +61,7 @@ cJSON *exchange_json(struct exchange *x, const char *fields)
 
 static void add_settings(struct json *j, const struct stream *s, int64_t records, int64_t bytes)
 {
-	json_text(j, "name", s->name);
+	json_text(j, "name", stream_bare(s->name));
 	json_int(j, "partitions", s->partition_count);
 	json_int(j, "records", records);
 	json_int(j, "bytes", bytes);
@@ -113,7 +110,9 @@ void api_streams(struct exchange *x)
 	json_open(&j, "streams", '[');
 	for (int i = 0; i < catalog_stream_count(c); i++) {
 		const struct stream *s = catalog_stream_at(c, i);
-		if (s->internal && !internal)
+		struct bytes name;
+		if ((s->internal && !internal) || !access_sees(x->access, s, &name) ||
+			!exchange_may(x, ACTION_DESCRIBE, RESOURCE_STREAM, name))
 			continue;
 		json_open(&j, NULL, '{');
 		add_totals(x->shard, &j, s);
@@ -160,6 +159,12 @@ static void add_uuid(struct json *j, const uint8_t uuid[16])
 	json_text(j, "uuid", text);
 }
 
+static bool show_settings(struct exchange *x, const struct stream *s)
+{
+	return exchange_may(
+		x, ACTION_DESCRIBE_CONFIGS, RESOURCE_STREAM, bytes_text(stream_bare(s->name)));
+}
+
 static void add_stream(
 	struct exchange *x, struct json *j, const struct stream *s, const struct admin_look *l)
 {
@@ -172,7 +177,7 @@ static void add_stream(
 	json_text(j, "created", created);
 	json_int(j, "message_bytes_max", stream_bytes_max(s, shard_conf(x->shard)));
 	json_open(j, "settings", '{');
-	for (int i = 0; i < s->setting_count; i++)
+	for (int i = 0; i < s->setting_count && show_settings(x, s); i++)
 		json_text(j, s->settings[i].key, s->settings[i].value);
 	json_close(j, '}');
 	add_partitions(j, l);
@@ -332,6 +337,15 @@ static void change_start(struct change *c, void (*done)(struct meta_op *op))
 /* Answers what every change answers that did not work or was only tried. Whether it did. */
 static bool answered_otherwise(struct change *c)
 {
+	static const char *const what[] = {
+		[META_CREATE_STREAM] = "stream-create", [META_DELETE_STREAM] = "stream-delete"};
+	size_t kind = (size_t)c->op.kind;
+
+	if (!c->op.check_only)
+		exchange_audit(c->x,
+			kind < sizeof what / sizeof what[0] && what[kind] != NULL ? what[kind]
+										  : "stream-alter",
+			bytes_text(stream_bare(c->name)), c->op.err, c->op.why);
 	if (c->op.err != OK) {
 		answer_err(c->x, c->op.err, c->op.why);
 	} else if (c->op.check_only) {
@@ -370,6 +384,7 @@ static void created(struct meta_op *op)
 void api_stream_create(struct exchange *x)
 {
 	struct change *c = change_new(x, META_CREATE_STREAM, "name partitions replicas settings");
+	struct tenant_stream inside;
 	const char *name = NULL;
 
 	if (c == NULL)
@@ -382,12 +397,17 @@ void api_stream_create(struct exchange *x)
 		change_free(c);
 		return;
 	}
-	if (!stream_name_valid(bytes_text(name))) {
+	if (tenant_stream(access_tenant(x->access), bytes_text(name), &inside) != OK) {
 		answer_error(x, 400, "invalid", "invalid stream name");
 		change_free(c);
 		return;
 	}
-	c->name = mem_text(name, strlen(name));
+	if (!exchange_may_cluster(x, ACTION_CREATE) &&
+		!exchange_must(x, ACTION_CREATE, RESOURCE_STREAM, bytes_text(name))) {
+		change_free(c);
+		return;
+	}
+	c->name = mem_text(inside.text, inside.len);
 	change_start(c, created);
 }
 
@@ -413,6 +433,16 @@ static void altered(struct meta_op *op)
 	change_start(c, altered);
 }
 
+/* Settings are one right, partitions and replicas another. */
+static bool may_alter(struct exchange *x, const struct change *c, bool partitions)
+{
+	if (c->setting_count > 0 &&
+		!exchange_must(x, ACTION_ALTER_CONFIGS, RESOURCE_STREAM, x->params[0]))
+		return false;
+	return (!partitions && c->replicas < 0) ||
+		exchange_must(x, ACTION_ALTER, RESOURCE_STREAM, x->params[0]);
+}
+
 void api_stream_alter(struct exchange *x)
 {
 	const struct stream *s = exchange_stream(x);
@@ -426,6 +456,10 @@ void api_stream_alter(struct exchange *x)
 	if (json_get_int(c->json, "partitions", &partitions) != OK ||
 		json_get_int(c->json, "replicas", &c->replicas) != OK) {
 		answer_error(x, 400, "invalid", "partitions and replicas must be whole numbers");
+		change_free(c);
+		return;
+	}
+	if (!may_alter(x, c, partitions >= 0)) {
 		change_free(c);
 		return;
 	}
@@ -469,6 +503,7 @@ static void trimmed(struct admin_trim *t)
 	json_open(&j, NULL, '{');
 	json_int(&j, "partitions_trimmed", t->parts);
 	json_close(&j, '}');
+	exchange_audit(x, "stream-trim", x->params[0], e, NULL);
 	admin_trim_free(t);
 	if (e != OK)
 		answer_err(x, e, NULL);

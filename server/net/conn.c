@@ -62,6 +62,10 @@ bool conn_is_tls(const struct conn *c)
 {
 	return c->tls != NULL;
 }
+bool conn_is_local(const struct conn *c)
+{
+	return c->door->local;
+}
 bool conn_is_closing(const struct conn *c)
 {
 	return c->phase >= PHASE_CLOSING;

@@ -36,6 +36,8 @@ void *conn_door_arg(const struct conn *c); /* the arg of the door it came throug
 struct loop *conn_loop(const struct conn *c);
 const char *conn_peer(const struct conn *c); /* "10.0.0.1:4711", by PROXY header if there is one */
 bool conn_is_tls(const struct conn *c);
+/* It came through the node's own socket (net_open_local). */
+bool conn_is_local(const struct conn *c);
 /* The verified client certificate's subject (RFC 4514 text) or NULL. */
 const char *conn_cert_subject(const struct conn *c);
 /* Its common name, its alternative name (the URI, else the mail address, else the DNS name); NULL

@@ -65,6 +65,7 @@ struct door {                 /* one listen.* key with addresses */
 	bool tls;
 	bool proxy;
 	bool mutual;   /* TLS with certificates on both sides, whatever tls says */
+	bool local;    /* a socket in the file system */
 	bool internal; /* between nodes: outside of the limits for clients, and of draining */
 	const struct net_door *spec; /* the caller's; NULL kind = not built */
 	struct address_list bound;   /* ports resolved */

@@ -15,6 +15,7 @@
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/base/worker.h"
+#include "server/broker/secret.h"
 #include "server/net/net.h"
 #include "storage/storage.h"
 
@@ -34,7 +35,7 @@ static struct fixture {
 	struct net *net;
 	struct net_door door;
 	char dir[64];
-	int port, anonymous;
+	int port;
 } fix;
 static _Atomic int reloads;
 
@@ -70,7 +71,6 @@ static inline void fix_open(void)
 			.loops = fix.loops,
 			.net = fix.net,
 			.conf = fix.conf,
-			.anonymous = &fix.anonymous,
 			.reload = count_reload});
 	fix.door.arg = fix.http;
 	fix.port = (int)strtol(
@@ -220,6 +220,27 @@ static inline int ask(const char *method, const char *target, const char *body)
 		method, target, body ? strlen(body) : 0, body ? body : "");
 	put(fd, text);
 	get_reply_of(fd, strcmp(method, "HEAD") == 0);
+	close(fd);
+	return got.status;
+}
+
+/* The same by user "NAME:PASSWORD"; NULL: without one. */
+static inline int ask_as(const char *user, const char *method, const char *target, const char *body)
+{
+	char text[8192], credentials[400] = "";
+	int fd = dial();
+	if (user != NULL) {
+		struct buf b;
+		buf_init(&b, 300);
+		base64_write(bytes_text(user), &b);
+		snprintf(credentials, sizeof credentials, "Authorization: Basic %.*s\r\n",
+			(int)buf_len(&b), (const char *)buf_bytes(&b).at);
+		buf_fini(&b);
+	}
+	snprintf(text, sizeof text, "%s %s HTTP/1.1\r\nHost: a\r\n%sContent-Length: %zu\r\n\r\n%s",
+		method, target, credentials, body ? strlen(body) : 0, body ? body : "");
+	put(fd, text);
+	get_reply(fd);
 	close(fd);
 	return got.status;
 }

@@ -247,8 +247,7 @@ END_TEST
 
 START_TEST(nobody_without_a_login)
 {
-	START();
-	fix.anonymous = HTTP_ANONYMOUS_OFF; /* before the first connection: no loop looks */
+	START("auth.anonymous=off");
 	ck_assert_int_eq(ask("GET", "/livez", NULL), 200);
 	ck_assert_int_eq(ask("GET", "/metrics", NULL), 200);
 	ck_assert_int_eq(ask("GET", "/api/v1/streams", NULL), 401);
