@@ -255,11 +255,14 @@ static void cold_done(struct plog_read *r)
 {
 	struct cold *k = list_entry(r, struct cold, read);
 	struct consensus *c = k->c;
-	struct peer_out *p = usable(c) && c->peers_term == k->wire.message.append_entries.term
+	/* A read has ended for its peer also when nothing can leave now (muted): it waits for it.
+	 */
+	struct peer_out *p = c->peers_term == k->wire.message.append_entries.term
 		? out_of(c, k->wire.to)
 		: NULL;
 	unsigned i = p ? server_at(c->raft, p->replica) : 0;
-	bool wanted = p && p->reading && p->next == k->first && i < c->raft->configuration.n;
+	bool wanted = p && usable(c) && p->reading && p->next == k->first &&
+		i < c->raft->configuration.n;
 	c->cold_count--;
 	if (p)
 		p->reading = false;

@@ -185,6 +185,34 @@ START_TEST(a_peer_that_was_away_reads_cold_entries)
 }
 END_TEST
 
+/* The leader is muted, its disk being slow, when the read of a peer's entries ends: what was not
+ * sent then is read again afterwards. */
+START_TEST(a_read_that_ends_while_muted_is_repeated)
+{
+	struct rep *lead = begin(3);
+	int away = at_of(lead) % 3 + 1;
+	lead->log->hide_below = 4;
+	net_isolate(away, true);
+	for (int i = 0; i < 20; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		net_run(3);
+	}
+	N.reads_wait = true;
+	net_isolate(away, false);
+	for (int i = 0; i < 1000 && list_empty(&lead->loop.reads); i++)
+		net_ms();
+	ck_assert(!list_empty(&lead->loop.reads));
+	consensus_mute(lead->c, true);
+	N.reads_wait = false;
+	net_run(100);
+	ck_assert(list_empty(&lead->loop.reads));
+	consensus_mute(lead->c, false);
+	net_run(1500);
+	ck_assert_ptr_eq(net_leader(), lead);
+	ck_assert_uint_eq(W.rep[away].applied, lead->applied);
+}
+END_TEST
+
 /* --- leaders that are lost --- */
 
 enum { LOSSES = 200 };
@@ -759,6 +787,7 @@ int main(void)
 	tcase_add_test(tc, what_is_on_the_way_to_a_peer_is_bounded);
 	tcase_add_test(tc, what_was_lost_is_sent_again);
 	tcase_add_test(tc, a_peer_that_was_away_reads_cold_entries);
+	tcase_add_test(tc, a_read_that_ends_while_muted_is_repeated);
 	tcase_add_loop_test(tc, the_first_founder_leads_at_once, 0, 8);
 	tcase_add_test(tc, founders_do_without_the_first);
 	tcase_add_test(tc, the_next_leader_comes_soon);

@@ -12,6 +12,7 @@ static struct {
 	uint64_t frames, bytes; /* sent */
 	uint64_t bytes_to[REPLICAS_MAX + 1];
 	bool (*lose)(const struct frame *f);
+	bool reads_wait; /* reads of the log do not end */
 } N;
 
 static void net_route(struct frame *f)
@@ -67,7 +68,7 @@ static void net_ms(void)
 			rep_tick(r);
 		if (!r->slow && (W.now_ms + i) % N.sync_ms == 0)
 			rep_sync(r);
-		if (!list_empty(&r->loop.reads)) {
+		if (!N.reads_wait && !list_empty(&r->loop.reads)) {
 			fake_reads_done(&r->loop);
 			rep_turn(r);
 		}
