@@ -194,8 +194,15 @@ static enum err load_snapshot(struct consensus *c)
 	return OK;
 }
 
+static void drop_entries(struct raft_entry *entries, size_t *n)
+{
+	while (*n > 0)
+		raft_free(entries[--*n].buf.base);
+}
+
 /* Entries from *from to the end of the log. Below the snapshot one that is not there (trimmed) only
- * moves the start up. */
+ * moves the start up; so does one that was compacted here, for it must not be sent: Raft may have
+ * kept fewer entries in its last life than it would now. */
 static enum err load_entries(
 	struct consensus *c, uint64_t *from, struct raft_entry *entries, size_t *n)
 {
@@ -205,8 +212,7 @@ static enum err load_entries(
 	for (uint64_t i = *from; i <= last; i++) {
 		enum err e = load_entry(c, i, &entries[*n], &h);
 		if (e != OK && i <= c->applied) {
-			while (*n > 0)
-				raft_free(entries[--*n].buf.base);
+			drop_entries(entries, n);
 			*from = i + 1;
 			continue;
 		}
@@ -215,6 +221,10 @@ static enum err load_entries(
 		(*n)++;
 		if (i == c->applied && h.term != c->applied_term)
 			return ERR_CORRUPT;
+		if (h.flags & ENTRY_COMPACTED) {
+			drop_entries(entries, n);
+			*from = i + 1;
+		}
 		if (i == c->applied || (i == c->applied + 1 && c->applied > 0))
 			c->applied_next_offset = i == c->applied ? entry_next_offset(&h)
 								 : h.base_offset;

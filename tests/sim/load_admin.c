@@ -4,7 +4,11 @@
 #include "server/base/mem.h"
 #include "tests/sim/sim_load.h"
 
-enum { GAP_US = 1500 * SIM_MS, STREAMS = 3 };
+enum { GAP_US = 1500 * SIM_MS, STREAMS = 3, COMPACTED = 3 };
+
+/* Of the producers' stream: compacted whenever there is anything to compare. */
+static const struct meta_setting compacted[COMPACTED] = {{"cleanup.policy", "compact"},
+	{"min.cleanable.dirty.ratio", "0.01"}, {"delete.retention.ms", "0"}};
 
 struct admin {
 	struct actor actor;
@@ -62,7 +66,10 @@ static void admin_step(struct actor *a)
 	c->op = (struct meta_op){
 		.kind = META_CREATE_STREAM, .partitions = -1, .replicas = -1, .done = changed};
 	snprintf(c->name, sizeof c->name, "%s", load_stream());
+	c->op.settings = compacted;
+	c->op.setting_count = COMPACTED;
 	if (m->made) {
+		c->op.setting_count = 0;
 		snprintf(c->name, sizeof c->name, "extra-%d", (int)sim_pick(1, STREAMS));
 		c->op.kind = sim_chance(400) ? META_CREATE_STREAM
 			: sim_chance(500)    ? META_ALTER_STREAM

@@ -1,12 +1,20 @@
 /* Idempotent producers: batches with sequence numbers to one partition, sent again, unchanged,
- * until they are acknowledged, to whichever node. Each record is in the log once, in order. */
+ * until they are acknowledged, to whichever node. Each record is in the log once, in order. Its key
+ * is often one of few, and the stream is compacted: the newest of each stays, on every replica. */
 #include <stdio.h>
 #include "server/base/crc32c.h"
 #include "server/base/mem.h"
 #include "server/broker/produce.h"
 #include "tests/sim/sim_load.h"
 
-enum { GAP_US = 80 * SIM_MS, RECORDS_MAX = 4, BATCH_BYTES_MAX = 65536, VALUE_BYTES_MAX = 500 };
+enum {
+	HOT = 12,
+	KEYS = 500,
+	GAP_US = 80 * SIM_MS,
+	RECORDS_MAX = 4,
+	BATCH_BYTES_MAX = 65536,
+	VALUE_BYTES_MAX = 500
+};
 /* Offsets in a batch of v2. */
 enum { AT_CRC = 17, AT_ATTRIBUTES = 21, AT_PRODUCER = 43, AT_EPOCH = 51, AT_SEQUENCE = 53 };
 
@@ -66,14 +74,18 @@ static void make_batch(struct producer *p)
 	p->count = (int)sim_pick(1, RECORDS_MAX);
 	for (int i = 0; i < p->count; i++) {
 		struct check_value v = {.producer = (uint32_t)producer_id(p),
-			.sequence = p->sequence + (uint32_t)i};
-		struct bytes all = bytes_of(
-			value, (size_t)sim_pick(CHECK_VALUE_BYTES, VALUE_BYTES_MAX));
+			.sequence = p->sequence + (uint32_t)i,
+			.topic = (uint32_t)sim_pick(0, sim_chance(700) ? HOT - 1 : KEYS - 1)};
+		uint8_t room[4];
+		struct bytes key = bytes_of(room, sizeof room),
+			     all = bytes_of(
+				     value, (size_t)sim_pick(CHECK_VALUE_BYTES, VALUE_BYTES_MAX));
 
 		v.op = p->ops[i] = check_op_new();
+		put_u32be(room, v.topic);
 		check_value_write(&v, value);
 		must(batch_builder_add(
-			     &b, 1767225600000 + sim_now_us() / SIM_MS, NULL, &all, NULL, 0) == OK);
+			     &b, 1767225600000 + sim_now_us() / SIM_MS, &key, &all, NULL, 0) == OK);
 	}
 	p->batch = batch_builder_seal(&b);
 	at = p->batch.chunk->data + (p->batch.bytes.at - p->batch.chunk->data);

@@ -18,7 +18,7 @@
 enum { SEED_SECONDS_MAX = 300, FAILED_MAX = 20 };
 
 struct totals { /* shared by the processes */
-	_Atomic uint64_t seeds, failed, ops, acknowledged, faults, entries, events;
+	_Atomic uint64_t seeds, failed, ops, acknowledged, faults, entries, events, compacted;
 };
 
 static char stdout_buffer[1 << 16];
@@ -57,6 +57,7 @@ static int run_seed(uint64_t seed)
 	totals->acknowledged += r.acknowledged;
 	totals->faults += r.faults;
 	totals->entries += r.entries;
+	totals->compacted += r.compacted;
 	totals->events += r.events;
 	if (getenv("SIM_VERBOSE") != NULL)
 		printf("seed %llu ok ops %llu acknowledged %llu faults %llu entries %llu events "
@@ -125,12 +126,13 @@ static int run_all(uint64_t first, uint64_t last, uint64_t at_a_time)
 	while (running > 0)
 		reap(&running);
 	printf("sim: seeds %llu..%llu run %llu failed %llu operations %llu acknowledged %llu "
-	       "faults %llu entries %llu events %llu seconds %.1f\n",
+	       "faults %llu entries %llu compacted %llu events %llu seconds %.1f\n",
 		(unsigned long long)first, (unsigned long long)last,
 		(unsigned long long)totals->seeds, (unsigned long long)totals->failed,
 		(unsigned long long)totals->ops, (unsigned long long)totals->acknowledged,
 		(unsigned long long)totals->faults, (unsigned long long)totals->entries,
-		(unsigned long long)totals->events, seconds() - began);
+		(unsigned long long)totals->compacted, (unsigned long long)totals->events,
+		seconds() - began);
 	if (conf.plant != PLANT_NONE && totals->failed == 0)
 		printf("sim: the planted bug was NOT FOUND\n");
 	return (totals->failed > 0) != (conf.plant != PLANT_NONE);

@@ -1,7 +1,8 @@
 /* One history per group: the first replica that applies an index writes it, all others are compared
  * with it, again after every restart. Offsets are dense because each entry must begin where the one
  * before ended. Records of the loads are looked for in each entry when it is first seen. At the end
- * stores and row tables are compared as they are. */
+ * stores and row tables are compared as they are. What compaction has made of an entry is one
+ * replica's own: of that the records are compared, and that the newest of each key is there. */
 #include "tests/sim/sim_check.h"
 #include <stdio.h>
 #include "cluster/partition_priv.h"
@@ -69,8 +70,16 @@ static struct {
 	struct op *ops; /* by number */
 	uint64_t op_count, op_room, acked, entries;
 	struct map producers;
+	struct map newest; /* group and key of a producer's record -> struct newest */
+	uint64_t compacted;
 	struct list watches;
 } check;
+
+struct newest {
+	uint64_t group;
+	uint32_t key;
+	int64_t offset, found; /* in the history, in the store that is looked at */
+};
 
 /* --- records */
 
@@ -173,6 +182,19 @@ static uint64_t *op_at(struct group_history *h, int64_t offset)
 	return &h->ops[offset];
 }
 
+static struct newest *newest_of(uint64_t group, uint32_t key)
+{
+	uint64_t at = group << 32 | key;
+	struct newest *n = map_get_u64(&check.newest, at);
+
+	if (n != NULL)
+		return n;
+	n = mem_new(sizeof *n);
+	*n = (struct newest){group, key, -1, -1};
+	map_put_u64(&check.newest, at, n);
+	return n;
+}
+
 static void record_found(uint64_t group, int64_t offset, const struct check_value *v)
 {
 	struct producer_seen *p;
@@ -185,6 +207,8 @@ static void record_found(uint64_t group, int64_t offset, const struct check_valu
 			(unsigned long long)group, (long long)offset, v->producer, v->sequence);
 	if (v->producer == 0)
 		return;
+	if (newest_of(group, v->topic)->offset < offset)
+		newest_of(group, v->topic)->offset = offset;
 	p = map_get_u64(&check.producers, key);
 	if (p == NULL) {
 		p = mem_new(sizeof *p);
@@ -319,7 +343,8 @@ static void on_committed(struct watcher *w, struct entry *e)
 {
 	struct watched *v = list_entry(w, struct watched, watcher);
 
-	bool attached = partition_attached(v->partition);
+	/* Only a replica has entries without records; a founder applies one while it is opened. */
+	bool attached = partition_attached(v->partition) || e->head.count == 0;
 
 	if (e->index <= v->last_index && attached == v->attached)
 		sim_fail("n%d group %llu: index %llu is applied after %llu", v->of->machine.id,
@@ -670,6 +695,75 @@ static void compare_store(struct sim_node *n)
 	must(store_iter_free(i) == OK);
 }
 
+/* What a replica holds of producers' records: those of the history, and each key's newest. */
+static void records_compare(int node, const struct entry *e)
+{
+	struct group_history *h = history_of(e->group);
+	struct change_batches w;
+	const struct slice *holder;
+	struct batch b;
+
+	check.compacted += (e->head.flags & ENTRY_COMPACTED) != 0;
+	change_batches_init(&w, e);
+	while (change_batches_next(&w, &b, &holder) == OK) {
+		struct batch_walk walk;
+		struct record r;
+
+		must(batch_walk_init(&walk, &b, BATCH_INFLATED_MAX) == OK);
+		while (batch_walk_next(&walk, &r) == OK) {
+			int64_t offset = b.base_offset + r.offset_delta;
+			struct check_value v;
+
+			if (!check_value_read(r.value, &v) || v.producer == 0)
+				continue;
+			if (*op_at(h, offset) != v.op)
+				sim_fail("n%d group %llu offset %lld: op %llu, where op %llu was",
+					node, (unsigned long long)e->group, (long long)offset,
+					(unsigned long long)v.op,
+					(unsigned long long)*op_at(h, offset));
+			newest_of(e->group, v.topic)->found = offset;
+		}
+		batch_walk_fini(&walk);
+	}
+}
+
+static void compare_newest(const struct watched *v)
+{
+	struct store *s = sim_disk_of(&v->of->machine)->content;
+	uint64_t last = history_of(v->group)->last;
+	struct entry_key from = key_entry(v->group, 0), to = key_entry(v->group, last + 1);
+	struct store_iter *i = store_iter_new(
+		s, NULL, FAMILY_IDX, KEY_BYTES(from), KEY_BYTES(to), true);
+	struct newest *n;
+
+	for (uint32_t at = 0; (n = map_next(&check.newest, &at)) != NULL;)
+		n->found = -1;
+	for (; store_iter_valid(i); store_iter_step(i)) {
+		struct entry_header head;
+		struct slice payload = {0};
+		struct entry *e;
+
+		if (entry_header_decode(store_iter_value(i), &head) != OK || head.count == 0 ||
+			(head.flags & ENTRY_TRIMMED))
+			continue;
+		(void)payload_get(s, store_iter_key(i), &payload);
+		e = entry_of(v->group, get_u64be(store_iter_key(i).at + 8), &head, &payload);
+		records_compare(v->of->machine.id, e);
+		entry_unref(e);
+	}
+	must(store_iter_free(i) == OK);
+	for (uint32_t at = 0; (n = map_next(&check.newest, &at)) != NULL;)
+		if (n->group == v->group && n->found != n->offset)
+			sim_fail("n%d group %llu: the newest of key %u is at %lld, found at %lld",
+				v->of->machine.id, (unsigned long long)n->group, n->key,
+				(long long)n->offset, (long long)n->found);
+}
+
+uint64_t check_compacted(void)
+{
+	return check.compacted;
+}
+
 void check_dump(void)
 {
 	for (struct list *n = check.watches.next; n && n != &check.watches; n = n->next) {
@@ -706,6 +800,8 @@ void check_final(struct sim_node *nodes, int count)
 				v->of->machine.id, (unsigned long long)v->group,
 				(unsigned long long)v->last_index,
 				(unsigned long long)history_of(v->group)->last);
+		if (in_force(v) && partition_attached(v->partition))
+			compare_newest(v);
 	}
 	for (int i = 0; i < count; i++)
 		compare_store(&nodes[i]);

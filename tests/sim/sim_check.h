@@ -11,7 +11,7 @@ struct check_value {
 	uint64_t op;       /* its number, from check_op_new */
 	uint32_t producer; /* 0: may be there twice; else once, and in the order of sequence */
 	uint32_t sequence;
-	uint32_t topic;
+	uint32_t topic; /* of a producer: the key, of a stream that is compacted */
 };
 void check_value_write(const struct check_value *v, uint8_t *out);
 bool check_value_read(struct bytes in, struct check_value *out);
@@ -42,5 +42,7 @@ void check_dump(void); /* to the record: each replica as it is */
 /* Compares all that is stored, and all that was acknowledged, with the history. */
 void check_final(struct sim_node *nodes, int count);
 uint64_t check_entries(void); /* in the history */
+uint64_t check_compacted(
+	void); /* entries that lost records, on all machines, as found in the end */
 
 #endif

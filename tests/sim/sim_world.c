@@ -487,6 +487,6 @@ void world_run(const struct world_conf *c, struct world_result *out)
 	sim_run_until(LOOK_US);
 	converge();
 	load_print();
-	*out = (struct world_result){
-		check_ops(), check_acked_count(), world.faults, check_entries(), sim_events()};
+	*out = (struct world_result){check_ops(), check_acked_count(), world.faults,
+		check_entries(), sim_events(), check_compacted()};
 }

@@ -5,7 +5,7 @@
 #include "tests/sim/sim_plant.h"
 
 struct world_result {
-	uint64_t ops, acknowledged, faults, entries, events;
+	uint64_t ops, acknowledged, faults, entries, events, compacted;
 };
 struct world_conf { /* what a seed does not decide by itself */
 	int nodes;  /* 0: by the seed */
