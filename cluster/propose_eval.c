@@ -2,9 +2,10 @@
  * before it, and adds its rows and its batch to the entry being made.
  *
  * An answer that changes nothing (a condition does not hold, a duplicate) is a read of pending
- * state and shares the fate of the entry it may have relied on: it is listed with that entry. With
- * nothing in flight, and other replicas, an entry without content is made for it: who was paused or
- * cut off may lead no more, and what its rows deny may have come to be elsewhere.
+ * state and shares the fate of the entry it may have relied on: it is listed with that entry. What
+ * its rows deny may have come to be elsewhere, as who was paused or cut off may lead no more: with
+ * other replicas a denial needs an entry that is proposed after it, one without content if there is
+ * no other. One that was in flight before may be committed although another leads since.
  *
  * A batch that is in an entry stays at hand until the outcome is known (a share): should the entry
  * be lost with leadership, a proposal that may be repeated is evaluated again. */
@@ -291,10 +292,10 @@ static bool answer_is_sure(const struct partition *p, enum err e, bool duplicate
 		e == ERR_MALFORMED || e == ERR_IO || e == ERR_CORRUPT;
 }
 
-/* Nothing was changed: the answer goes with the entry it may have relied on. */
+/* Nothing was changed: the answer goes with the entry it may have relied on, or confirms it. */
 static void answer_read(struct partition *p, struct building *b, struct proposal *q, bool sure)
 {
-	b->confirms = b->confirms || (!sure && list_empty(&p->inflight));
+	b->confirms = b->confirms || !sure;
 	if (!building_empty(b)) {
 		q->index = plog_last_index(p->log) + 1;
 		list_push_back(&b->proposals, &q->node);

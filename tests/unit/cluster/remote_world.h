@@ -42,6 +42,8 @@ static struct net_world {
 	bool cut[NODES + 1][NODES + 1];
 	int lose; /* one of so many frames; 0: none */
 	int no_bulk;
+	uint32_t hold; /* frames to this node stay on their way until let_go */
+	struct list held;
 	size_t tail_bytes; /* of each node's tail in memory */
 	uint64_t frames, lost, calls;
 } N;
@@ -92,6 +94,7 @@ static bool dropped(uint32_t from, uint32_t to)
 
 struct frame {
 	struct loop_msg msg;
+	struct list node; /* N.held */
 	uint32_t from, to;
 	enum peer_kind kind;
 	uint64_t group;
@@ -124,8 +127,21 @@ bool peers_send(struct peers *p, uint32_t node, enum peer_lane lane, enum peer_k
 	*f = (struct frame){
 		.from = p->node, .to = node, .kind = kind, .group = group, .body = body};
 	f->msg.run = frame_arrives;
-	loop_post(loops_at(N.loops, 0), &f->msg);
+	if (node == N.hold)
+		list_push_back(&N.held, &f->node);
+	else
+		loop_post(loops_at(N.loops, 0), &f->msg);
 	return true;
+}
+
+/* On loop 0: what was held arrives, in order. */
+static inline void let_go(void)
+{
+	struct list *n;
+
+	N.hold = 0;
+	while ((n = list_pop(&N.held)) != NULL)
+		loop_post(loops_at(N.loops, 0), &list_entry(n, struct frame, node)->msg);
 }
 
 struct carried { /* a call, or its answer */
@@ -367,6 +383,7 @@ static void world_up(int replicas, size_t tail_bytes)
 		metric_register(&node_metrics);
 	registered = true;
 	memset(&N, 0, sizeof N);
+	list_init(&N.held);
 	consensus_process_init();
 	sem_init(&N.done, 0, 0);
 	N.limits = (struct partition_limits){1 << 20, 4 << 20};
