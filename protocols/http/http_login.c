@@ -185,8 +185,8 @@ bool exchange_may_cluster(struct exchange *x, enum action action)
 
 static bool denied(struct exchange *x, enum action action, enum resource resource)
 {
-	answer_error(x, 403, "denied", "not allowed: %s on this %s", action_word(action),
-		resource_word(resource));
+	answer_error(x, 403, "denied", "not allowed: %s on %s %s", action_word(action),
+		resource == RESOURCE_CLUSTER ? "the" : "this", resource_word(resource));
 	return false;
 }
 

@@ -50,16 +50,65 @@ static char *join(const char *a, const char *b)
 	return out;
 }
 
+/* NAME:PASSWORD, or NULL; the password is asked for once if it was left out. */
+static const char *credentials(const struct options *o)
+{
+	static char *asked; /* the process' */
+	const char *user = o->value[FLAG_login];
+	char *password;
+	size_t size;
+
+	if (asked != NULL)
+		return asked;
+	if (user == NULL && !flag_is_own(o, FLAG_user))
+		user = o->value[FLAG_user];
+	if (user == NULL)
+		user = getenv("SLUICE_USER");
+	if (user == NULL || *user == 0 || strchr(user, ':') != NULL)
+		return user;
+	password = ask_password("password of ", user, ": ");
+	if (password == NULL)
+		return user;
+	size = strlen(user) + strlen(password) + 2;
+	asked = mem_new(size);
+	(void)snprintf(asked, size, "%s:%s", user, password);
+	mem_free(password);
+	return asked;
+}
+
+/* The path, and the tenant to act in. Owned by the caller. */
+static char *in_tenant(const struct options *o, const char *path)
+{
+	char *tenant, *out;
+
+	if (!o->given[FLAG_tenant] || flag_is_own(o, FLAG_tenant))
+		return mem_text(path, strlen(path));
+	tenant = path_of(
+		strchr(path, '?') != NULL ? "&tenant=" : "?tenant=", o->value[FLAG_tenant]);
+	out = join(path, tenant);
+	mem_free(tenant);
+	return out;
+}
+
+/* NULL: it is no socket. */
+static const char *socket_of(const char *server)
+{
+	return strncmp(server, "unix:", 5) == 0 ? server + 5 : NULL;
+}
+
 /* Sets what all requests have in common; url is copied by the library. */
 static void prepare(CURL *c, const struct options *o, const char *path, struct answer *out)
 {
-	const char *server = server_of(o);
-	const char *user = o->value[FLAG_user] ? o->value[FLAG_user] : getenv("SLUICE_USER");
-	char *trimmed = mem_text(server, strlen(server)), *url;
+	const char *server = server_of(o), *socket = socket_of(server), *user = credentials(o);
+	char *trimmed = mem_text(
+		socket ? "http://localhost" : server, strlen(socket ? "http://localhost" : server));
+	char *url, *full = in_tenant(o, path);
 
 	while (*trimmed && trimmed[strlen(trimmed) - 1] == '/')
 		trimmed[strlen(trimmed) - 1] = 0;
-	url = join(trimmed, path);
+	url = join(trimmed, full);
+	if (socket != NULL)
+		curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, socket);
 	curl_easy_setopt(c, CURLOPT_URL, url);
 	curl_easy_setopt(c, CURLOPT_PATH_AS_IS, 1L);
 	curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -74,6 +123,7 @@ static void prepare(CURL *c, const struct options *o, const char *path, struct a
 	if (user != NULL && *user)
 		curl_easy_setopt(c, CURLOPT_USERPWD, user);
 	mem_free(url);
+	mem_free(full);
 	mem_free(trimmed);
 }
 
@@ -86,6 +136,7 @@ static enum exit_code code_of_status(long status)
 	case 403: return EXIT_DENIED;
 	case 404: return EXIT_NOT_FOUND;
 	case 408:
+	case 429:
 	case 503:
 	case 504: return EXIT_UNREACHABLE;
 	case 409: return EXIT_CONFLICT;
@@ -95,7 +146,10 @@ static enum exit_code code_of_status(long status)
 
 static enum exit_code failed(const struct options *o, CURLcode code)
 {
-	fprintf(stderr, "sluice: %s: %s\n", server_of(o), curl_easy_strerror(code));
+	const char *server = server_of(o), *at = strrchr(server, '@');
+
+	/* Without the credentials that may stand before it. */
+	fprintf(stderr, "sluice: %s: %s\n", at != NULL ? at + 1 : server, curl_easy_strerror(code));
 	return code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL ? EXIT_USAGE
 										 : EXIT_UNREACHABLE;
 }

@@ -16,7 +16,7 @@ static const struct flag_row {
 #undef X
 };
 
-static const char flags_of_all[] = " server output user timeout help version ";
+static const char flags_of_all[] = " server output user login tenant timeout help version ";
 
 enum exit_code usage_error(const char *format, ...)
 {
@@ -75,6 +75,11 @@ static enum exit_code flag_keep(struct options *o, int f, const char *value)
 {
 	o->given[f] = true;
 	o->value[f] = value;
+	if (f == FLAG_role) {
+		if (o->role_count == REPEATS_MAX)
+			return usage_error("--role too often");
+		o->roles[o->role_count++] = value;
+	}
 	if (f == FLAG_set || f == FLAG_header) {
 		int *count = f == FLAG_set ? &o->set_count : &o->header_count;
 		if (*count == REPEATS_MAX)
@@ -159,6 +164,11 @@ static bool in_list(const char *list, const char *name)
 	return false;
 }
 
+bool flag_is_own(const struct options *o, enum flag f)
+{
+	return o->command != NULL && in_list(o->command->flags, flags[f].name);
+}
+
 static enum exit_code check_flags(const struct options *o)
 {
 	const struct command *c = o->command;
@@ -231,17 +241,23 @@ enum exit_code options_read(struct options *o, int argc, char **argv)
 
 /* ---- help */
 
-static void print_flag(const struct flag_row *f)
+/* own: of this command, not what the flag means to all. */
+static void print_flag(enum flag f, bool own)
 {
+	const char *help = flags[f].help, *value = flags[f].value;
 	char shown[64];
 	size_t len = 0;
 
-	for (const char *at = f->name; *at && len < 40; at++)
+	if (own && (f == FLAG_user || f == FLAG_tenant)) {
+		help = "whom it is about";
+		value = "NAME";
+	}
+	for (const char *at = flags[f].name; *at && len < 40; at++)
 		shown[len++] = *at == '_' ? '-' : *at;
 	shown[len] = 0;
-	if (f->value != NULL)
-		(void)snprintf(shown + len, sizeof shown - len, " %s", f->value);
-	printf("  --%-24s %s\n", shown, f->help);
+	if (value != NULL)
+		(void)snprintf(shown + len, sizeof shown - len, " %s", value);
+	printf("  --%-24s %s\n", shown, help);
 }
 
 void usage_command(const struct command *c)
@@ -250,10 +266,10 @@ void usage_command(const struct command *c)
 		c->verb ? c->verb : "", c->args, c->help);
 	for (int f = 0; f < FLAG_COUNT; f++)
 		if (in_list(c->flags, flags[f].name))
-			print_flag(&flags[f]);
+			print_flag((enum flag)f, true);
 	for (int f = 0; f < FLAG_COUNT; f++)
-		if (in_list(flags_of_all, flags[f].name))
-			print_flag(&flags[f]);
+		if (in_list(flags_of_all, flags[f].name) && !in_list(c->flags, flags[f].name))
+			print_flag((enum flag)f, false);
 }
 
 void usage_all(void)
@@ -269,7 +285,7 @@ void usage_all(void)
 	puts("\nFlags may stand anywhere; sluice NOUN VERB --help lists those of a command.\n");
 	for (int f = 0; f < FLAG_COUNT; f++)
 		if (in_list(flags_of_all, flags[f].name))
-			print_flag(&flags[f]);
+			print_flag((enum flag)f, false);
 	puts("\nExit status: 0 fine, 1 failed, 2 usage, 3 not found, 4 denied, 5 conflict,\n"
 	     "6 unreachable or too slow, 7 done in part, 10 unhealthy.");
 }

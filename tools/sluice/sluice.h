@@ -22,9 +22,11 @@ enum exit_code { /* part of the interface */
 /* ---- flags (options.c) */
 
 #define FLAGS(X)                                                                                   \
-	X(server, "URL", "address of the server's HTTP door (SLUICE_SERVER)")                      \
+	X(server, "URL", "the server's HTTP door, or unix:PATH of its socket (SLUICE_SERVER)")     \
 	X(output, "FORMAT", "-o: table, wide, json or ndjson (SLUICE_OUTPUT)")                     \
-	X(user, "NAME:PASSWORD", "credentials (SLUICE_USER)")                                      \
+	X(user, "NAME[:PASSWORD]", "log in; also in the URL (SLUICE_USER)")                        \
+	X(login, "NAME[:PASSWORD]", "the same, where --user is whom the command is about")         \
+	X(tenant, "NAME", "act in that tenant (administrators of the cluster)")                    \
 	X(timeout, "TIME", "how long a request may take; 30s")                                     \
 	X(dry_run, NULL, "check, change nothing")                                                  \
 	X(yes, NULL, "-y: do not ask")                                                             \
@@ -52,7 +54,20 @@ enum exit_code { /* part of the interface */
 	X(offset, "OFFSET", "where to start: earliest, latest or a number")                        \
 	X(count, "N", "end after so many")                                                         \
 	X(follow, NULL, "-f: wait for more when the end is reached")                               \
-	X(payload, NULL, "print values alone")
+	X(payload, NULL, "print values alone")                                                     \
+	X(password, "TEXT", "the new password; others on the machine may see it")                  \
+	X(password_stdin, NULL, "read the new password from stdin")                                \
+	X(no_password, NULL, "no password: the user comes by certificate")                         \
+	X(role, "NAME", "a role; of a user: may be repeated")                                      \
+	X(allow, "ACTIONS", "allow read, write, create, delete, alter, describe, ... or all")      \
+	X(deny, "ACTIONS", "refuse them, whatever else allows them")                               \
+	X(topic, "FILTER", "MQTT topics; %c: the client id, %u: the user")                         \
+	X(group, "NAME", "consumer groups")                                                        \
+	X(cluster, NULL, "the cluster")                                                            \
+	X(transaction, "ID", "transactional ids")                                                  \
+	X(prefixed, NULL, "all whose name begins like this")                                       \
+	X(host, "ADDRESS", "only from that address")                                               \
+	X(to, "WHERE", "earliest, latest, an offset, or a time: 2026-01-31T12:00:00Z, -1h")
 
 enum flag {
 #define X(name, value, help) FLAG_##name,
@@ -69,8 +84,8 @@ struct options {
 	int word_count;
 	bool given[FLAG_COUNT];
 	const char *value[FLAG_COUNT];
-	const char *sets[REPEATS_MAX], *headers[REPEATS_MAX];
-	int set_count, header_count;
+	const char *sets[REPEATS_MAX], *headers[REPEATS_MAX], *roles[REPEATS_MAX];
+	int set_count, header_count, role_count;
 	const struct command *command;
 	const char **args; /* words behind noun and verb */
 	int arg_count;
@@ -101,6 +116,15 @@ enum exit_code flag_int(const struct options *o, enum flag f, int64_t *out);
 /* Whether a thing that can't be taken back may be done: --yes, or asked on a terminal. */
 enum exit_code confirm(const struct options *o, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* ---- passwords (password.c) */
+
+/* Asked on the terminal, not shown; owned by the caller. NULL: no terminal. */
+char *ask_password(const char *before_name, const char *name, const char *behind);
+/* --password, a line of stdin, or asked twice. */
+enum exit_code new_password(const struct options *o, const char *name, char **out);
+/* Whether the flag is whom or what the command is about, not for all commands. */
+bool flag_is_own(const struct options *o, enum flag f);
 
 /* ---- requests (client.c) */
 
@@ -183,6 +207,21 @@ enum exit_code cluster_balance(const struct options *o);
 enum exit_code cluster_moves(const struct options *o);
 enum exit_code partition_list(const struct options *o);
 enum exit_code partition_describe(const struct options *o);
+enum exit_code user_list(const struct options *o);
+enum exit_code user_describe(const struct options *o);
+enum exit_code user_add(const struct options *o);
+enum exit_code user_passwd(const struct options *o);
+enum exit_code user_alter(const struct options *o);
+enum exit_code user_enable(const struct options *o);
+enum exit_code user_disable(const struct options *o);
+enum exit_code user_delete(const struct options *o);
+enum exit_code acl_list(const struct options *o);
+enum exit_code acl_add(const struct options *o);
+enum exit_code acl_delete(const struct options *o);
+enum exit_code quota_list(const struct options *o);
+enum exit_code quota_set(const struct options *o);
+enum exit_code quota_delete(const struct options *o);
+enum exit_code tenant_list(const struct options *o);
 enum exit_code pub(const struct options *o);
 enum exit_code sub(const struct options *o);
 enum exit_code bench(const struct options *o);
