@@ -194,17 +194,6 @@ static enum err on_again(struct mqtt_conn *m, const struct mqtt_frame *f)
 	return mqtt_refuse(m, MQTT_PROTOCOL_ERROR, "second CONNECT");
 }
 
-static enum err on_auth(struct mqtt_conn *m, const struct mqtt_frame *f)
-{
-	struct mqtt_reasoned a;
-	enum mqtt_reason why;
-	if (m->peer.version == MQTT_V311)
-		return mqtt_refuse(m, MQTT_PROTOCOL_ERROR, "AUTH");
-	if (mqtt_read_auth(f, m->peer.version, &a, &why) != OK)
-		return mqtt_refuse(m, why, "AUTH");
-	return mqtt_refuse(m, MQTT_PROTOCOL_ERROR, "AUTH without method"); /* MQTT-4.12.1-1 */
-}
-
 static enum err (*const handlers[MQTT_TYPE_COUNT])(
 	struct mqtt_conn *m, const struct mqtt_frame *f) = {
 	[MQTT_CONNECT] = on_again,
@@ -217,17 +206,28 @@ static enum err (*const handlers[MQTT_TYPE_COUNT])(
 	[MQTT_UNSUBSCRIBE] = mqtt_on_unsubscribe,
 	[MQTT_PINGREQ] = on_pingreq,
 	[MQTT_DISCONNECT] = on_disconnect,
-	[MQTT_AUTH] = on_auth,
+	[MQTT_AUTH] = mqtt_on_auth,
 };
+
+/* Before CONNACK: after CONNECT only enhanced authentication lets input be read. */
+static enum err on_login_frame(struct mqtt_conn *m, const struct mqtt_frame *f)
+{
+	if (m->login == NULL && f->type == MQTT_CONNECT)
+		return mqtt_on_connect(m, f);
+	if (m->login == NULL)
+		return mqtt_refuse(m, MQTT_PROTOCOL_ERROR, "no CONNECT"); /* MQTT-3.1.0-1 */
+	if (f->type == MQTT_AUTH)
+		return mqtt_on_auth(m, f);
+	if (f->type == MQTT_DISCONNECT)
+		return on_disconnect(m, f);
+	return mqtt_refuse(m, MQTT_PROTOCOL_ERROR, mqtt_type_text(f->type));
+}
 
 /* ERR_BUSY: the frame is to be presented again. */
 static enum err on_frame(struct mqtt_conn *m, const struct mqtt_frame *f)
 {
-	if (m->session == NULL) {
-		if (f->type == MQTT_CONNECT)
-			return mqtt_on_connect(m, f);
-		return mqtt_refuse(m, MQTT_PROTOCOL_ERROR, "no CONNECT"); /* MQTT-3.1.0-1 */
-	}
+	if (m->session == NULL)
+		return on_login_frame(m, f);
 	if (handlers[f->type] == NULL)
 		return mqtt_refuse(m, MQTT_PROTOCOL_ERROR, mqtt_type_text(f->type));
 	return handlers[f->type](m, f);
@@ -337,7 +337,9 @@ static void on_closed(struct conn *c, enum err why)
 	struct mqtt_conn *m = mqtt_of(c);
 	(void)why;
 	list_remove(&m->room.node);
+	bool will = !m->graceful && mqtt_will_stays(m);
 	mqtt_login_end(m);
+	mqtt_auth_end(m);
 	mqtt_publish_end(m);
 	mqtt_deliver_end(m);
 	mqtt_rights_end(m);
@@ -351,7 +353,7 @@ static void on_closed(struct conn *c, enum err why)
 		s->owner = m->subop;
 		mqtt_subscribe_end(m);
 	}
-	session_close(s, !m->graceful, m->expiry_s);
+	session_close(s, will, m->expiry_s);
 }
 
 const struct conn_kind mqtt_kind = {

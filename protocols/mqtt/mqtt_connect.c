@@ -20,9 +20,11 @@ struct login {               /* from CONNECT to CONNACK */
 	bool keep_alive_cut, expiry_cut;
 	struct buf will;
 	bool has_user;
+	bool proving; /* enhanced authentication is under way, or was done */
 	uint16_t user_len, password_len, will_topic_len, id_len;
 	uint8_t *user, *will_topic;
-	uint8_t *password;    /* within bytes; wiped as soon as they have been looked at */
+	uint8_t *password;    /* or authentication data; wiped as soon as looked at */
+	struct buf proof;     /* ours, for CONNACK */
 	uint8_t *id, *inside; /* the client id, and room for it with a tenant */
 	uint8_t bytes[];
 };
@@ -81,6 +83,7 @@ static void login_free(struct mqtt_conn *m)
 	m->login = NULL;
 	list_remove(&l->node);
 	buf_fini(&l->will);
+	buf_fini(&l->proof);
 	secret_wipe(l->password, l->password_len);
 	l->m = NULL;
 	if (l->authenticating)
@@ -96,8 +99,10 @@ static void on_session(struct session_open *op)
 	struct mqtt_props p = {0};
 	l->opening = NULL;
 	if (op->err != OK) {
+		enum err e = op->err;
 		login_free(m);
-		answer_refusal(m, refusal_of(op->err));
+		if (!conn_is_closing(m->conn))
+			answer_refusal(m, refusal_of(e));
 		return;
 	}
 	m->session = op->session;
@@ -109,6 +114,8 @@ static void on_session(struct session_open *op)
 		return;
 	}
 	fill_connack(m, l, &p, mqtt_client_id(m));
+	if (l->proving)
+		mqtt_auth_props(m, buf_bytes(&l->proof), &p);
 	mqtt_wrote(
 		m, mqtt_write_connack(conn_out(m->conn), &m->peer, op->present, MQTT_SUCCESS, &p));
 	login_free(m);
@@ -188,9 +195,27 @@ static bool may_leave_will(struct mqtt_conn *m, const struct login *l)
 		access_topic(m->holder.access, ACTION_WRITE, topic, bytes_of(l->id, l->id_len));
 }
 
+/* Its topic is looked at again when it is due. */
+static bool keep_will_topic(struct mqtt_conn *m, const struct login *l)
+{
+	if (buf_len(&l->will) == 0)
+		return true;
+	m->will = mem_try(sizeof *m->will + l->will_topic_len);
+	if (m->will == NULL)
+		return false;
+	m->will->len = l->will_topic_len;
+	memcpy(m->will->text, l->will_topic, l->will_topic_len);
+	return true;
+}
+
 static void let_in(struct login *l, enum err e, struct access *access)
 {
 	struct mqtt_conn *m = l->m;
+	if (conn_is_closing(m->conn)) { /* it was told: too late, or its login is over */
+		access_unref(access);
+		login_free(m);
+		return;
+	}
 	if (e == OK && mqtt_hold(m, access) != OK) {
 		access_unref(access);
 		login_free(m);
@@ -199,6 +224,8 @@ static void let_in(struct login *l, enum err e, struct access *access)
 	}
 	if (e == OK && !may_leave_will(m, l))
 		e = ERR_DENIED;
+	if (e == OK && !keep_will_topic(m, l))
+		e = ERR_NOMEM;
 	if (e == OK) {
 		open_session(l);
 		return;
@@ -219,10 +246,37 @@ static void on_login(struct auth_login *a)
 	let_in(l, a->err, a->access);
 }
 
+/* By enhanced authentication, which has its messages where a password would be. Input is read for
+ * its next packet. */
+static void prove(struct login *l)
+{
+	struct mqtt_conn *m = l->m;
+	enum err e = mqtt_auth_begin(m, bytes_of(l->password, l->password_len));
+	l->proving = true;
+	if (e != OK)
+		let_in(l, e == ERR_MALFORMED ? ERR_UNAUTHENTICATED : e, NULL);
+	else
+		mqtt_unpause(m, PAUSE_LOGIN);
+}
+
+void mqtt_login_proved(struct mqtt_conn *m, enum err e, struct access *access, struct bytes last)
+{
+	buf_add(&m->login->proof, last);
+	let_in(m->login, e, access);
+}
+
 static void authenticate(struct login *l)
 {
 	struct mqtt_conn *m = l->m;
 	struct auth_peer peer = mqtt_auth_peer(m);
+	if (conn_is_closing(m->conn)) {
+		login_free(m);
+		return;
+	}
+	if (m->auth_method != 0) {
+		prove(l);
+		return;
+	}
 	if (!l->has_user) {
 		struct access *access = NULL;
 		enum err e = auth_without(m->home->shard, &peer, &access);
@@ -288,16 +342,22 @@ void mqtt_login_timeout(struct mqtt_conn *m)
 		conn_close(m->conn, ERR_TIMEOUT); /* no CONNECT came */
 		return;
 	}
-	bool waits = !m->login->authenticating && m->login->opening == NULL;
+	bool waits = !list_empty(&m->login->node);
 	answer_refusal(m, waits ? MQTT_CONNECT_RATE : MQTT_UNAVAILABLE);
 }
 
 void mqtt_login_lost(struct mqtt_conn *m)
 {
-	if (m->session == NULL)
+	if (m->session == NULL) {
 		answer_refusal(m, MQTT_NOT_AUTHORIZED);
-	else
-		mqtt_refuse(m, MQTT_NOT_AUTHORIZED, "login");
+		return;
+	}
+	LOG(LOG_INFO, AREA_MQTT, "login_over", "peer=%s client=\"%s\" user=\"%s\"",
+		conn_peer(m->conn), log_text(mqtt_client_id(m)).text,
+		log_text(access_user(m->holder.access)).text);
+	mqtt_wrote(
+		m, mqtt_write_disconnect(conn_out(m->conn), &m->peer, MQTT_NOT_AUTHORIZED, NULL));
+	conn_close(m->conn, ERR_DENIED);
 }
 
 void mqtt_login_end(struct mqtt_conn *m)
@@ -313,7 +373,8 @@ void mqtt_login_end(struct mqtt_conn *m)
 
 static enum mqtt_reason check(const struct mqtt_conn *m, const struct mqtt_connect *c)
 {
-	if (mqtt_props_has(&c->props, MQTT_PROP_AUTH_METHOD))
+	if (mqtt_props_has(&c->props, MQTT_PROP_AUTH_METHOD) &&
+		mqtt_auth_method(c->props.auth_method) == 0)
 		return MQTT_BAD_AUTH_METHOD;
 	if ((int64_t)c->client_id.len > conf_of(m)->client_id_bytes_max)
 		return MQTT_BAD_CLIENT_ID;
@@ -360,7 +421,9 @@ static struct login *login_new(struct mqtt_conn *m, const struct mqtt_connect *c
 	bool assigned = c->client_id.len == 0;
 	size_t len = assigned ? 5 + ID_CHARS : c->client_id.len;
 	struct bytes topic = c->has_will ? c->will.topic : bytes_of(NULL, 0);
-	size_t all = c->user.len + c->password.len + topic.len + 2 * len + TENANT_ID_EXTRA;
+	bool proves = mqtt_props_has(&c->props, MQTT_PROP_AUTH_METHOD);
+	struct bytes password = proves ? c->props.auth_data : c->password;
+	size_t all = c->user.len + password.len + topic.len + 2 * len + TENANT_ID_EXTRA;
 	struct login *l = mem_try(sizeof *l + all);
 	if (l == NULL)
 		return NULL;
@@ -369,7 +432,7 @@ static struct login *login_new(struct mqtt_conn *m, const struct mqtt_connect *c
 		.clean = c->clean,
 		.has_user = c->has_user || c->has_password,
 		.user_len = (uint16_t)c->user.len,
-		.password_len = (uint16_t)c->password.len,
+		.password_len = (uint16_t)password.len,
 		.will_topic_len = (uint16_t)topic.len,
 		.id_len = (uint16_t)len};
 	l->user = l->bytes;
@@ -380,11 +443,12 @@ static struct login *login_new(struct mqtt_conn *m, const struct mqtt_connect *c
 	if (l->user_len > 0)
 		memcpy(l->user, c->user.at, l->user_len);
 	if (l->password_len > 0)
-		memcpy(l->password, c->password.at, l->password_len);
+		memcpy(l->password, password.at, l->password_len);
 	if (l->will_topic_len > 0)
 		memcpy(l->will_topic, topic.at, topic.len);
 	list_init(&l->node);
 	buf_init(&l->will, 0);
+	buf_init(&l->proof, AUTH_SCRAM_MESSAGE_MAX);
 	if (assigned)
 		make_id(l->id);
 	else
@@ -444,6 +508,7 @@ enum err mqtt_on_connect(struct mqtt_conn *m, const struct mqtt_frame *f)
 		return answer_refusal(m, e == ERR_TOOBIG ? MQTT_TOO_LARGE : MQTT_UNAVAILABLE);
 	}
 	take_wishes(m, l, &c);
+	m->auth_method = (uint8_t)mqtt_auth_method(c.props.auth_method);
 	mqtt_pause(m, PAUSE_LOGIN);
 	admit(l);
 	return conn_is_closing(m->conn) ? ERR_PROTOCOL : OK;

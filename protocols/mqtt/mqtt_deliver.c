@@ -234,6 +234,13 @@ static void release_pubrels(struct mqtt_conn *m, struct held *h)
 	memmove(h->pubrels, h->pubrels + n, h->pubrel_count * sizeof *h->pubrels);
 }
 
+/* Over a quota nothing more is asked for: when that ends, it is. */
+static void ready(struct mqtt_conn *m)
+{
+	if (!m->throttled)
+		session_ready(m->session);
+}
+
 void mqtt_release_held(struct mqtt_conn *m)
 {
 	struct held *h = m->held;
@@ -253,17 +260,62 @@ void mqtt_release_held(struct mqtt_conn *m)
 	h = m->held;
 	bool low = h == NULL || h->count <= HELD_COUNT_MAX / 2;
 	if (low && (m->session->open || !held_is_full(h)))
-		session_ready(m->session);
+		ready(m);
 }
 
 /* Room that is not this of the window: the connection's output has drained. */
 void mqtt_drained(struct mqtt_conn *m)
 {
 	if (m->session->open)
-		session_ready(m->session);
+		ready(m);
 	else /* what is sent again is taken one by one, so that no more is held than there is room
 	      */
 		mqtt_after_acks(m);
+}
+
+static struct bytes topic_of(struct bytes packet)
+{
+	struct rd r = rd_over(packet);
+	(void)rd_u8(&r);
+	while ((rd_u8(&r) & 0x80) != 0) /* the length */
+		;
+	return rd_take(&r, rd_u16be(&r));
+}
+
+/* The flows of what is left out end here: a client that may remember one is told so. */
+static void sift(struct mqtt_conn *m, struct held *h, struct buf *rest)
+{
+	uint32_t kept = 0;
+	size_t at = 0;
+	for (uint32_t i = 0; i < h->count; i++) {
+		struct held_item item = h->items[(h->head + i) % h->room];
+		struct bytes packet = bytes_of(buf_bytes(&h->bytes).at + at, item.len);
+		at += item.len;
+		if (mqtt_may_receive(m, topic_of(packet))) {
+			buf_add(rest, packet);
+			h->items[(h->head + kept++) % h->room] = item;
+		} else {
+			(void)session_again_gone(m->session, item.packet_id);
+		}
+	}
+	h->count = kept;
+}
+
+void mqtt_sift_held(struct mqtt_conn *m)
+{
+	struct held *h = m->held;
+	struct buf rest;
+	if (h == NULL || h->count == 0)
+		return;
+	uint32_t before = h->count;
+	buf_init(&rest, SIZE_MAX / 2);
+	sift(m, h, &rest);
+	buf_fini(&h->bytes);
+	h->bytes = rest;
+	if (rest.err != OK)
+		conn_close(m->conn, ERR_NOMEM);
+	else if (h->count < before)
+		mqtt_release_held(m);
 }
 
 /* Deliveries */
@@ -352,7 +404,8 @@ bool mqtt_again(struct session *s, uint16_t packet_id, const struct delivery *d)
 		window_move(&s->window, e, o.head.qos == 1 ? WINDOW_SENT1 : WINDOW_SENT2);
 		send_publish(m, &o);
 	}
-	return !conn_over_high(m->conn) && !held_is_full(m->held);
+	mqtt_charge_out(m, o.size);
+	return !conn_over_high(m->conn) && !held_is_full(m->held) && !m->throttled;
 }
 
 /* Acknowledgements. What they make room for is used once all of this input has been seen. */
@@ -363,7 +416,7 @@ void mqtt_after_acks(struct mqtt_conn *m)
 	if (m->held != NULL)
 		mqtt_release_held(m);
 	else
-		session_ready(m->session);
+		ready(m);
 }
 
 static void done_with(struct mqtt_conn *m, uint16_t packet_id)

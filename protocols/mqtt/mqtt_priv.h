@@ -1,7 +1,7 @@
 /* Inside of the MQTT door: mqtt.c (the life of a connection, its input), mqtt_connect.c,
- * mqtt_rights.c (who it is, what it may), mqtt_publish.c (what comes in), mqtt_deliver.c (what goes
- * out), mqtt_subscribe.c, mqtt_message.c (properties and headers). All of a connection happens on
- * its loop. */
+ * mqtt_auth.c (enhanced authentication), mqtt_rights.c (who it is, what it may), mqtt_publish.c
+ * (what comes in), mqtt_deliver.c (what goes out), mqtt_subscribe.c, mqtt_message.c (properties and
+ * headers). All of a connection happens on its loop. */
 #ifndef MQTT_PRIV_H
 #define MQTT_PRIV_H
 #include "protocols/mqtt/mqtt.h"
@@ -71,19 +71,26 @@ enum mqtt_pause {            /* why input is not read; bits */
 	PAUSE_QUOTA = 32     /* over a quota */
 };
 
+struct will_topic {
+	uint16_t len;
+	uint8_t text[];
+};
+
 struct mqtt_conn {
 	struct conn *conn;
 	struct mqtt_loop *home;
-	struct session *session; /* from CONNACK to the end */
-	struct login *login;     /* from CONNECT to CONNACK */
-	struct held *held;       /* what waits to be sent; NULL: nothing */
-	struct alias *aliases;   /* alias_max of them; NULL: none set yet */
-	struct list inbound;     /* publishes not acknowledged yet, in order */
-	struct subop *subop;     /* the SUBSCRIBE or UNSUBSCRIBE under way */
-	struct list releases;    /* PUBRELs whose row is being removed */
+	struct session *session;   /* from CONNACK to the end */
+	struct login *login;       /* from CONNECT to CONNACK */
+	struct exchange *exchange; /* of enhanced authentication; NULL: none under way */
+	struct held *held;         /* what waits to be sent; NULL: nothing */
+	struct alias *aliases;     /* alias_max of them; NULL: none set yet */
+	struct list inbound;       /* publishes not acknowledged yet, in order */
+	struct subop *subop;       /* the SUBSCRIBE or UNSUBSCRIBE under way */
+	struct list releases;      /* PUBRELs whose row is being removed */
 	struct room_wait room;
 	struct access_holder holder; /* from the login on: who the client is */
 	struct throttle *throttle;   /* NULL: never over a quota yet */
+	struct will_topic *will;     /* NULL: it left none */
 	int64_t seen_ms;             /* of the last input */
 	struct mqtt_peer peer;
 	uint32_t expiry_s; /* of the session, as the client wants it now */
@@ -92,6 +99,7 @@ struct mqtt_conn {
 	uint16_t inbound_count;
 	uint16_t quota;        /* QoS 1 and 2 that came in and are not completed */
 	uint8_t pauses;        /* enum mqtt_pause */
+	uint8_t auth_method;   /* mqtt_auth_method of CONNECT; 0: none */
 	bool graceful : 1;     /* DISCONNECT without will */
 	bool expires : 1;      /* CONNECT asked for a session that lasts */
 	bool acked : 1;        /* the window has got room in this turn */
@@ -122,6 +130,17 @@ void mqtt_login_end(struct mqtt_conn *m); /* the connection goes */
 void mqtt_login_init(struct mqtt_loop *l);
 void mqtt_arm_keep_alive(struct mqtt_conn *m);
 void mqtt_login_lost(struct mqtt_conn *m); /* its user is gone: so is the connection */
+/* How enhanced authentication ended; takes access, borrows last, the answer to the client. */
+void mqtt_login_proved(struct mqtt_conn *m, enum err e, struct access *access, struct bytes last);
+
+/* mqtt_auth.c */
+int mqtt_auth_method(struct bytes name); /* 0: there is none of that name */
+/* The client's first message, by m->auth_method; asks it to go on. ERR_MALFORMED, ERR_UNAVAILABLE,
+ * ERR_NOMEM. */
+enum err mqtt_auth_begin(struct mqtt_conn *m, struct bytes data) MUST_USE;
+enum err mqtt_on_auth(struct mqtt_conn *m, const struct mqtt_frame *f);
+void mqtt_auth_props(const struct mqtt_conn *m, struct bytes data, struct mqtt_props *p);
+void mqtt_auth_end(struct mqtt_conn *m);
 
 /* mqtt_rights.c */
 struct auth_peer mqtt_auth_peer(const struct mqtt_conn *m);
@@ -131,6 +150,8 @@ void mqtt_rights_changed(struct mqtt_conn *m);                      /* looks at 
 uint8_t mqtt_may_subscribe(struct mqtt_conn *m, struct bytes filter); /* 0, or the code */
 bool mqtt_may_publish(struct mqtt_conn *m, struct bytes topic);
 bool mqtt_may_receive(struct mqtt_conn *m, struct bytes topic);
+/* At the end, before mqtt_rights_end: whether its will may be published still. */
+bool mqtt_will_stays(const struct mqtt_conn *m);
 void mqtt_charge_in(struct mqtt_conn *m, size_t bytes); /* of a message */
 void mqtt_charge_out(struct mqtt_conn *m, size_t bytes);
 void mqtt_rights_end(struct mqtt_conn *m);
@@ -152,6 +173,7 @@ void mqtt_release_held(struct mqtt_conn *m); /* what has room and is in the log 
 void mqtt_after_acks(struct mqtt_conn *m);
 void mqtt_drained(struct mqtt_conn *m);
 void mqtt_deliver_end(struct mqtt_conn *m);
+void mqtt_sift_held(struct mqtt_conn *m); /* what may not be sent any more goes */
 
 /* mqtt_subscribe.c */
 enum err mqtt_on_subscribe(struct mqtt_conn *m, const struct mqtt_frame *f);

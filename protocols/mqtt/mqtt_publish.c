@@ -139,12 +139,18 @@ static void settle_once(struct inbound *in)
 	}
 }
 
+static void count_failed(struct mqtt_loop *l, enum err e)
+{
+	metric_add(loop_cells(l->loop), &mqtt_metrics,
+		e == ERR_DENIED ? M_PUBLISH_DENIED : M_PUBLISH_FAILED, 1);
+}
+
 static void on_done(struct publish *p)
 {
 	struct inbound *in = list_entry(p, struct inbound, publish);
 	struct mqtt_conn *m = in->m;
 	if (p->err != OK)
-		metric_add(loop_cells(in->home->loop), &mqtt_metrics, M_PUBLISH_FAILED, 1);
+		count_failed(in->home, p->err);
 	if (m == NULL) {
 		inbound_free(in);
 		return;
@@ -330,7 +336,7 @@ enum err mqtt_on_publish(struct mqtt_conn *m, const struct mqtt_frame *f)
 	COUNT(m, M_PUBLISH_IN_0 + p.qos, 1);
 	mqtt_charge_in(m, f->body.len);
 	if (p.qos == 0 && e != OK) { /* nobody can be told: it is lost */
-		COUNT(m, M_PUBLISH_FAILED, e != ERR_DENIED);
+		count_failed(m->home, e);
 		e = OK;
 	}
 	return e;

@@ -39,12 +39,8 @@ void mqtt_rights_changed(struct mqtt_conn *m)
 	struct session *s = m->session;
 	struct list *head = &s->reader.subscriptions, *next;
 	bool lost = false;
-	if (m->subop != NULL) { /* subscriptions are on their way: when they are there */
-		m->rights_moved = true;
-		return;
-	}
-	m->rights_moved = false;
-	m->sifts = false;
+	m->rights_moved = m->subop != NULL; /* those on their way: when they are there */
+	m->sifts = m->rights_moved;
 	for (struct list *n = head->next; n != head; n = next) {
 		const struct subscription *sub = list_entry(n, struct subscription, node);
 		enum access_filter right = filter_right(m, sub->filter);
@@ -55,9 +51,9 @@ void mqtt_rights_changed(struct mqtt_conn *m)
 		lost = true;
 		s->subscription_count--;
 		s->subscription_weight -= topic_filter_weight(sub->filter);
-		if (subscriber_unsubscribe(&s->reader, sub->filter) != OK)
-			break;
+		must(subscriber_unsubscribe(&s->reader, sub->filter) == OK);
 	}
+	mqtt_sift_held(m);
 	if (lost)
 		session_write(s, true);
 }
@@ -90,15 +86,28 @@ uint8_t mqtt_may_subscribe(struct mqtt_conn *m, struct bytes filter)
 
 bool mqtt_may_publish(struct mqtt_conn *m, struct bytes topic)
 {
-	if (access_topic(m->holder.access, ACTION_WRITE, topic, mqtt_client_id(m)))
-		return true;
-	COUNT(m, M_PUBLISH_DENIED, 1);
-	return false;
+	return access_topic(m->holder.access, ACTION_WRITE, topic, mqtt_client_id(m));
 }
 
 bool mqtt_may_receive(struct mqtt_conn *m, struct bytes topic)
 {
 	return access_topic(m->holder.access, ACTION_READ, topic, mqtt_client_id(m));
+}
+
+/* An access that is gone may nothing, but its user may be there with a new password. */
+bool mqtt_will_stays(const struct mqtt_conn *m)
+{
+	if (m->will == NULL || m->session == NULL)
+		return true;
+	struct bytes topic = bytes_of(m->will->text, m->will->len), id = mqtt_client_id(m);
+	struct access *was = m->holder.access;
+	if (access_topic(was, ACTION_WRITE, topic, id))
+		return true;
+	struct access *is = access_of_user(m->home->shard, access_user(was), conn_peer(m->conn));
+	bool may = is != NULL && bytes_equal(access_tenant(is), access_tenant(was)) &&
+		access_topic(is, ACTION_WRITE, topic, id);
+	access_unref(is);
+	return may;
 }
 
 /* Quotas */
@@ -151,6 +160,8 @@ void mqtt_charge_out(struct mqtt_conn *m, size_t bytes)
 void mqtt_rights_end(struct mqtt_conn *m)
 {
 	access_release(&m->holder);
+	mem_free(m->will);
+	m->will = NULL;
 	if (m->throttle == NULL)
 		return;
 	loop_timer_cancel(&m->throttle->in);
