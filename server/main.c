@@ -277,6 +277,31 @@ static void advertise(struct daemon *d)
 	node_count_connections(d->node, connections, d->net);
 }
 
+/* The node's own socket: who may open it administers the cluster. A node serves without one, too.
+ */
+static enum err open_socket(struct daemon *d, char *why, size_t why_size)
+{
+	const char *dir = d->modules.storage.dir; /* or several, with commas between */
+	size_t len, size;
+	char *path;
+	enum err e;
+
+	dir += strspn(dir, " ");
+	len = strcspn(dir, ",");
+	while (len > 0 && dir[len - 1] == ' ')
+		len--;
+	size = len + sizeof "/sluice.sock";
+	path = mem_new(size);
+	(void)snprintf(path, size, "%.*s/sluice.sock", (int)len, dir);
+	e = net_open_local(d->net, "http", path, why, why_size);
+	mem_free(path);
+	if (e == OK || e == ERR_EXISTS)
+		return e;
+	LOG(LOG_WARN, AREA_MAIN, "no_socket", "why=\"%s\"", why);
+	*why = 0;
+	return OK;
+}
+
 /* Ports first: that another server runs is found out before its data is touched. */
 static enum err boot(struct daemon *d, char *why, size_t why_size)
 {
@@ -288,6 +313,8 @@ static enum err boot(struct daemon *d, char *why, size_t why_size)
 	if (e != OK)
 		return e;
 	e = storage_open(&m->storage, d->loops, d->workers, &d->storage, why, why_size);
+	if (e == OK)
+		e = open_socket(d, why, why_size);
 	m->node.version = SLUICE_VERSION;
 	m->node.peers = &m->peer;
 	m->node.catchup = &m->catchup;

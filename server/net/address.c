@@ -251,6 +251,9 @@ void address_text(const struct sockaddr *sa, char *out, size_t size)
 			return;
 		}
 		inet_ntop(AF_INET, (const char *)&v6.sin6_addr + 12, host, sizeof host);
+	} else if (sa->sa_family == AF_UNIX) {
+		snprintf(out, size, "local");
+		return;
 	} else {
 		snprintf(out, size, "unknown");
 		return;

@@ -35,7 +35,8 @@ enum err address_find(const char *text, bool literal, struct address_list *out, 
 	size_t why_size) MUST_USE;
 void address_list_fini(struct address_list *l);
 
-/* Writes "10.0.0.1:1883" or "[::1]:1883"; an IPv4 address inside IPv6 is shown as IPv4. */
+/* Writes "10.0.0.1:1883" or "[::1]:1883", "local" for a socket in the file system; an IPv4 address
+ * inside IPv6 is shown as IPv4. */
 void address_text(const struct sockaddr *sa, char *out, size_t size);
 int address_port(const struct sockaddr *sa);
 void address_set_port(struct address *a, int port);

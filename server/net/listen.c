@@ -11,6 +11,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 #include "server/base/clock.h"
 #include "server/base/log.h"
@@ -104,6 +106,91 @@ enum err listen_bind(
 	return OK;
 }
 
+/* --- the one in the file system */
+
+static bool answers(const struct sockaddr_un *sa)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	/* EAGAIN: somebody listens, and has too many waiting. */
+	bool yes = fd >= 0 &&
+		(connect(fd, (const struct sockaddr *)sa, sizeof *sa) == 0 || errno == EAGAIN);
+	if (fd >= 0)
+		close(fd);
+	return yes;
+}
+
+/* What a process that was killed has left is taken away; what is not a socket stays. */
+static enum err make_way(const struct sockaddr_un *sa, char *why, size_t why_size)
+{
+	struct stat st;
+	if (lstat(sa->sun_path, &st) != 0)
+		return OK;
+	if (!S_ISSOCK(st.st_mode) || answers(sa)) {
+		snprintf(why, why_size, "%s: %s", sa->sun_path,
+			S_ISSOCK(st.st_mode) ? "another server answers there"
+					     : "this is no socket, and in its place");
+		return ERR_EXISTS;
+	}
+	(void)unlink(sa->sun_path);
+	return OK;
+}
+
+/* Bound with its mode, so that there is no moment when others may connect. */
+static int socket_local(const struct sockaddr_un *sa)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -1;
+	if (fchmod(fd, S_IRUSR | S_IWUSR) != 0 ||
+		bind(fd, (const struct sockaddr *)sa, sizeof *sa) != 0) {
+		int saved = errno;
+		close(fd);
+		errno = saved;
+		return -1;
+	}
+	return fd;
+}
+
+enum err listen_bind_local(struct net *n, const char *path, char *why, size_t why_size)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	struct stat st;
+	if (strlen(path) >= sizeof sa.sun_path) {
+		snprintf(why, why_size, "%s: a socket's path has at most %zu bytes", path,
+			sizeof sa.sun_path - 1);
+		return ERR_TOOBIG;
+	}
+	memcpy(sa.sun_path, path, strlen(path));
+	enum err e = make_way(&sa, why, why_size);
+	if (e != OK)
+		return e;
+	int fd = socket_local(&sa);
+	if (fd < 0 || lstat(path, &st) != 0 || (st.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+		snprintf(why, why_size, "%s: %s", path,
+			fd < 0 ? strerror(errno) : "others could connect to it");
+		if (fd >= 0)
+			close(fd);
+		return ERR_INVALID;
+	}
+	n->local_path = mem_text(path, strlen(path));
+	n->local_inode = st.st_ino;
+	listener_add(&n->homes[0], &n->local, fd);
+	return OK;
+}
+
+void listen_remove_local(struct net *n)
+{
+	struct stat st;
+	if (n->local_path == NULL)
+		return;
+	if (lstat(n->local_path, &st) == 0 && st.st_ino == n->local_inode)
+		(void)unlink(n->local_path);
+	mem_free(n->local_path);
+	n->local_path = NULL;
+}
+
+/* --- clients */
+
 /* What a client has sent and we have not read lies in the kernel. Left alone, that grows to many
  * megabytes for each client that is faster than us, as delay and as memory nobody counts. A
  * connection takes the limit over from its listener, whose window scale must fit. Between nodes
@@ -189,7 +276,7 @@ static struct net_home *choose_home(struct net_home *h)
 static void welcome(struct listener *l, int fd, const struct address *peer)
 {
 	int one = 1;
-	if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0) {
+	if (!l->door->local && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0) {
 		close(fd); /* the peer has gone already */
 		return;
 	}

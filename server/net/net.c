@@ -370,6 +370,24 @@ enum err net_open(struct loops *loops, const void *conf, const struct net_door *
 	return OK;
 }
 
+enum err net_open_local(
+	struct net *n, const char *door, const char *path, char *why, size_t why_size)
+{
+	for (int i = 0; i < DOOR_COUNT; i++) {
+		const struct door *d = &n->doors[i];
+		if (strcmp(d->name, door) != 0 || d->spec == NULL || d->spec->kind == NULL)
+			continue;
+		n->local = (struct door){.name = d->name,
+			.protocol = d->protocol,
+			.index = d->index,
+			.spec = d->spec,
+			.local = true};
+		return listen_bind_local(n, path, why, why_size);
+	}
+	snprintf(why, why_size, "%s: there is no such door", path);
+	return ERR_INVALID;
+}
+
 static void start_home(void *arg)
 {
 	listen_start(arg, false);
@@ -388,6 +406,9 @@ static void open_doors_to_all(struct net *n, bool internal)
 		if (*n->doors[i].addresses != 0 && n->doors[i].internal == internal)
 			LOG(LOG_INFO, AREA_NET, "listening", "door=%s at=%s", n->doors[i].name,
 				n->doors[i].addresses);
+	if (n->local_path != NULL && !internal)
+		LOG(LOG_INFO, AREA_NET, "listening", "door=%s at=unix:%s", n->local.name,
+			n->local_path);
 	for (int i = 0; i < n->home_count; i++)
 		loop_call(n->homes[i].loop, internal ? start_home_internal : start_home,
 			&n->homes[i]);
@@ -482,6 +503,7 @@ void net_drain(struct net *n, int64_t timeout_ms)
 	must(loop_here() == NULL);
 	for (int i = 0; i < n->home_count; i++)
 		loop_call(n->homes[i].loop, drain_home, &n->homes[i]);
+	listen_remove_local(n);
 	if (wait_until_empty(n, timeout_ms))
 		return;
 	LOG(LOG_WARN, AREA_NET, "drain_cut", "connections=%lld", (long long)net_conn_count(n));
@@ -509,6 +531,7 @@ void net_free(struct net *n)
 		mem_free(n->doors[i].addresses);
 		mem_free(n->doors[i].advertised);
 	}
+	listen_remove_local(n);
 	mem_free(n->homes);
 	mem_free(n);
 }

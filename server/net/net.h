@@ -29,6 +29,13 @@ extern struct metric_table net_metrics;
  * net_free. why gets one line. ERR_INVALID (bad address, certificate), ERR_EXISTS (in use). */
 enum err net_open(struct loops *loops, const void *conf, const struct net_door *doors, int count,
 	struct net **out, char *why, size_t why_size) MUST_USE;
+/* The plain listener of that door gets another one beside it, whatever listen.* says: a socket in
+ * the file system, for the user that the server runs as (mode 0600). Its connections are
+ * conn_is_local. Before net_listen; goes with net_drain. A file that is left of a process that is
+ * gone is replaced. ERR_EXISTS: somebody answers there, or it is no socket; ERR_TOOBIG: the path is
+ * too long for one; ERR_INVALID. why gets one line. */
+enum err net_open_local(
+	struct net *n, const char *door, const char *path, char *why, size_t why_size) MUST_USE;
 void net_listen(struct net *n); /* starts accepting on all loops */
 /* The same for the door between nodes alone, before: they need each other to get ready. */
 void net_listen_internal(struct net *n);

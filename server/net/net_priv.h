@@ -129,6 +129,9 @@ struct net {
 	int home_count;
 	struct net_home *homes;
 	struct door doors[DOOR_COUNT];
+	struct door local; /* net_open_local; name NULL: none */
+	char *local_path;
+	uint64_t local_inode; /* what is removed at the end is what we made */
 	bool has_tls, has_mutual;
 	bool internal_listens;
 };
@@ -185,6 +188,9 @@ void dial_ended(struct dialling *x, struct conn *c, enum err e, const char *fail
  * (in use), ERR_INVALID. */
 enum err listen_bind(struct net *n, struct door *d, struct address_list *wanted, char *why,
 	size_t why_size) MUST_USE;
+/* Binds n->local. */
+enum err listen_bind_local(struct net *n, const char *path, char *why, size_t why_size) MUST_USE;
+void listen_remove_local(struct net *n); /* the file */
 /* The kernel queues clients from here on. Which is those of internal doors, or all others. */
 enum err listen_all(struct net *n, bool internal) MUST_USE;
 void listen_start(struct net_home *h, bool internal); /* h's thread: accepts */

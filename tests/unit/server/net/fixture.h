@@ -123,6 +123,7 @@ static inline enum err echo_frame(struct conn *c, struct bytes f)
 		break;
 	case 'd': conn_deadline(c, 40); break;
 	case 'n': reply(c, bytes_text(conn_peer(c))); break;
+	case 'l': reply(c, bytes_text(conn_is_local(c) ? "yes" : "no")); break;
 	case 'a': reply(c, bytes_text(conn_alpn(c))); break;
 	case 'i': {
 		char both[300];

@@ -1,6 +1,8 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include "tests/unit/server/net/fixture.h"
 
 START_TEST(refuses_a_port_in_use)
@@ -210,6 +212,110 @@ START_TEST(survives_out_of_files)
 }
 END_TEST
 
+static char local_dir[64], local_path[96];
+
+static void local_make(void)
+{
+	snprintf(local_dir, sizeof local_dir, "/tmp/sluice-net-test-XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(local_dir));
+	snprintf(local_path, sizeof local_path, "%s/x.sock", local_dir);
+}
+
+static int local_dial(void)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	memcpy(sa.sun_path, local_path, strlen(local_path));
+	if (connect(fd, (const struct sockaddr *)&sa, sizeof sa) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+static enum err local_open(const char *path)
+{
+	return net_open_local(fix.net, "mqtt", path, fix_why, sizeof fix_why);
+}
+
+/* With its listener on TCP or without. */
+START_TEST(a_socket_in_the_file_system)
+{
+	static const char *const settings[] = {"listen.mqtt=127.0.0.1:0", NULL};
+	struct stat st;
+	local_make();
+	ck_assert_int_eq(fixture_open(_i ? settings : settings + 1), OK);
+	mode_t mask = umask(0);
+	ck_assert_msg(local_open(local_path) == OK, "%s", fix_why);
+	umask(mask);
+	ck_assert_int_eq(lstat(local_path, &st), 0);
+	ck_assert(S_ISSOCK(st.st_mode));
+	ck_assert_int_eq(st.st_mode & 0777, 0600);
+	net_listen(fix.net);
+	loops_run(fix.loops);
+	for (int i = 0; i < 6; i++) {
+		int fd = local_dial();
+		ck_assert_int_ge(fd, 0);
+		put_frame(fd, 'n', "", 0);
+		expect_frame(fd, "local");
+		put_frame(fd, 'l', "", 0);
+		expect_frame(fd, "yes");
+		close(fd);
+	}
+	if (_i) {
+		int fd = dial();
+		put_frame(fd, 'l', "", 0);
+		expect_frame(fd, "no");
+		close(fd);
+	}
+	fixture_stop();
+	ck_assert_int_ne(lstat(local_path, &st), 0);
+	ck_assert_int_eq(rmdir(local_dir), 0);
+}
+END_TEST
+
+/* Of a process that was killed; of one that runs; what is no socket. */
+START_TEST(replaces_only_what_is_left)
+{
+	struct sockaddr_un sa = {.sun_family = AF_UNIX};
+	struct stat st;
+	char longest[200];
+	local_make();
+	memcpy(sa.sun_path, local_path, strlen(local_path));
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	ck_assert_int_eq(bind(fd, (const struct sockaddr *)&sa, sizeof sa), 0);
+	ck_assert_int_eq(listen(fd, 1), 0);
+	ck_assert_int_eq(fixture_open((const char *const[]){NULL}), OK);
+	ck_assert_int_eq(local_open(local_path), ERR_EXISTS);
+	ck_assert_ptr_nonnull(strstr(fix_why, "answers"));
+	close(fd);
+	ck_assert_msg(local_open(local_path) == OK, "%s", fix_why);
+	net_free(fix.net);
+	ck_assert_int_ne(lstat(local_path, &st), 0);
+	fixture_free();
+	fd = open(local_path, O_CREAT | O_WRONLY, 0600);
+	close(fd);
+	ck_assert_int_eq(fixture_open((const char *const[]){NULL}), OK);
+	ck_assert_int_eq(local_open(local_path), ERR_EXISTS);
+	ck_assert_int_eq(unlink(local_path), 0);
+	memset(longest, 'x', sizeof longest - 1);
+	longest[sizeof longest - 1] = 0;
+	ck_assert_int_eq(local_open(longest), ERR_TOOBIG);
+	ck_assert_int_eq(local_open("/nonexistent/x.sock"), ERR_INVALID);
+	ck_assert_int_eq(
+		net_open_local(fix.net, "http", local_path, fix_why, sizeof fix_why), ERR_INVALID);
+	/* Another's in the same place is not ours to remove. */
+	ck_assert_int_eq(local_open(local_path), OK);
+	ck_assert_int_eq(unlink(local_path), 0);
+	fd = open(local_path, O_CREAT | O_WRONLY, 0600);
+	close(fd);
+	net_free(fix.net);
+	ck_assert_int_eq(lstat(local_path, &st), 0);
+	ck_assert_int_eq(unlink(local_path), 0);
+	ck_assert_int_eq(rmdir(local_dir), 0);
+	fixture_free();
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("listen");
@@ -221,5 +327,7 @@ int main(void)
 	tcase_add_test(tc, refuses_over_the_limit);
 	tcase_add_test(tc, accept_rate_makes_wait_but_not_fail);
 	tcase_add_test(tc, survives_out_of_files);
+	tcase_add_loop_test(tc, a_socket_in_the_file_system, 0, 2);
+	tcase_add_test(tc, replaces_only_what_is_left);
 	return run_tests(tc);
 }
