@@ -27,7 +27,7 @@ class Client:
 
     def __init__(self, port, client_id="", version=V5, clean=True, expiry=None, tls=None,
                  manual_ack=False, connect=True, keepalive=60, will=None, host="127.0.0.1",
-                 **connect_properties):
+                 login=None, **connect_properties):
         self.port, self.host, self.version, self.clean = port, host, version, clean
         self.keepalive = keepalive
         more = {} if version == V5 else {"clean_session": clean}
@@ -41,6 +41,8 @@ class Client:
             self.connect_properties["SessionExpiryInterval"] = expiry
         if will:
             self.paho.will_set(**will)
+        if login:
+            self.paho.username_pw_set(*login)
         if tls:
             self.paho.tls_set_context(tls)
         self.paho.max_inflight_messages_set(1000)
