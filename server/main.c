@@ -332,6 +332,7 @@ static enum err boot(struct daemon *d, char *why, size_t why_size)
 	d->kafka = kafka_new(&m->kafka, d->broker, d->loops);
 	d->http = http_new(&m->http,
 		&(struct http_env){.broker = d->broker,
+			.groups = kafka_groups(d->kafka),
 			.loops = d->loops,
 			.net = d->net,
 			.conf = d->conf,

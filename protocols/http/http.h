@@ -8,6 +8,7 @@
 #include "server/broker/broker.h"
 #include "server/net/net.h"
 
+struct groups; /* group_home.h */
 struct http;
 
 struct http_conf {                /* filled by http_rows */
@@ -28,6 +29,7 @@ extern const struct conn_kind http_kind; /* conn_door_arg: struct http * */
 
 struct http_env { /* what the door shows and changes; borrowed until http_free */
 	struct broker *broker;
+	struct groups *groups; /* the Kafka door's */
 	struct loops *loops;
 	const struct net *net;
 	const struct conf *conf;

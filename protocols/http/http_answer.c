@@ -14,12 +14,13 @@ const char *status_text(int status)
 		int status;
 		const char *text;
 	} texts[] = {{200, "OK"}, {201, "Created"}, {202, "Accepted"}, {204, "No Content"},
-		{400, "Bad Request"}, {401, "Unauthorized"}, {403, "Forbidden"}, {404, "Not Found"},
-		{405, "Method Not Allowed"}, {408, "Request Timeout"}, {409, "Conflict"},
-		{413, "Content Too Large"}, {416, "Range Not Satisfiable"},
-		{417, "Expectation Failed"}, {429, "Too Many Requests"},
-		{431, "Request Header Fields Too Large"}, {500, "Internal Server Error"},
-		{501, "Not Implemented"}, {503, "Service Unavailable"}, {504, "Gateway Timeout"},
+		{307, "Temporary Redirect"}, {400, "Bad Request"}, {401, "Unauthorized"},
+		{403, "Forbidden"}, {404, "Not Found"}, {405, "Method Not Allowed"},
+		{408, "Request Timeout"}, {409, "Conflict"}, {413, "Content Too Large"},
+		{416, "Range Not Satisfiable"}, {417, "Expectation Failed"},
+		{429, "Too Many Requests"}, {431, "Request Header Fields Too Large"},
+		{500, "Internal Server Error"}, {501, "Not Implemented"},
+		{503, "Service Unavailable"}, {504, "Gateway Timeout"},
 		{505, "HTTP Version Not Supported"}, {507, "Insufficient Storage"}};
 
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
@@ -83,6 +84,17 @@ void answer_json(struct exchange *x, int status)
 {
 	buf_add_u8(&x->out, '\n');
 	answer(x, status, "application/json");
+}
+
+void answer_tried(struct exchange *x)
+{
+	struct json j = json_over(&x->out);
+
+	json_open(&j, NULL, '{');
+	json_bool(&j, "dry_run", true);
+	json_bool(&j, "valid", true);
+	json_close(&j, '}');
+	answer_json(x, 200);
 }
 
 void answer_empty(struct exchange *x, int status)

@@ -166,15 +166,8 @@ struct exchange *login_drop(struct http_who *w)
 
 /* ---- rights */
 
-static bool is_internal(struct bytes name)
-{
-	return name.len >= 2 && name.at[0] == '_' && name.at[1] == '_';
-}
-
 bool exchange_may(struct exchange *x, enum action action, enum resource resource, struct bytes name)
 {
-	if (resource == RESOURCE_STREAM && is_internal(name))
-		return access_admin(x->access);
 	return access_may(x->access, action, resource, name);
 }
 

@@ -105,6 +105,7 @@ void api_index(struct exchange *x)
 	json_text(&j, "users", "/api/v1/users");
 	json_text(&j, "acls", "/api/v1/acls");
 	json_text(&j, "quotas", "/api/v1/quotas");
+	json_text(&j, "groups", "/api/v1/groups");
 	json_text(&j, "tenants", "/api/v1/tenants");
 	json_text(&j, "description", "/openapi.json");
 	json_close(&j, '}');

@@ -2,7 +2,7 @@
  * and back), http_head.c (request heads), http_answer.c (what handlers answer with), http_route.c
  * (the table of paths and rights), http_login.c (who asks), and the handlers: http_pages.c,
  * http_streams.c, http_records.c, http_admin.c, http_cluster.c, http_users.c, http_acls.c,
- * http_quotas.c. Thread: an exchange and its connection belong to one loop. */
+ * http_quotas.c, http_groups.c. Thread: an exchange and its connection belong to one loop. */
 #ifndef HTTP_HTTP_PRIV_H
 #define HTTP_HTTP_PRIV_H
 #include <llhttp.h>
@@ -145,6 +145,8 @@ void answer_empty(struct exchange *x, int status);
 void answer_err(struct exchange *x, enum err e, const char *why); /* why NULL: the code's words */
 void answer_error(struct exchange *x, int status, const char *code, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+/* What would have worked. */
+void answer_tried(struct exchange *x);
 void answer_header(struct exchange *x, const char *name, const char *value);
 const char *status_text(int status);
 /* Writes status line, headers and body to the connection. */
@@ -239,6 +241,10 @@ void api_quota_set(struct exchange *x);
 void api_quota_alter(struct exchange *x);
 void api_quota_delete(struct exchange *x);
 void api_tenants(struct exchange *x);
+void api_groups(struct exchange *x);
+void api_group(struct exchange *x);
+void api_group_delete(struct exchange *x);
+void api_group_reset(struct exchange *x);
 void api_partitions(struct exchange *x);
 void api_partition(struct exchange *x);
 void records_produce(struct exchange *x);

@@ -127,6 +127,14 @@ static const struct http_route routes[] = {
 	{HTTP_DELETE, BODY_NONE, ADMIN(BIT(ALTER)), "/api/v1/quotas/{kind}/{name}", "dry_run",
 		"Take all limits away.", api_quota_delete},
 	{HTTP_GET, BODY_NONE, LOGIN, "/api/v1/tenants", "", "Tenants.", api_tenants},
+	{HTTP_GET, BODY_NONE, LOGIN, "/api/v1/groups", "", "Consumer groups.", api_groups},
+	{HTTP_GET, BODY_NONE, NAMED(GROUP, BIT(DESCRIBE)), "/api/v1/groups/{group}", "",
+		"A group: its members, offsets and how far it is behind.", api_group},
+	{HTTP_DELETE, BODY_NONE, NAMED(GROUP, BIT(DELETE)), "/api/v1/groups/{group}", "dry_run",
+		"Delete a group without members, with its offsets.", api_group_delete},
+	{HTTP_POST, BODY_JSON, NAMED(GROUP, BIT(READ)), "/api/v1/groups/{group}/reset", "dry_run",
+		"Where a group without members goes on: earliest, latest, an offset or a time.",
+		api_group_reset},
 };
 enum { ROUTE_COUNT = sizeof routes / sizeof routes[0] };
 

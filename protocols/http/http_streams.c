@@ -349,12 +349,7 @@ static bool answered_otherwise(struct change *c)
 	if (c->op.err != OK) {
 		answer_err(c->x, c->op.err, c->op.why);
 	} else if (c->op.check_only) {
-		struct json j = json_over(&c->x->out);
-		json_open(&j, NULL, '{');
-		json_bool(&j, "dry_run", true);
-		json_bool(&j, "valid", true);
-		json_close(&j, '}');
-		answer_json(c->x, 200);
+		answer_tried(c->x);
 	} else {
 		return false;
 	}
@@ -402,7 +397,7 @@ void api_stream_create(struct exchange *x)
 		change_free(c);
 		return;
 	}
-	if (!exchange_may_cluster(x, ACTION_CREATE) &&
+	if (!access_may_create(x->access, bytes_text(name)) &&
 		!exchange_must(x, ACTION_CREATE, RESOURCE_STREAM, bytes_text(name))) {
 		change_free(c);
 		return;

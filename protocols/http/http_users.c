@@ -67,12 +67,7 @@ bool rights_op_over(struct rights_op *op)
 	if (c->err != OK) {
 		answer_err(x, c->err, c->why);
 	} else if (c->check_only) {
-		struct json j = json_over(&x->out);
-		json_open(&j, NULL, '{');
-		json_bool(&j, "dry_run", true);
-		json_bool(&j, "valid", true);
-		json_close(&j, '}');
-		answer_json(x, 200);
+		answer_tried(x);
 	} else {
 		return false;
 	}

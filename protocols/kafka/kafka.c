@@ -111,7 +111,7 @@ const struct kafka_handler kafka_handlers[] = {
 	{KAFKA_FETCH, 4, 12, true, kafka_on_fetch},
 	{KAFKA_LIST_OFFSETS, 1, 8, true, kafka_on_list_offsets},
 	{KAFKA_METADATA, 0, 12, true, kafka_on_metadata},
-	{KAFKA_OFFSET_COMMIT, 2, 9, true, kafka_on_offset_commit},
+	{KAFKA_OFFSET_COMMIT, 1, 9, true, kafka_on_offset_commit},
 	{KAFKA_OFFSET_FETCH, 1, 9, true, kafka_on_offset_fetch},
 	{KAFKA_FIND_COORDINATOR, 0, 4, true, kafka_on_find_coordinator},
 	{KAFKA_JOIN_GROUP, 0, 9, true, kafka_on_join_group},
@@ -701,6 +701,11 @@ void kafka_advertise(struct kafka *k, const char *plain, const char *tls)
 int32_t kafka_node_id(const struct kafka *k)
 {
 	return (int32_t)node_conf(shard_node(broker_shard(k->broker, loop_here())))->id;
+}
+
+struct groups *kafka_groups(struct kafka *k)
+{
+	return k->groups;
 }
 
 void kafka_stop(struct kafka *k)

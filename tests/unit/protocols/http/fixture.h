@@ -15,6 +15,7 @@
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/base/worker.h"
+#include "server/broker/group_home.h"
 #include "server/broker/secret.h"
 #include "server/net/net.h"
 #include "storage/storage.h"
@@ -31,6 +32,7 @@ static struct fixture {
 	struct storage *storage;
 	struct node *node;
 	struct broker *broker;
+	struct groups *groups;
 	struct http *http;
 	struct net *net;
 	struct net_door door;
@@ -66,8 +68,18 @@ static inline void fix_open(void)
 		e = broker_new(&fix.broker_conf, fix.node, fix.loops, fix.workers, &fix.broker, why,
 			sizeof why);
 	ck_assert_msg(e == OK, "%s", why);
+	static const struct group_conf group_conf = {.session_ms_min = 100,
+		.session_ms_max = 10000,
+		.members_max = 10,
+		.bytes_max = 100000,
+		.groups_max = 100,
+		.offset_metadata_max = 1000,
+		.loop_bytes_max = 1000000,
+		.offsets_keep_ms = 100000};
+	fix.groups = groups_new(&group_conf, fix.loops);
 	fix.http = http_new(&fix.http_conf,
 		&(struct http_env){.broker = fix.broker,
+			.groups = fix.groups,
 			.loops = fix.loops,
 			.net = fix.net,
 			.conf = fix.conf,
@@ -123,11 +135,13 @@ static inline void fix_stop(void)
 {
 	char command[100];
 	net_drain(fix.net, 1000);
+	groups_stop(fix.groups);
 	node_close(fix.node);
 	loops_stop(fix.loops);
 	node_free(fix.node);
 	net_free(fix.net);
 	http_free(fix.http);
+	groups_free(fix.groups);
 	broker_free(fix.broker);
 	workers_free(fix.workers);
 	storage_stop(fix.storage);
