@@ -30,7 +30,7 @@ struct kafka *kafka_new(const struct kafka_conf *conf, struct broker *b, struct 
 /* What clients are told to connect to: the comma lists of net_addresses(net, "kafka", tls, true);
  * the first of each is taken. "" when that door is off. Copies. */
 void kafka_advertise(struct kafka *k, const char *plain, const char *tls);
-struct groups; /* group_home.h */
+struct groups;                                /* group_home.h */
 struct groups *kafka_groups(struct kafka *k); /* consumer groups, for other doors */
 void kafka_stop(struct kafka *k); /* no timer of a group fires any more. Not from a loop */
 void kafka_free(struct kafka *k);
