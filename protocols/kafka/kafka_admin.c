@@ -117,7 +117,7 @@ static int16_t create_check(struct kafka_request *r, uint32_t at, const char **w
 		*why = "the topic is named twice in the request";
 		return KAFKA_INVALID_REQUEST;
 	}
-	if (!kafka_may_cluster(r, ACTION_CREATE) && !kafka_may_stream(r, ACTION_CREATE, t->name)) {
+	if (!access_may_create(r->access, t->name)) {
 		*why = "not allowed to create it";
 		return KAFKA_TOPIC_DENIED;
 	}

@@ -105,8 +105,7 @@ static void on_created(struct meta_op *op)
 static bool to_create(struct kafka_request *r, struct bytes name)
 {
 	return kafka_name_valid(name) && kafka_stream(r, name) == NULL &&
-		kafka_may_stream(r, ACTION_DESCRIBE, name) &&
-		(kafka_may_cluster(r, ACTION_CREATE) || kafka_may_stream(r, ACTION_CREATE, name));
+		kafka_may_stream(r, ACTION_DESCRIBE, name) && access_may_create(r->access, name);
 }
 
 static bool auto_creates(struct kafka_request *r)
@@ -221,8 +220,7 @@ static int16_t missing_code(
 		return KAFKA_UNKNOWN_TOPIC_ID;
 	if (!kafka_name_valid(asked->name))
 		return KAFKA_INVALID_TOPIC;
-	bool may = kafka_may_cluster(r, ACTION_CREATE) ||
-		kafka_may_stream(r, ACTION_CREATE, asked->name);
+	bool may = access_may_create(r->access, asked->name);
 	return auto_creates(r) && !may ? KAFKA_TOPIC_DENIED : KAFKA_UNKNOWN_TOPIC;
 }
 

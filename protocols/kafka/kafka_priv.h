@@ -151,8 +151,7 @@ enum err kafka_login_token(struct kafka_conn *kc, struct bytes token) MUST_USE;
 void kafka_on_sasl_handshake(struct kafka_request *r);
 void kafka_on_sasl_authenticate(struct kafka_request *r);
 
-/* What who asked may do, and what things are called for them: kafka_rights.c. Streams whose names
- * begin with __ are for admins only, whatever rules say. */
+/* What who asked may do, and what things are called for them: kafka_rights.c. */
 bool kafka_may(
 	struct kafka_request *r, enum action action, enum resource resource, struct bytes name);
 bool kafka_may_stream(struct kafka_request *r, enum action action, struct bytes name);

@@ -22,8 +22,6 @@ bool kafka_may(
 
 bool kafka_may_stream(struct kafka_request *r, enum action action, struct bytes name)
 {
-	if (name.len >= 2 && name.at[0] == '_' && name.at[1] == '_')
-		return access_admin(r->access);
 	return access_may(r->access, action, RESOURCE_STREAM, name);
 }
 

@@ -2,6 +2,7 @@
  * and again after a change: a change marks accesses and is done, however many there are. Those who
  * hold them are told turn by turn, some at a time; the answers are the new ones at once. */
 #include "server/broker/access_priv.h"
+#include "server/broker/audit.h"
 #include "server/broker/tenant.h"
 
 enum { TOLD_EACH_TURN = 256, KEY_MAX = 512, STAYS_MS = 1000 };
@@ -229,6 +230,14 @@ static bool beyond_tenant(const struct access *a, enum action action)
 		action != ACTION_CREATE && action != ACTION_IDEMPOTENT_WRITE;
 }
 
+/* The server's own. Who does things that are told of can't take that back. */
+static bool internal_may(const struct access *a, enum action action, struct bytes name)
+{
+	bool told = a->tenant.len == 0 && bytes_equal(name, bytes_text(audit_stream));
+	bool changes = action == ACTION_WRITE || action == ACTION_DELETE || action == ACTION_ALTER;
+	return a->admin && !(told && changes);
+}
+
 bool access_may(struct access *a, enum action action, enum resource resource, struct bytes name)
 {
 	static const char cluster[] = "kafka-cluster";
@@ -236,11 +245,20 @@ bool access_may(struct access *a, enum action action, enum resource resource, st
 		return access_topic(a, action, name, bytes_of(NULL, 0));
 	if (fresh(a) == NULL || (resource == RESOURCE_CLUSTER && beyond_tenant(a, action)))
 		return false;
+	if (resource == RESOURCE_STREAM && stream_name_internal(name))
+		return internal_may(a, action, name);
 	if (a->grants == NULL)
 		return a->admin;
 	if (resource == RESOURCE_CLUSTER)
 		name = bytes_of(cluster, sizeof cluster - 1);
 	return acl_may(a->grants->acl, action, resource, name);
+}
+
+bool access_may_create(struct access *a, struct bytes stream)
+{
+	return access_may(a, ACTION_CREATE, RESOURCE_STREAM, stream) ||
+		(!stream_name_internal(stream) &&
+			access_may(a, ACTION_CREATE, RESOURCE_CLUSTER, bytes_of(NULL, 0)));
 }
 
 bool access_may_any(struct access *a, enum action action, enum resource resource)

@@ -19,10 +19,13 @@ bool access_cluster_admin(const struct access *a);  /* of the cluster and all te
 
 /* name: as the client says it, without the tenant. RESOURCE_CLUSTER: no name; of a tenant other
  * than the default one, it is its part of the cluster: DESCRIBE, CREATE and IDEMPOTENT_WRITE,
- * nothing else whatever rules say. About 100 ns at most for a stream or group; for topics see
- * access_topic.
+ * nothing else whatever rules say. Streams whose names begin with __ are for admins, whatever rules
+ * say, and what __audit tells nobody writes or deletes. About 100 ns at most for a stream or group;
+ * for topics see access_topic.
  */
 bool access_may(struct access *a, enum action action, enum resource resource, struct bytes name);
+/* To create a stream of that name: by its own right, or the one to create on the cluster. */
+bool access_may_create(struct access *a, struct bytes stream);
 /* Some resource of that kind: for what names none. */
 bool access_may_any(struct access *a, enum action action, enum resource resource);
 /* A topic name, READ or WRITE, for the client with that id (%c). The last decisions are remembered:

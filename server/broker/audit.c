@@ -21,7 +21,8 @@ enum {
 	SOON_MS = 50,
 	RETRY_MS = 1000
 };
-static const char stream_name[] = "__audit", refused[] = "login-refused";
+const char audit_stream[] = "__audit";
+static const char refused[] = "login-refused";
 
 struct waiting {
 	struct list node;
@@ -143,7 +144,7 @@ static void created(struct meta_op *op)
 static void create(struct audit_log *l)
 {
 	l->create = (struct meta_op){.kind = META_CREATE_STREAM,
-		.name = stream_name,
+		.name = audit_stream,
 		.partitions = 1,
 		.replicas = -1,
 		.settings = settings,
@@ -247,7 +248,7 @@ static void fire(struct loop_timer *t)
 		wake(l, RETRY_MS);
 		return;
 	}
-	const struct stream *to = catalog_stream(c, bytes_text(stream_name));
+	const struct stream *to = catalog_stream(c, bytes_text(audit_stream));
 	if (to == NULL || to->partition_count == 0)
 		create(l);
 	else

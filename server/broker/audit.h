@@ -5,6 +5,8 @@
 #define BROKER_AUDIT_H
 #include "server/broker/broker.h"
 
+extern const char audit_stream[];
+
 struct audit_event {
 	const char *what; /* "login-refused", "user-add", "stream-delete", ... */
 	const char *door; /* NULL: none */

@@ -102,6 +102,8 @@ static const char *parse(const char *text, struct route *out)
 		return "not a valid topic filter";
 	if (!stream_name_valid(stream))
 		return "stream names have 1 to 249 of a-z A-Z 0-9 . _ -";
+	if (stream_name_internal(stream))
+		return "names that begin with __ are the server's own: no route leads there";
 	out->filter = word_text(filter);
 	out->stream = word_text(stream);
 	for (struct bytes w; (w = word_next(&text)).len > 0;) {

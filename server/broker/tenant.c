@@ -46,6 +46,11 @@ bool stream_name_valid(struct bytes name)
 	return !bytes_equal(name, bytes_text(".")) && !bytes_equal(name, bytes_text(".."));
 }
 
+bool stream_name_internal(struct bytes name)
+{
+	return name.len >= 2 && name.at[0] == '_' && name.at[1] == '_';
+}
+
 enum err tenant_stream(struct bytes tenant, struct bytes name, struct tenant_stream *out)
 {
 	out->len = 0;

@@ -18,6 +18,7 @@ enum err tenant_read(struct bytes text, struct bytes *out) MUST_USE;
 const char *tenant_text(const char *tenant); /* "default" for "" */
 /* As Kafka allows it: 1-249 of [a-zA-Z0-9._-], not "." or "..". What clients may say: no tenant. */
 bool stream_name_valid(struct bytes name);
+bool stream_name_internal(struct bytes name); /* without a tenant; begins with "__" */
 
 /* A stream's name in the catalogue: NAME, or TENANT/NAME. */
 struct tenant_stream {

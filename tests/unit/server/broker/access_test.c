@@ -409,6 +409,50 @@ START_TEST(tenants_are_apart)
 }
 END_TEST
 
+/* ---- the server's own */
+
+static void user_asks_for_internal_streams(void)
+{
+	hold(&held[0], access_of_user(shard(), B("user"), here));
+	struct access *a = held[0].h.access;
+	ck_assert(may(a, ACTION_WRITE, "x") && access_may_create(a, B("x")));
+	ck_assert(may(a, ACTION_WRITE, "_x") && access_may_create(a, B("_x")));
+	for (int action = ACTION_READ; action < ACTION_END; action++)
+		ck_assert(!may(a, (enum action)action, "__x"));
+	ck_assert(access_may(a, ACTION_CREATE, RESOURCE_CLUSTER, B("")));
+	ck_assert(!access_may_create(a, B("__x")) && !access_may_create(a, B("__audit")));
+}
+
+static void admin_asks_for_internal_streams(void)
+{
+	hold(&held[1], access_of_user(shard(), B("root"), here));
+	struct access *a = held[1].h.access, *in = access_in(a, B("acme"));
+	ck_assert(may(a, ACTION_WRITE, "__x") && may(a, ACTION_DELETE, "__x"));
+	ck_assert(may(a, ACTION_READ, "__audit") && may(a, ACTION_DESCRIBE, "__audit"));
+	ck_assert(may(a, ACTION_ALTER_CONFIGS, "__audit"));
+	ck_assert(!may(a, ACTION_WRITE, "__audit") && !may(a, ACTION_DELETE, "__audit"));
+	ck_assert(!may(a, ACTION_ALTER, "__audit"));
+	ck_assert(may(in, ACTION_DELETE, "__audit")); /* of a tenant it is any stream */
+	access_unref(in);
+	access_release(&held[1].h);
+}
+
+/* Whatever rules say; and what is told of administrators they do not write themselves. */
+START_TEST(internal_streams_are_for_administrators)
+{
+	put_user_named("root", "", "admin");
+	put_user_named("boss", "acme", "admin");
+	put_user_named("user", "", NULL);
+	put_rule(rule_of("user", false, ACTION_ALL, RESOURCE_STREAM, RULE_LITERAL, "*"), true);
+	put_rule(
+		rule_of("user", false, ACTION_ALL, RESOURCE_CLUSTER, RULE_LITERAL, "kafka-cluster"),
+		true);
+	on_loop(0, user_asks_for_internal_streams);
+	on_loop(0, admin_asks_for_internal_streams);
+	on_loop(0, release);
+}
+END_TEST
+
 /* Who acts elsewhere acts no more when it is no administrator any more. */
 static void root_goes_in(void)
 {
@@ -610,6 +654,7 @@ int main(void)
 	tcase_add_test(tc, rules_may_name_a_host);
 	tcase_add_test(tc, nobody_has_rules_of_its_own);
 	tcase_add_test(tc, tenants_are_apart);
+	tcase_add_test(tc, internal_streams_are_for_administrators);
 	tcase_add_test(tc, administrators_of_old_are_out);
 	tcase_add_test(tc, connections_are_limited_over_loops);
 	tcase_add_test(tc, bytes_are_limited_over_loops);

@@ -139,11 +139,22 @@ START_TEST(any_bytes_can_be_taken_apart)
 END_TEST
 
 #define COUNT(a) (int)(sizeof(a) / sizeof(a)[0])
+START_TEST(internal_names_begin_with_two)
+{
+	ck_assert(stream_name_internal(bytes_text("__")));
+	ck_assert(stream_name_internal(bytes_text("__audit")));
+	ck_assert(!stream_name_internal(bytes_text("_")));
+	ck_assert(!stream_name_internal(bytes_text("_a")));
+	ck_assert(!stream_name_internal(bytes_of(NULL, 0)));
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("tenant");
 	tcase_add_loop_test(tc, names_of_tenants_are_plain, 0, COUNT(tenants));
 	tcase_add_test(tc, names_are_bounded);
+	tcase_add_test(tc, internal_names_begin_with_two);
 	tcase_add_test(tc, the_default_tenant_has_a_name_for_people);
 	tcase_add_loop_test(tc, streams_carry_their_tenant, 0, COUNT(streams));
 	tcase_add_loop_test(tc, ids_carry_their_tenant, 0, COUNT(ids));
