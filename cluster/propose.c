@@ -225,7 +225,8 @@ static void again_to_front(struct partition *p)
 static bool of_another_term(const struct partition *p, const struct proposal *q)
 {
 	return p->consensus == NULL || p->detaching || q->sent_term != p->term ||
-		consensus_role(p->consensus) != ROLE_LEADER;
+		consensus_role(p->consensus) != ROLE_LEADER ||
+		partition_unserved(p) == ERR_NOTLEADER; /* others said so before Raft did */
 }
 
 static void give_guests_back(struct partition *p)
@@ -298,7 +299,7 @@ static void dispatch(struct partition *p)
 	}
 	stop_fetching(p);
 	if (e == ERR_NOTLEADER) {
-		give_guests_back(p); /* that another leads may be known here first */
+		give_guests_back(p);
 		refuse_leader_only(p);
 		remote_propose(p);
 	}

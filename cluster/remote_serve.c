@@ -240,7 +240,8 @@ void remote_propose_serve(void *arg, struct peer_request *request)
 		return;
 	}
 	if (p == NULL || p->phase != PARTITION_OPEN || !partition_local(p) ||
-		consensus_role(p->consensus) != ROLE_LEADER || p->term != h.term) {
+		consensus_role(p->consensus) != ROLE_LEADER || p->term != h.term ||
+		partition_unserved(p) == ERR_NOTLEADER) {
 		refuse(p, request, VERDICT_REFUSED, NULL);
 		return;
 	}

@@ -42,7 +42,8 @@ static struct net_world {
 	bool cut[NODES + 1][NODES + 1];
 	int lose; /* one of so many frames; 0: none */
 	int no_bulk;
-	uint32_t hold; /* frames to this node stay on their way until let_go */
+	uint32_t hold;     /* frames to this node stay on their way until let_go */
+	uint8_t hold_kind; /* only Raft's of this kind; 0: all */
 	struct list held;
 	size_t tail_bytes; /* of each node's tail in memory */
 	uint64_t frames, lost, calls;
@@ -127,7 +128,8 @@ bool peers_send(struct peers *p, uint32_t node, enum peer_lane lane, enum peer_k
 	*f = (struct frame){
 		.from = p->node, .to = node, .kind = kind, .group = group, .body = body};
 	f->msg.run = frame_arrives;
-	if (node == N.hold)
+	if (node == N.hold &&
+		(N.hold_kind == 0 || (kind == PEER_RAFT && body.bytes.at[1] == N.hold_kind)))
 		list_push_back(&N.held, &f->node);
 	else
 		loop_post(loops_at(N.loops, 0), &f->msg);
