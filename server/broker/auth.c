@@ -18,7 +18,8 @@
 
 enum {
 	LOGINS_MAX = 1024,       /* under way, on all loops */
-	LOGINS_OF_FAILING = 128, /* of one address that has failed lately, on a loop */
+	LOGINS_OF_FAILING = 128, /* of one address that has failed lately, on all loops */
+	LOGINS_LEAST = 4,        /* of it, on a loop */
 	PASSWORD_MAX = 1024,
 	SOURCES = 4096,
 	SEEN = 65536,
@@ -266,12 +267,19 @@ static void attempt_done(struct job *j)
 	attempt_free(a);
 }
 
+/* A loop knows of its own failures only, so each gives away its part. */
+static int room_of_failing(const struct rights *r)
+{
+	int part = LOGINS_OF_FAILING / r->count;
+	return part > LOGINS_LEAST ? part : LOGINS_LEAST;
+}
+
 /* Whether one more may wait for a worker. */
 static bool attempt_enter(struct auth_attempt *a)
 {
 	struct auth_source *s = source_find(a->home, a->who.source);
 	bool failing = s != NULL && failed_lately(a->home, s);
-	if (failing && s->under_way >= LOGINS_OF_FAILING)
+	if (failing && s->under_way >= room_of_failing(a->home->rights))
 		return false;
 	if (atomic_fetch_add(&a->auth->under_way, 1) >= LOGINS_MAX) {
 		atomic_fetch_sub(&a->auth->under_way, 1);
