@@ -13,8 +13,8 @@ from cluster import Cluster, Network  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
-    """CLUSTER_PART=1/3: every third test, from the first on: parts run side by side."""
-    part, parts = map(int, os.environ.get("CLUSTER_PART", "1/1").split("/"))
+    """TEST_PART=1/3: every third test, from the first on: parts run side by side."""
+    part, parts = map(int, os.environ.get("TEST_PART", "1/1").split("/"))
     items[:] = items[part - 1::parts]
 
 
