@@ -100,6 +100,7 @@ struct mqtt_conn {
 	uint16_t quota;        /* QoS 1 and 2 that came in and are not completed */
 	uint8_t pauses;        /* enum mqtt_pause */
 	uint8_t auth_method;   /* mqtt_auth_method of CONNECT; 0: none */
+	uint8_t id_skip;       /* bytes of the session's id before the client's: the tenant */
 	bool graceful : 1;     /* DISCONNECT without will */
 	bool expires : 1;      /* CONNECT asked for a session that lasts */
 	bool acked : 1;        /* the window has got room in this turn */
@@ -113,6 +114,10 @@ struct mqtt_conn {
 static inline struct mqtt_conn *mqtt_of(struct conn *c)
 {
 	return conn_state(c);
+}
+static inline struct bytes mqtt_client_id(const struct mqtt_conn *m) /* as the client has it */
+{
+	return bytes_of(m->session->id + m->id_skip, (size_t)m->session->id_len - m->id_skip);
 }
 void mqtt_pause(struct mqtt_conn *m, enum mqtt_pause why);
 void mqtt_unpause(struct mqtt_conn *m, enum mqtt_pause why);
@@ -144,7 +149,6 @@ void mqtt_auth_end(struct mqtt_conn *m);
 
 /* mqtt_rights.c */
 struct auth_peer mqtt_auth_peer(const struct mqtt_conn *m);
-struct bytes mqtt_client_id(const struct mqtt_conn *m);             /* as the client has it */
 enum err mqtt_hold(struct mqtt_conn *m, struct access *a) MUST_USE; /* takes a, but for ERR_BUSY */
 void mqtt_rights_changed(struct mqtt_conn *m);                      /* looks at all subscriptions */
 uint8_t mqtt_may_subscribe(struct mqtt_conn *m, struct bytes filter); /* 0, or the code */

@@ -2,20 +2,12 @@
  * publishing, subscribing and deliveries ask for, what happens when they change, and quotas, which
  * stop the reading or the deliveries for a while. */
 #include "protocols/mqtt/mqtt_priv.h"
-#include "server/broker/tenant.h"
 #include "server/broker/topic.h"
 
 struct throttle { /* of a connection that was over a quota */
 	struct mqtt_conn *m;
 	struct loop_timer in, out;
 };
-
-struct bytes mqtt_client_id(const struct mqtt_conn *m)
-{
-	struct bytes tenant, id;
-	tenant_id_split(session_id(m->session), &tenant, &id);
-	return id;
-}
 
 struct auth_peer mqtt_auth_peer(const struct mqtt_conn *m)
 {

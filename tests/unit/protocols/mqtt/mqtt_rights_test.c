@@ -518,6 +518,32 @@ START_TEST(too_many_messages_are_sent_later)
 }
 END_TEST
 
+START_TEST(what_is_sent_again_counts)
+{
+	struct who w = USER4;
+	w.kept = true;
+	rule(true, false, ACTION_READ, "a");
+	int o = in(ADMIN), u = in(w);
+	say(u, "82 06 0001 0001 61 01");
+	hear(u, "90 03 0001 01");
+	for (int i = 0; i < 3; i++)
+		say(o, "32 07 0001 61 0001 00 78");
+	hear(u, "32 06 0001 61 0001 78 32 06 0001 61 0002 78 32 06 0001 61 0003 78");
+	close(u);
+	quota(QUOTA_MESSAGES_OUT, 2);
+	u = asks(w, NULL);
+	hear(u, "20 02 01 00");
+	int64_t began = clock_ms();
+	hear(u, "3a 06 0001 61 0001 78 3a 06 0001 61 0002 78 3a 06 0001 61 0003 78");
+	say(u, "40 02 0001 40 02 0002 40 02 0003");
+	say(o, "32 07 0001 61 0001 00 79");
+	hear(u, "32 06 0001 61 0004 79");
+	ck_assert_int_ge(clock_ms() - began, 400);
+	close(u);
+	close(o);
+}
+END_TEST
+
 START_TEST(too_many_connections_are_refused)
 {
 	quota(QUOTA_CONNECTIONS, 1);
@@ -529,6 +555,7 @@ START_TEST(too_many_connections_are_refused)
 	gone(other);
 	say(u, "e0 00");
 	gone(u);
+	usleep(SOON_US); /* the client is told before it is over here */
 	close(in(USER5));
 }
 END_TEST
@@ -792,6 +819,7 @@ int main(void)
 	tcase_add_loop_test(tc, a_will_needs_the_right, 0, 4);
 	tcase_add_test(tc, too_many_messages_are_read_later);
 	tcase_add_test(tc, too_many_messages_are_sent_later);
+	tcase_add_test(tc, what_is_sent_again_counts);
 	tcase_add_test(tc, too_many_connections_are_refused);
 	tcase_add_test(tc, tenants_do_not_meet);
 	tcase_add_loop_test(tc, proves_itself, 0, 2);
