@@ -642,13 +642,19 @@ static void reset_begin(struct group_op *op)
 	}
 }
 
-/* Kafka's rule for committing offsets: the group is theirs to read, and the stream, too. */
+/* Kafka's rule for committing offsets: the group is theirs to read, and the stream, too, whether or
+ * not there is one. */
 void api_group_reset(struct exchange *x)
 {
 	cJSON *o = exchange_json(x, "stream partition to time");
-	struct group_op *op = o == NULL ? NULL : op_new(x);
-	const char *wrong;
+	const char *wrong, *stream = NULL;
+	struct group_op *op;
 
+	if (o == NULL)
+		return;
+	bool may = json_get_text(o, "stream", &stream) != OK || stream == NULL ||
+		exchange_must(x, ACTION_READ, RESOURCE_STREAM, bytes_text(stream));
+	op = may ? op_new(x) : NULL;
 	if (op == NULL) {
 		cJSON_Delete(o);
 		return;
@@ -664,9 +670,5 @@ void api_group_reset(struct exchange *x)
 			none ? "no such stream" : wrong);
 		return;
 	}
-	if (exchange_must(
-		    x, ACTION_READ, RESOURCE_STREAM, bytes_text(stream_bare(op->stream->name))))
-		reset_begin(op);
-	else
-		op_free(op);
+	reset_begin(op);
 }

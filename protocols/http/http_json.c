@@ -1,6 +1,19 @@
-/* Reading goes through cJSON, which bounds nesting; what is not an object is no request. */
+/* Reading goes through cJSON, which bounds nesting; what is not an object is no request. Nor is one
+ * with a NUL in a text: cJSON's texts would end there, a password or a rule's name unnoticed. */
 #include "protocols/http/http_json.h"
 #include <math.h>
+
+static bool holds_nul(struct bytes body)
+{
+	for (size_t i = 0; i + 1 < body.len; i++) {
+		if (body.at[i] != '\\')
+			continue;
+		i++; /* what is escaped */
+		if (body.len - i >= 5 && memcmp(body.at + i, "u0000", 5) == 0)
+			return true;
+	}
+	return false;
+}
 
 cJSON *json_read(struct bytes body)
 {
@@ -8,7 +21,7 @@ cJSON *json_read(struct bytes body)
 	const char *last = (const char *)body.at + body.len;
 	cJSON *o;
 
-	if (body.len == 0 || !bytes_utf8(body))
+	if (body.len == 0 || !bytes_utf8(body) || holds_nul(body))
 		return NULL;
 	o = cJSON_ParseWithLengthOpts((const char *)body.at, body.len, &end, false);
 	while (o != NULL && end < last && strchr(" \t\r\n", *end) != NULL && *end != 0)

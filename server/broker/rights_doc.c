@@ -348,9 +348,11 @@ static enum err name_check(const struct rule *r, char *why, size_t size)
 		    : refuse(why, size, "not a valid name of a %s", resource_word(r->resource));
 }
 
-/* An address is compared as text: only its usual form ever matches. */
+/* An address is compared as text: only its usual form ever matches. One of IPv4 that came over a
+ * socket of IPv6 is written as the former (host_of in access.c). */
 static enum err host_check(struct bytes host, char *why, size_t size)
 {
+	static const uint8_t mapped[12] = {[10] = 0xff, 0xff};
 	char text[RULE_HOST_MAX + 1], usual[INET6_ADDRSTRLEN];
 	uint8_t address[16];
 	int family = AF_INET;
@@ -362,8 +364,11 @@ static enum err host_check(struct bytes host, char *why, size_t size)
 	text[host.len] = 0;
 	if (memchr(text, ':', host.len) != NULL)
 		family = AF_INET6;
-	if (strlen(text) != host.len || inet_pton(family, text, address) != 1 ||
-		inet_ntop(family, address, usual, sizeof usual) == NULL)
+	bool good = strlen(text) == host.len && inet_pton(family, text, address) == 1;
+	bool four = good && family == AF_INET6 && memcmp(address, mapped, sizeof mapped) == 0;
+	if (!good ||
+		inet_ntop(four ? AF_INET : family, address + (four ? sizeof mapped : 0), usual,
+			sizeof usual) == NULL)
 		return refuse(why, size, "a host is an address, or *");
 	if (strcmp(text, usual) != 0)
 		return refuse(why, size, "write the address as %s", usual);

@@ -105,6 +105,9 @@ START_TEST(groups_are_of_who_may_and_of_their_tenant)
 	BODY_HAS("\"offsets\":[]"); /* of a stream that it may not know of */
 	ck_assert_int_eq(ask_as("bob:pw", "POST", "/api/v1/groups/g/reset", latest), 403);
 	BODY_HAS("read on this stream");
+	ck_assert_int_eq(ask_as("bob:pw", "POST", "/api/v1/groups/g/reset",
+				 "{\"stream\":\"none\",\"to\":\"latest\"}"),
+		403); /* as if there were one */
 	ck_assert_int_eq(ask_as("eve:pw", "GET", "/api/v1/groups", NULL), 200);
 	BODY_HAS("\"groups\":[]");
 	ck_assert_int_eq(ask_as("eve:pw", "GET", "/api/v1/groups/g", NULL), 404);

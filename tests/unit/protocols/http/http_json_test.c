@@ -3,8 +3,8 @@
 
 START_TEST(reads_objects_only)
 {
-	static const char *const bad[] = {
-		"", "[]", "1", "{", "{} x", "{\"a\":\"\xff\"}", "nul", "{}{}"};
+	static const char *const bad[] = {"", "[]", "1", "{", "{} x", "{\"a\":\"\xff\"}", "nul",
+		"{}{}", "{\"a\":\"b\\u0000c\"}", "{\"a\\u0000\":1}", "{\"a\":\"\\\\\\u0000\"}"};
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
 		ck_assert_ptr_null(json_read(bytes_text(bad[i])));
 	cJSON *o = json_read(
@@ -26,6 +26,10 @@ START_TEST(reads_objects_only)
 	ck_assert_int_eq(json_get_bool(o, "b", &b), OK);
 	ck_assert(b);
 	ck_assert_int_eq(json_get_bool(o, "t", &b), ERR_INVALID);
+	cJSON_Delete(o);
+	o = json_read(bytes_text("{\"t\":\"\\\\u0000\\u00e9\"}")); /* that is a backslash */
+	ck_assert_int_eq(json_get_text(o, "t", &text), OK);
+	ck_assert_str_eq(text, "\\u0000\u00e9");
 	cJSON_Delete(o);
 }
 END_TEST

@@ -209,7 +209,8 @@ START_TEST(actions_hosts_and_principals_are_checked)
 		const char *host;
 		bool good;
 	} hosts[] = {{"*", true}, {"10.0.0.1", true}, {"::1", true}, {"0:0::1", false},
-		{"10.0.0.01", false}, {"", false}, {"example.org", false}, {"10.0.0.0/8", false}};
+		{"::ffff:10.0.0.1", false}, {"10.0.0.01", false}, {"", false},
+		{"example.org", false}, {"10.0.0.0/8", false}};
 	for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
 		r.host = text(hosts[i].host);
 		ck_assert_int_eq(good(&r), hosts[i].good);
