@@ -1,8 +1,8 @@
 /* Records of what administrators do. They wait in a buffer of the shard until the stream is there,
  * and leave as a batch, one at a time. What cannot leave is tried again; what does not fit
  * meanwhile is counted, and how many were lost is told as soon as there is room. Refused logins are
- * whatever strangers like: the first ones of a second are told one by one, the others as a number.
- */
+ * whatever strangers like, for as long as they like, and fill the disk: some are told one by one,
+ * one more every few seconds, and the others as a number, at most once a minute. */
 #include "server/broker/audit.h"
 #include <stdio.h>
 #include "server/base/clock.h"
@@ -15,9 +15,11 @@ enum {
 	WAITING_BYTES_MAX = 512 << 10,
 	WAITING_MAX = 2000,
 	BATCH_BYTES_MAX = 64 << 10,
-	TEXT_MAX = 512,    /* of what others said */
-	REFUSED_EACH = 10, /* a second */
-	SECOND_MS = 1000,
+	TEXT_MAX = 512, /* of what others said */
+	REFUSED_AT_ONCE = 60,
+	REFUSED_EACH_MS = 3000, /* so long, and one more is told */
+	NUMBER_MS = 1000,       /* how long refused ones are counted before their number is told */
+	NUMBER_EACH_MS = 60000,
 	SOON_MS = 50,
 	RETRY_MS = 1000
 };
@@ -37,8 +39,9 @@ struct audit_log {
 	size_t bytes;
 	int count;
 	int64_t lost;            /* not told yet */
-	int64_t second_ms;       /* when the second began */
-	int told, untold;        /* refused logins of it */
+	int64_t refused_ms;      /* what was told of refused logins is paid for up to then */
+	int64_t number_ms;       /* when the number of the others may be told */
+	int64_t untold;          /* refused logins that it has by now */
 	struct loop_timer timer; /* something waits */
 	bool busy;               /* an operation is under way */
 	struct meta_op create;
@@ -213,13 +216,14 @@ static void leave(struct audit_log *l, const struct stream *to)
 	partition_propose(&l->proposal);
 }
 
-/* Numbers that are due: of refused logins once their second is over, of lost records now. */
+/* Numbers that are due: of refused logins when it is time, of lost records now. */
 static void keep_numbers(struct audit_log *l, int64_t now)
 {
 	char detail[80];
-	if (l->untold > 0 && now - l->second_ms >= SECOND_MS) {
-		snprintf(detail, sizeof detail, "%d more logins refused", l->untold);
+	if (l->untold > 0 && now >= l->number_ms) {
+		snprintf(detail, sizeof detail, "%lld more logins refused", (long long)l->untold);
 		l->untold = 0;
+		l->number_ms = now + NUMBER_EACH_MS;
 		keep(l,
 			&(struct audit_event){
 				.what = refused, .err = ERR_UNAUTHENTICATED, .detail = detail});
@@ -235,12 +239,13 @@ static void fire(struct loop_timer *t)
 {
 	struct audit_log *l = list_entry(t, struct audit_log, timer);
 	const struct catalog *c = shard_catalog(l->shard);
+	int64_t now = loop_now_ms(l->shard->loop);
 	if (l->busy)
 		return;
-	keep_numbers(l, loop_now_ms(l->shard->loop));
+	keep_numbers(l, now);
 	if (l->count == 0) {
 		if (l->untold > 0)
-			wake(l, SECOND_MS);
+			wake(l, l->number_ms - now);
 		return;
 	}
 	loop_timer_cancel(&l->timer);
@@ -268,6 +273,15 @@ static struct audit_log *log_make(struct shard *s)
 	return l;
 }
 
+static bool refused_may_be_told(struct audit_log *l, int64_t now)
+{
+	int64_t from = l->refused_ms > now ? l->refused_ms : now;
+	if (from - now > (int64_t)(REFUSED_AT_ONCE - 1) * REFUSED_EACH_MS)
+		return false;
+	l->refused_ms = from + REFUSED_EACH_MS;
+	return true;
+}
+
 void audit(struct shard *s, const struct audit_event *e)
 {
 	loop_must_own(s->loop);
@@ -275,16 +289,12 @@ void audit(struct shard *s, const struct audit_event *e)
 	int64_t now = loop_now_ms(s->loop);
 	if (strcmp(e->what, refused) == 0) {
 		keep_numbers(l, now);
-		if (now - l->second_ms >= SECOND_MS) {
-			l->second_ms = now;
-			l->told = 0;
-		}
-		if (l->told == REFUSED_EACH) {
-			l->untold++;
-			wake(l, SECOND_MS);
+		if (!refused_may_be_told(l, now)) {
+			if (l->untold++ == 0 && l->number_ms < now + NUMBER_MS)
+				l->number_ms = now + NUMBER_MS;
+			wake(l, l->number_ms - now);
 			return;
 		}
-		l->told++;
 	}
 	keep(l, e);
 }
