@@ -1,6 +1,7 @@
 /* Pages for people, probes and scrapers. The description of the API is made from the table of
  * routes, so that it can't tell of a path that does not exist. */
 #include <stdatomic.h>
+#include <stdio.h>
 #include "protocols/http/http_priv.h"
 #include "protocols/http/version.h"
 #include "server/broker/admin.h"
@@ -146,6 +147,30 @@ static void add_parameters(struct json *j, const struct http_route *r)
 	json_close(j, ']');
 }
 
+/* "write on topic", "admin or alter on cluster", ... */
+static void add_right(struct json *j, const struct http_right *r)
+{
+	static const char *const before[] = {[RIGHT_OPEN] = "nothing",
+		[RIGHT_LOGIN] = "a login",
+		[RIGHT_NAMED] = "",
+		[RIGHT_SOME] = "",
+		[RIGHT_ADMIN] = "admin",
+		[RIGHT_USER] = "to be it, admin",
+		[RIGHT_WHOLE] = "admin of the cluster"};
+	bool cluster = r->of == RIGHT_ADMIN || r->of == RIGHT_USER || r->of == RIGHT_WHOLE;
+	char text[128];
+	size_t len = (size_t)snprintf(text, sizeof text, "%s", before[r->of]);
+
+	for (int a = ACTION_ALL; a < ACTION_END && len < sizeof text; a++)
+		if ((r->actions & 1u << a) != 0)
+			len += (size_t)snprintf(text + len, sizeof text - len, "%s%s",
+				len > 0 ? " or " : "", action_word((enum action)a));
+	if (r->actions != 0 && len < sizeof text)
+		(void)snprintf(text + len, sizeof text - len, " on %s",
+			cluster ? "cluster" : resource_word(r->resource));
+	json_text(j, "x-needs", text);
+}
+
 static void add_operation(struct json *j, const struct http_route *r)
 {
 	static const char *const names[] = {[HTTP_DELETE] = "delete",
@@ -156,6 +181,7 @@ static void add_operation(struct json *j, const struct http_route *r)
 
 	json_open(j, names[r->method], '{');
 	json_text(j, "summary", r->summary);
+	add_right(j, &r->right);
 	add_parameters(j, r);
 	if (r->body != BODY_NONE) {
 		json_open(j, "requestBody", '{');

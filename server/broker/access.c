@@ -157,6 +157,13 @@ struct access *access_in(struct access *a, struct bytes tenant)
 
 /* ---- what it may */
 
+/* No users, and none on its way (auth.bootstrap): who is faster than the first administrator would
+ * be one, make another user, and the first one would not come. */
+static bool rights_open(const struct shard_rights *r)
+{
+	return !r->any_user && !r->rights->broker->bootstraps;
+}
+
 static void refresh_user(struct access *a)
 {
 	struct user_doc u;
@@ -180,7 +187,7 @@ static void refresh(struct access *a)
 	switch (a->kind) {
 	case BY_ALL: a->admin = a->cluster_admin = true; break;
 	case BY_NOBODY:
-		a->open = rights_known(a->home) && !a->home->any_user;
+		a->open = rights_known(a->home) && rights_open(a->home);
 		a->admin = a->cluster_admin = a->open;
 		if (!a->open && a->tenant.len == 0)
 			a->grants = grants_get(a->home, a->user, a->tenant, a->host);
@@ -290,7 +297,7 @@ bool anonymous_allowed(const struct shard_rights *r, bool loopback)
 {
 	switch (r->rights->broker->conf->auth_anonymous) {
 	case ANONYMOUS_ON: return true;
-	case ANONYMOUS_AUTO: return loopback && !r->any_user;
+	case ANONYMOUS_AUTO: return loopback && rights_open(r);
 	default: return false;
 	}
 }

@@ -335,7 +335,8 @@ void auth_login(struct auth_login *l, const struct auth_peer *peer, struct bytes
 	loop_timer_init(&l->timer, l->shard->loop, login_fire);
 	l->attempt = NULL;
 	l->access = NULL;
-	if (!rights_known(r)) {
+	/* Also while auth.bootstrap's user is about to be there. */
+	if (!rights_known(r) || (!r->any_user && r->rights->broker->bootstraps)) {
 		login_ends(l, ERR_UNAVAILABLE, NULL, 0);
 		return;
 	}

@@ -56,7 +56,8 @@ const struct conf_row broker_rows[] = {
 		"everyone; off, nobody."},
 	{"auth.bootstrap", CONF_TEXT, AT(auth_bootstrap), "", 0, 0, NULL, CONF_AT_START,
 		check_bootstrap,
-		"NAME:PASSWORD of the first administrator; used only while there is no user."},
+		"NAME:PASSWORD of the first administrator; used only while there is no user. Where "
+		"it is set nobody gets in because there is none yet."},
 	{"auth.certificate", CONF_WORD, AT(auth_certificate), "cn", 0, 0, certificate_words,
 		CONF_AT_RELOAD, NULL,
 		"Which part of a verified client certificate is the name of a user, who then needs "
@@ -191,6 +192,7 @@ enum err broker_new(const struct broker_conf *conf, struct node *node, struct lo
 	session_kinds_add();
 	struct broker *b = mem_new(sizeof *b);
 	b->conf = conf;
+	b->bootstraps = conf->auth_bootstrap != NULL && *conf->auth_bootstrap != 0;
 	b->node = node;
 	b->loops = loops;
 	b->workers = workers;

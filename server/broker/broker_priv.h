@@ -279,6 +279,7 @@ struct broker {
 	int count;
 	struct rights *rights;
 	struct bootstrap *bootstrap; /* the first administrator; NULL: none is to be made */
+	bool bootstraps; /* there is to be one: nobody may everything for want of users */
 	_Atomic bool started, streams_exist;
 	struct meta_op create; /* one stream at a time, by the first shard */
 	char *creating;

@@ -44,6 +44,22 @@ START_TEST(the_first_user_closes_the_door)
 }
 END_TEST
 
+/* Nobody is let in for want of users while the first one is on its way. */
+START_TEST(nobody_is_faster_than_the_first_administrator)
+{
+	START("auth.bootstrap=root:secret", "auth.anonymous=auto", "auth.fail_delay=20ms");
+	for (int i = 0; i < 1000 && ask_as(admin, "GET", "/api/v1/users", NULL) != 200; i++) {
+		ck_assert_msg(got.status == 503 || got.status == 401, "%d", got.status);
+		ck_assert_int_eq(ask_as(NULL, "POST", "/api/v1/users", "{\"name\":\"eve\"}"), 401);
+		ck_assert_int_ge(ask_as("eve:x", "GET", "/api/v1/users", NULL), 401);
+	}
+	ck_assert_int_eq(got.status, 200);
+	BODY_HAS("{\"users\":[{\"name\":\"root\"");
+	ck_assert_ptr_null(strstr(got.body, "eve"));
+	fix_stop();
+}
+END_TEST
+
 START_TEST(nonsense_is_nobody)
 {
 	static const char *const lines[] = {"Basic", "Basic ",
@@ -207,13 +223,14 @@ static const struct {
 		"\"resource\":\"cluster\",\"action\":\"alter\"", 201},
 	{"DELETE", "/api/v1/acls?user=x", NULL, "\"resource\":\"cluster\",\"action\":\"alter\"",
 		200},
-	{"GET", "/api/v1/quotas", NULL, "\"resource\":\"cluster\",\"action\":\"describe\"", 200},
+	{"GET", "/api/v1/quotas", NULL, "\"resource\":\"cluster\",\"action\":\"describe-configs\"",
+		200},
 	{"PUT", "/api/v1/quotas/user/bob", "{\"connections\":100}",
-		"\"resource\":\"cluster\",\"action\":\"alter\"", 200},
+		"\"resource\":\"cluster\",\"action\":\"alter-configs\"", 200},
 	{"PATCH", "/api/v1/quotas/user/bob", "{\"bytes-in\":\"1MiB\"}",
-		"\"resource\":\"cluster\",\"action\":\"alter\"", 200},
-	{"DELETE", "/api/v1/quotas/user/bob", NULL, "\"resource\":\"cluster\",\"action\":\"alter\"",
-		204},
+		"\"resource\":\"cluster\",\"action\":\"alter-configs\"", 200},
+	{"DELETE", "/api/v1/quotas/user/bob", NULL,
+		"\"resource\":\"cluster\",\"action\":\"alter-configs\"", 204},
 };
 
 START_TEST(each_path_needs_its_right)
@@ -404,6 +421,7 @@ int main(void)
 	TCase *tc = tcase_create("login");
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, the_first_user_closes_the_door);
+	tcase_add_test(tc, nobody_is_faster_than_the_first_administrator);
 	tcase_add_test(tc, nonsense_is_nobody);
 	tcase_add_test(tc, a_connection_is_whom_each_request_says);
 	tcase_add_test(tc, no_body_is_read_for_nobody);
