@@ -579,6 +579,16 @@ static bool in_force(const struct watched *v)
 	return false;
 }
 
+/* A replica whose state is being fetched has none to compare. */
+static bool is_whole(struct watched *v, char *why, size_t why_size)
+{
+	if (!partition_attached(v->partition) || !partition_stateless(v->partition))
+		return true;
+	snprintf(why, why_size, "group %llu: n%d fetches it", (unsigned long long)v->group,
+		v->of->machine.id);
+	return false;
+}
+
 bool check_converged(struct sim_node *nodes, int count, char *why, size_t why_size)
 {
 	for (int i = 0; i < count; i++) {
@@ -588,13 +598,15 @@ bool check_converged(struct sim_node *nodes, int count, char *why, size_t why_si
 		return false;
 	}
 	for (struct list *n = check.watches.next; n != &check.watches; n = n->next) {
+		struct watched *v = list_entry(n, struct watched, node);
+
+		if (in_force(v) && (!led_once(v, why, why_size) || !is_whole(v, why, why_size)))
+			return false;
+	}
+	for (struct list *n = check.watches.next; n != &check.watches; n = n->next) {
 		struct watched *a = list_entry(n, struct watched, node);
 
-		if (!in_force(a))
-			continue;
-		if (!led_once(a, why, why_size))
-			return false;
-		for (struct list *m = n->next; m != &check.watches; m = m->next) {
+		for (struct list *m = n->next; m != &check.watches && in_force(a); m = m->next) {
 			struct watched *b = list_entry(m, struct watched, node);
 
 			if (a->group != b->group || !in_force(b) ||
