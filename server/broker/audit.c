@@ -1,8 +1,8 @@
 /* Records of what administrators do. They wait in a buffer of the shard until the stream is there,
  * and leave as a batch, one at a time. What cannot leave is tried again; what does not fit
- * meanwhile is counted, and how many were lost is told as soon as there is room. Refused logins are
- * whatever strangers like, for as long as they like, and fill the disk: some are told one by one,
- * one more every few seconds, and the others as a number, at most once a minute. */
+ * meanwhile is counted, and how many were lost is told as soon as there is room. What is
+ * refused is whatever others like, for as long as they like, and would fill the disk: some are told
+ * one by one, one more every few seconds, and the others as a number, at most once a minute. */
 #include "server/broker/audit.h"
 #include <stdio.h>
 #include "server/base/clock.h"
@@ -24,7 +24,6 @@ enum {
 	RETRY_MS = 1000
 };
 const char audit_stream[] = "__audit";
-static const char refused[] = "login-refused";
 
 struct waiting {
 	struct list node;
@@ -39,9 +38,9 @@ struct audit_log {
 	size_t bytes;
 	int count;
 	int64_t lost;            /* not told yet */
-	int64_t refused_ms;      /* what was told of refused logins is paid for up to then */
+	int64_t refused_ms;      /* what was told of refusals is paid for up to then */
 	int64_t number_ms;       /* when the number of the others may be told */
-	int64_t untold;          /* refused logins that it has by now */
+	int64_t untold;          /* refusals that it has by now */
 	struct loop_timer timer; /* something waits */
 	bool busy;               /* an operation is under way */
 	struct meta_op create;
@@ -216,17 +215,18 @@ static void leave(struct audit_log *l, const struct stream *to)
 	partition_propose(&l->proposal);
 }
 
-/* Numbers that are due: of refused logins when it is time, of lost records now. */
+/* Numbers that are due: of refusals when it is time, of lost records now. */
 static void keep_numbers(struct audit_log *l, int64_t now)
 {
 	char detail[80];
 	if (l->untold > 0 && now >= l->number_ms) {
-		snprintf(detail, sizeof detail, "%lld more logins refused", (long long)l->untold);
+		snprintf(
+			detail, sizeof detail, "%lld more logins or changes", (long long)l->untold);
 		l->untold = 0;
 		l->number_ms = now + NUMBER_EACH_MS;
 		keep(l,
 			&(struct audit_event){
-				.what = refused, .err = ERR_UNAUTHENTICATED, .detail = detail});
+				.what = "refused", .err = ERR_UNAUTHENTICATED, .detail = detail});
 	}
 	if (l->lost > 0 && l->count < WAITING_MAX / 2 && l->bytes < WAITING_BYTES_MAX / 2) {
 		snprintf(detail, sizeof detail, "%lld records lost", (long long)l->lost);
@@ -287,7 +287,7 @@ void audit(struct shard *s, const struct audit_event *e)
 	loop_must_own(s->loop);
 	struct audit_log *l = log_of(s) != NULL ? log_of(s) : log_make(s);
 	int64_t now = loop_now_ms(s->loop);
-	if (strcmp(e->what, refused) == 0) {
+	if (e->err != OK) {
 		keep_numbers(l, now);
 		if (!refused_may_be_told(l, now)) {
 			if (l->untold++ == 0 && l->number_ms < now + NUMBER_MS)

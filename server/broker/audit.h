@@ -1,6 +1,6 @@
-/* The stream __audit: one JSON record for every change by an administrator and every refused login,
- * key = the user. Bounded, on disk as well: what is refused over and over is told as a number.
- * Thread: the shard's loop; never waits, never fails. */
+/* The stream __audit: one JSON record for every change by an administrator, also refused ones, and
+ * every refused login, key = the user. Bounded, on disk as well: what is refused over and over is
+ * told as a number. Thread: the shard's loop; never waits, never fails. */
 #ifndef BROKER_AUDIT_H
 #define BROKER_AUDIT_H
 #include "server/broker/broker.h"

@@ -1,13 +1,15 @@
 /* A change of users, rules or quotas: what is wrong with it is found first; a password is hashed by
- * a worker; then documents are made of it and asked for, again a few times if others changed the
- * same meanwhile: by then their change is likely to be in force here. */
+ * those who compare them for logins, as anybody may change its own (reads of the disk must not wait
+ * for that), and not at all if it is only tried; then documents are made of it and asked for, again
+ * a few times if others changed the same meanwhile: by then their change is likely to be in force
+ * here. */
 #include "server/broker/rights_admin.h"
 #include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 #include "server/base/log.h"
 #include "server/broker/audit.h"
-#include "server/broker/broker_priv.h"
+#include "server/broker/auth_priv.h"
 #include "server/broker/rights_priv.h"
 #include "server/broker/tenant.h"
 
@@ -24,6 +26,7 @@ struct work {
 	struct rights_made made;
 	int attempts;
 	struct job job; /* touches nothing but this: who asked may be gone at the server's end */
+	struct auth_node *auth;
 	struct buf password;
 	_Atomic bool hashing;
 };
@@ -193,7 +196,8 @@ static void hash(struct job *j)
 {
 	struct work *w = list_entry(j, struct work, job);
 	struct bytes password = buf_bytes(&w->password);
-	w->made.hashed = secrets_make(password, &w->made.secrets);
+	if (!atomic_load(&w->auth->stopping))
+		w->made.hashed = secrets_make(password, &w->made.secrets);
 	secret_wipe((void *)(uintptr_t)password.at, password.len);
 	atomic_store(&w->hashing, false);
 }
@@ -207,9 +211,10 @@ static void hash_password(struct rights_change *c)
 {
 	struct work *w = c->work;
 	buf_add(&w->password, *c->password);
+	w->auth = rights_of(c->shard)->rights->auth;
 	atomic_store(&w->hashing, true);
 	w->job = (struct job){.home = shard_loop(c->shard), .work = hash, .done = hashed};
-	worker_run(shard_broker(c->shard)->workers, &w->job);
+	worker_run(w->auth->hashers, &w->job);
 }
 
 static void start(struct loop_msg *m)
@@ -218,7 +223,7 @@ static void start(struct loop_msg *m)
 	enum err e = rights_check(c);
 	if (e != OK) {
 		end(c, e);
-	} else if (c->password != NULL && c->kind != USER_DELETE) {
+	} else if (c->password != NULL && c->kind != USER_DELETE && !c->check_only) {
 		hash_password(c);
 	} else {
 		attempt(c);
