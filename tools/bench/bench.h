@@ -21,6 +21,7 @@ struct options {          /* every number is a uint64_t so that one table row ca
 	const char *entries; /* rocks: comma list of entry sizes */
 	uint64_t port, seconds, count, size, clients, subscribers, window, qos, pid, rate, idle;
 	uint64_t version, expiry, durable, drain, burst, hold;
+	uint64_t groups, members, interval;
 	uint64_t partitions, replicas, batch_bytes, inflight, acks, expect, verify, keys;
 	uint64_t json, loss_ok;
 };
@@ -30,6 +31,8 @@ int bench_mqtt_load(const struct options *o, const char *name);
 int bench_mqtt_idle(const struct options *o, const char *name);
 int bench_kafka_produce(const struct options *o, const char *name);
 int bench_kafka_fetch(const struct options *o, const char *name);
+int bench_kafka_groups(const struct options *o, const char *name);
+int bench_kafka_logins(const struct options *o, const char *name);
 int bench_rocks(const struct options *o, const char *name);
 int bench_sync(const struct options *o, const char *name);
 

@@ -259,6 +259,67 @@ START_TEST(every_short_produce_response_is_refused)
 }
 END_TEST
 
+START_TEST(every_short_join_response_is_refused)
+{
+	uint8_t at[256], request[512];
+	struct wr w = wr_over(at, sizeof at);
+	static struct kafka_joined j;
+	struct kafka_member m = {.group = "g", .topic = "t", .generation = 3, .id = "me"};
+
+	wr_u32be(&w, 0);
+	wr_u32be(&w, 0);
+	wr_u16be(&w, 0);
+	wr_u32be(&w, 3);
+	for (int i = 0; i < 3; i++) { /* protocol, leader, member */
+		wr_u16be(&w, 2);
+		wr_text(&w, "me");
+	}
+	wr_u32be(&w, 2);
+	for (int i = 0; i < 2; i++) {
+		wr_u16be(&w, 2);
+		wr_text(&w, i ? "me" : "it");
+		wr_u32be(&w, 4);
+		wr_u32be(&w, 0);
+	}
+	for (size_t len = 0; len < wr_len(&w); len++) {
+		uint8_t *exact = malloc(len + 1);
+
+		memcpy(exact, at, len);
+		ck_assert(!kafka_join_read(bytes_of(exact, len), &j));
+		free(exact);
+	}
+	ck_assert(kafka_join_read(bytes_of(at, wr_len(&w)), &j));
+	ck_assert(j.leads);
+	ck_assert_int_eq(j.generation, 3);
+	ck_assert_uint_eq(j.count, 2);
+	ck_assert_str_eq(j.members[0], "it");
+	/* Its length is right, and each member's plan has one more partition number. */
+	size_t len = kafka_sync_write(request, sizeof request, &m, &j);
+	ck_assert_uint_eq(get_u32be(request), len - 4);
+	ck_assert_uint_eq(get_u32be(request + len - 8), 1); /* the last one's partition */
+	ck_assert_uint_eq(get_u32be(request + len - 21 - 4), 21);
+	ck_assert_uint_eq(kafka_sync_write(request, 60, &m, &j), 0);
+}
+END_TEST
+
+START_TEST(a_token_is_cut_out_of_its_response)
+{
+	uint8_t at[64];
+	struct wr w = wr_over(at, sizeof at);
+	struct bytes token;
+
+	wr_u32be(&w, 0);
+	wr_u16be(&w, 0);
+	wr_u16be(&w, UINT16_MAX);
+	wr_u32be(&w, 5);
+	wr_text(&w, "v=abc");
+	for (size_t len = 0; len < wr_len(&w); len++)
+		ck_assert_int_eq(kafka_authenticate_read(bytes_of(at, len), &token), -1);
+	ck_assert_int_eq(kafka_authenticate_read(bytes_of(at, wr_len(&w)), &token), 0);
+	ck_assert(bytes_equal(token, bytes_text("v=abc")));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("bench");
@@ -278,6 +339,8 @@ int main(void)
 	tcase_add_test(tc, gaps_repeats_and_disorder_are_seen);
 	tcase_add_test(tc, a_batch_reads_back_and_a_flipped_bit_shows);
 	tcase_add_test(tc, every_short_produce_response_is_refused);
+	tcase_add_test(tc, every_short_join_response_is_refused);
+	tcase_add_test(tc, a_token_is_cut_out_of_its_response);
 	srunner_run_all(r, CK_ENV);
 	failed = srunner_ntests_failed(r);
 	srunner_free(r);

@@ -20,7 +20,8 @@ enum {
 
 static const uint16_t spoken[][2] = {/* api, version */
 	{KAFKA_PRODUCE, 7}, {KAFKA_FETCH, 4}, {KAFKA_METADATA, 4}, {KAFKA_API_VERSIONS, 0},
-	{KAFKA_CREATE_TOPICS, 2}};
+	{KAFKA_CREATE_TOPICS, 2}, {KAFKA_JOIN_GROUP, 2}, {KAFKA_HEARTBEAT, 1},
+	{KAFKA_SYNC_GROUP, 1}, {KAFKA_SASL_HANDSHAKE, 1}, {KAFKA_SASL_AUTHENTICATE, 0}};
 
 static void write_text(struct wr *w, const char *text)
 {
@@ -285,6 +286,156 @@ bool kafka_fetch_read(struct bytes body, struct kafka_fetched *out)
 	if (len != UINT32_MAX)
 		out->records = rd_take(&r, len);
 	return rd_done(&r) == OK;
+}
+
+/* Consumers' own bytes inside JoinGroup and SyncGroup, version 0: what one subscribes to, and
+ * which partition it got; then no user data. */
+static void write_plan(struct wr *w, const char *topic, int64_t partition)
+{
+	uint8_t *len = wr_hole(w, 4);
+	size_t start = wr_len(w);
+
+	wr_u16be(w, 0);
+	wr_u32be(w, 1);
+	write_text(w, topic);
+	if (partition >= 0) {
+		wr_u32be(w, 1);
+		wr_u32be(w, (uint32_t)partition);
+	}
+	wr_u32be(w, UINT32_MAX);
+	put_u32be(len, (uint32_t)(wr_len(w) - start));
+}
+
+size_t kafka_join_write(uint8_t *at, size_t size, const struct kafka_member *m, uint32_t session_ms)
+{
+	struct wr w = wr_over(at, size);
+
+	write_head(&w, KAFKA_JOIN_GROUP, 0);
+	write_text(&w, m->group);
+	wr_u32be(&w, session_ms);
+	wr_u32be(&w, REQUEST_TIMEOUT_MS * 2); /* for a rebalance */
+	write_text(&w, m->id);
+	write_text(&w, "consumer");
+	wr_u32be(&w, 1);
+	write_text(&w, "range");
+	write_plan(&w, m->topic, -1);
+	return finish(&w, 0);
+}
+
+static void read_text(struct rd *r, char out[KAFKA_MEMBER_BYTES])
+{
+	struct bytes text = rd_take(r, rd_u16be(r));
+
+	out[0] = 0;
+	if (text.len >= KAFKA_MEMBER_BYTES)
+		rd_fail(r, ERR_TOOBIG);
+	if (r->err != OK)
+		return;
+	memcpy(out, text.at, text.len);
+	out[text.len] = 0;
+}
+
+bool kafka_join_read(struct bytes body, struct kafka_joined *out)
+{
+	struct rd r = rd_over(body);
+	char leader[KAFKA_MEMBER_BYTES];
+
+	rd_u32be(&r); /* correlation */
+	rd_u32be(&r); /* throttle */
+	out->error = (int16_t)rd_u16be(&r);
+	out->generation = (int32_t)rd_u32be(&r);
+	skip_text(&r); /* protocol */
+	read_text(&r, leader);
+	read_text(&r, out->id);
+	out->count = rd_count(&r, rd_u32be(&r), 6);
+	if (out->count > KAFKA_MEMBERS_MAX)
+		return false;
+	for (uint32_t i = 0; i < out->count; i++) {
+		read_text(&r, out->members[i]);
+		rd_skip(&r, rd_u32be(&r));
+	}
+	out->leads = strcmp(leader, out->id) == 0;
+	return rd_done(&r) == OK;
+}
+
+size_t kafka_sync_write(
+	uint8_t *at, size_t size, const struct kafka_member *m, const struct kafka_joined *j)
+{
+	struct wr w = wr_over(at, size);
+
+	write_head(&w, KAFKA_SYNC_GROUP, 0);
+	write_text(&w, m->group);
+	wr_u32be(&w, (uint32_t)m->generation);
+	write_text(&w, m->id);
+	wr_u32be(&w, j ? j->count : 0);
+	for (uint32_t i = 0; j && i < j->count; i++) {
+		write_text(&w, j->members[i]);
+		write_plan(&w, m->topic, i);
+	}
+	return finish(&w, 0);
+}
+
+size_t kafka_heartbeat_write(uint8_t *at, size_t size, const struct kafka_member *m)
+{
+	struct wr w = wr_over(at, size);
+
+	write_head(&w, KAFKA_HEARTBEAT, 0);
+	write_text(&w, m->group);
+	wr_u32be(&w, (uint32_t)m->generation);
+	write_text(&w, m->id);
+	return finish(&w, 0);
+}
+
+int16_t kafka_member_error(struct bytes body)
+{
+	struct rd r = rd_over(body);
+	uint16_t error;
+
+	rd_u32be(&r); /* correlation */
+	rd_u32be(&r); /* throttle */
+	error = rd_u16be(&r);
+	return r.err == OK ? (int16_t)error : -1;
+}
+
+size_t kafka_handshake_write(uint8_t *at, size_t size, const char *mechanism)
+{
+	struct wr w = wr_over(at, size);
+
+	write_head(&w, KAFKA_SASL_HANDSHAKE, 0);
+	write_text(&w, mechanism);
+	return finish(&w, 0);
+}
+
+int16_t kafka_handshake_read(struct bytes body)
+{
+	struct rd r = rd_over(body);
+	uint16_t error;
+
+	rd_u32be(&r); /* correlation */
+	error = rd_u16be(&r);
+	return r.err == OK ? (int16_t)error : -1;
+}
+
+size_t kafka_authenticate_write(uint8_t *at, size_t size, struct bytes token)
+{
+	struct wr w = wr_over(at, size);
+
+	write_head(&w, KAFKA_SASL_AUTHENTICATE, 0);
+	wr_u32be(&w, (uint32_t)token.len);
+	wr_bytes(&w, token);
+	return finish(&w, 0);
+}
+
+int16_t kafka_authenticate_read(struct bytes body, struct bytes *token)
+{
+	struct rd r = rd_over(body);
+	uint16_t error;
+
+	rd_u32be(&r); /* correlation */
+	error = rd_u16be(&r);
+	skip_text(&r); /* why */
+	*token = rd_take(&r, rd_u32be(&r));
+	return rd_done(&r) == OK ? (int16_t)error : -1;
 }
 
 size_t kafka_batch_bytes(uint32_t count, uint32_t value_bytes)

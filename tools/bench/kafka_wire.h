@@ -1,5 +1,6 @@
 /* The client's side of the Kafka protocol, in the classic encodings that every broker since
- * 2.1 speaks: ApiVersions 0, Metadata 4, CreateTopics 2, Produce 7, Fetch 4. Requests are
+ * 2.1 speaks: ApiVersions 0, Metadata 4, CreateTopics 2, Produce 7, Fetch 4, JoinGroup 2,
+ * Heartbeat 1, SyncGroup 1, SaslHandshake 1, SaslAuthenticate 0. Requests are
  * written whole, with their length; responses are read from the bytes after theirs. */
 #ifndef BENCH_KAFKA_WIRE_H
 #define BENCH_KAFKA_WIRE_H
@@ -9,8 +10,13 @@ enum kafka_api {
 	KAFKA_PRODUCE = 0,
 	KAFKA_FETCH = 1,
 	KAFKA_METADATA = 3,
+	KAFKA_JOIN_GROUP = 11,
+	KAFKA_HEARTBEAT = 12,
+	KAFKA_SYNC_GROUP = 14,
+	KAFKA_SASL_HANDSHAKE = 17,
 	KAFKA_API_VERSIONS = 18,
-	KAFKA_CREATE_TOPICS = 19
+	KAFKA_CREATE_TOPICS = 19,
+	KAFKA_SASL_AUTHENTICATE = 36
 };
 
 enum {
@@ -74,6 +80,38 @@ struct kafka_fetched {
 	struct bytes records;
 };
 bool kafka_fetch_read(struct bytes body, struct kafka_fetched *out);
+
+enum { KAFKA_MEMBER_BYTES = 128, KAFKA_MEMBERS_MAX = 64 };
+
+struct kafka_member { /* of a group of consumers; id is empty before its first join */
+	const char *group, *topic;
+	int32_t generation;
+	char id[KAFKA_MEMBER_BYTES];
+};
+/* Subscribes to the one topic. */
+size_t kafka_join_write(
+	uint8_t *at, size_t size, const struct kafka_member *m, uint32_t session_ms);
+struct kafka_joined {
+	int16_t error;
+	int32_t generation;
+	char id[KAFKA_MEMBER_BYTES];
+	bool leads;
+	uint32_t count; /* members, if this one leads, with their ids */
+	char members[KAFKA_MEMBERS_MAX][KAFKA_MEMBER_BYTES];
+};
+bool kafka_join_read(struct bytes body, struct kafka_joined *out);
+/* The leader gives each member the partition of its number; j is NULL for the others. */
+size_t kafka_sync_write(
+	uint8_t *at, size_t size, const struct kafka_member *m, const struct kafka_joined *j);
+size_t kafka_heartbeat_write(uint8_t *at, size_t size, const struct kafka_member *m);
+/* Of SyncGroup and Heartbeat; -1 malformed. */
+int16_t kafka_member_error(struct bytes body);
+
+size_t kafka_handshake_write(uint8_t *at, size_t size, const char *mechanism);
+int16_t kafka_handshake_read(struct bytes body); /* -1 malformed */
+size_t kafka_authenticate_write(uint8_t *at, size_t size, struct bytes token);
+/* The server's token, which is in body; its error code, -1 malformed. */
+int16_t kafka_authenticate_read(struct bytes body, struct bytes *token);
 
 enum { KAFKA_KEY_BYTES = 8 };
 /* Builds one uncompressed record batch v2 of count records, each with a value of value_bytes
