@@ -49,6 +49,32 @@ def test_http_paths(node):
     assert told == served
 
 
+def test_what_paths_need(node):
+    served = {(method.upper(), path, what["x-needs"])
+              for path, methods in json.loads(node.get("/openapi.json")[1])["paths"].items()
+              for method, what in methods.items()}
+    told = {(method, r[1].strip("`"), r[2]) for r in rows(text("rights.md"))
+            if r[1].startswith("`/") for method in r[0].split(", ")}
+    assert told == served
+
+
+def test_commands_of_the_page_of_rights(make_node, tmp_path):
+    """One after the other on a new node, by its socket."""
+    node = make_node({"auth.anonymous": "off"})
+    (tmp_path / "password-file").write_text("secret\n")
+    lines = re.findall(r"^    (sluice .+)$", text("rights.md"), re.M)
+    assert len(lines) > 15
+    done = subprocess.run(["bash", "-c", "\n".join(["set -e"] + lines)], capture_output=True,
+                          text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+                          cwd=tmp_path,
+                          env={**environment(), "SLUICE_SERVER": "unix:%s/sluice.sock" % node.data,
+                               "PATH": BIN + ":" + os.environ["PATH"]})
+    assert done.returncode == 0, done.stderr
+    for expected in ("devices/%c/up/#", "acme", "64 KiB", "user-add"):
+        assert expected in done.stdout, done.stdout
+    assert "secret" not in done.stdout
+
+
 def test_metrics_page(node):
     loader = importlib.machinery.SourceFileLoader("page", os.path.join(ROOT, "tools/metrics-page"))
     tool = importlib.util.module_from_spec(importlib.util.spec_from_loader("page", loader))
