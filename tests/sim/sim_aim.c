@@ -172,6 +172,18 @@ static void unseat(void *arg)
 	sim_after(sim_pick(200 * SIM_MS, UNSEAT_US_MAX), NULL, unseat, NULL);
 }
 
+/* Draws are statements of their own: the order of a call's arguments is the compiler's. */
+static void slow_maybe(int node)
+{
+	int64_t us, sync_us;
+
+	if (!sim_chance(400))
+		return;
+	us = sim_pick(SIM_S, 4 * SIM_S);
+	sync_us = sim_pick(SIM_MS, 200 * SIM_MS);
+	aim.hands->slow(node, sync_us, us);
+}
+
 /* Some leader is not heard any more but hears the others, while disks are slow; when one has voted
  * for the next leader it is heard again. */
 static void depose(void *arg)
@@ -189,12 +201,12 @@ static void depose(void *arg)
 		aim.deposed = n->machine.id;
 		cut_all(n->machine.id);
 		for (int i = 1; i <= aim.nodes; i++)
-			if (sim_chance(400))
-				aim.hands->slow(i, sim_pick(SIM_MS, 200 * SIM_MS),
-					sim_pick(SIM_S, 4 * SIM_S));
-		if (sim_chance(300))
-			sim_after(sim_pick(SIM_MS, SIM_S), NULL, blink,
-				(void *)(intptr_t)sim_pick(1, aim.nodes));
+			slow_maybe(i);
+		if (sim_chance(300)) {
+			int who = (int)sim_pick(1, aim.nodes);
+
+			sim_after(sim_pick(SIM_MS, SIM_S), NULL, blink, (void *)(intptr_t)who);
+		}
 	}
 	sim_after(sim_pick(SIM_S, DEPOSE_US_MAX), NULL, depose, NULL);
 }

@@ -144,7 +144,9 @@ static void cut_way(struct sim_node *a, struct sim_node *b, int64_t us)
 
 static void cut_one(struct sim_node *n)
 {
-	cut_way(n, any_node(), sim_pick(50 * SIM_MS, 8 * SIM_S));
+	int64_t us = sim_pick(50 * SIM_MS, 8 * SIM_S);
+
+	cut_way(n, any_node(), us);
 }
 
 /* From all others, in one direction or in both. */
