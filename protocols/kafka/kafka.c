@@ -18,7 +18,7 @@ enum {
 	SPARE_MAX = 64,
 	HELD_BYTES_MIN = 64 << 10, /* requests whose memory is less are not counted */
 	ARENA_BYTES = 64 << 20,
-	LOGIN_BYTES_MAX = 64 << 10, /* of a frame before the login */
+	LOGIN_BYTES_MAX = 16 << 10, /* of a frame before the login */
 	MUTE_MS_MAX = 10000,        /* members of groups must be heard in their session's time */
 	OUT_BYTES_MAX = 1 << 30
 };

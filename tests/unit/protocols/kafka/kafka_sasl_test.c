@@ -179,7 +179,7 @@ END_TEST
 
 START_TEST(frames_before_a_login_are_small)
 {
-	uint8_t head[8] = {0, 2, 0, 0, 0, 18, 0, 3}; /* 128 KiB */
+	uint8_t head[8] = {0, 0, 0x40, 1, 0, 18, 0, 3}; /* 16 KiB and a byte */
 	int fd = dial();
 	if (_i == 1)
 		ck_assert_int_eq(handshake(fd, 0, "PLAIN"), 0);
