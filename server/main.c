@@ -324,8 +324,7 @@ static enum err boot(struct daemon *d, char *why, size_t why_size)
 	if (e == OK)
 		advertise(d);
 	if (e == OK)
-		e = broker_new(
-			&m->broker, d->node, d->loops, d->workers, &d->broker, why, why_size);
+		e = broker_new(&m->broker, d->node, d->loops, &d->broker, why, why_size);
 	if (e != OK)
 		return e == ERR_INVALID ? ERR_IO : e; /* data that does not fit is no usage error */
 	d->mqtt = mqtt_new(&m->mqtt, d->broker, d->loops);

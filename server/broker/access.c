@@ -3,6 +3,7 @@
  * hold them are told turn by turn, some at a time; the answers are the new ones at once. */
 #include "server/broker/access_priv.h"
 #include "server/broker/audit.h"
+#include "server/broker/rights_admin.h"
 #include "server/broker/tenant.h"
 
 enum { TOLD_EACH_TURN = 256, KEY_MAX = 512, STAYS_MS = 1000 };
@@ -393,14 +394,7 @@ void access_release(struct access_holder *h)
 static bool quota_find(const struct shard_rights *r, enum quota_kind kind, struct bytes name,
 	struct quota_doc *out)
 {
-	struct buf key;
-	buf_init(&key, KEY_MAX);
-	quota_key(kind, name, &key);
-	const struct catalog_doc *d = r->catalog == NULL ? NULL
-							 : catalog_doc(r->catalog, buf_bytes(&key));
-	bool found = d != NULL && quota_read(d->key, d->value, out) == OK;
-	buf_fini(&key);
-	return found;
+	return r->catalog != NULL && rights_quota(r->catalog, kind, name, out);
 }
 
 /* One of the two: name is of the user or tenant. */

@@ -177,7 +177,7 @@ static void shard_init(struct shard *s, struct broker *b, int index)
 }
 
 enum err broker_new(const struct broker_conf *conf, struct node *node, struct loops *loops,
-	struct workers *workers, struct broker **out, char *why, size_t why_size)
+	struct broker **out, char *why, size_t why_size)
 {
 	for (int i = 0; i < conf->routes.count; i++) {
 		char line[120];
@@ -195,7 +195,6 @@ enum err broker_new(const struct broker_conf *conf, struct node *node, struct lo
 	b->bootstraps = conf->auth_bootstrap != NULL && *conf->auth_bootstrap != 0;
 	b->node = node;
 	b->loops = loops;
-	b->workers = workers;
 	b->count = loops_count(loops);
 	b->shards = mem_new((size_t)b->count * sizeof *b->shards);
 	for (int i = 0; i < b->count; i++)

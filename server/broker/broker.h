@@ -28,7 +28,7 @@ extern struct metric_table broker_metrics;
 
 /* Borrows conf for good: what a reload changes is seen. */
 enum err broker_new(const struct broker_conf *conf, struct node *node, struct loops *loops,
-	struct workers *workers, struct broker **out, char *why, size_t why_size) MUST_USE;
+	struct broker **out, char *why, size_t why_size) MUST_USE;
 /* Starts what needs running loops (the default stream exists, feeds, expiry): after loops_run. */
 void broker_start(struct broker *b);
 bool broker_ready(

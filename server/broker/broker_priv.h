@@ -274,7 +274,6 @@ struct broker {
 	const struct broker_conf *conf; /* borrowed: a reload changes it */
 	struct node *node;
 	struct loops *loops;
-	struct workers *workers;
 	struct shard *shards;
 	int count;
 	struct rights *rights;

@@ -1,8 +1,8 @@
 /* Rights follow the catalogue: a shard compares the documents before and after, and what has
  * changed ends the rules compiled from it and the accesses of users who are not what they were. */
 #include "server/broker/access_priv.h"
+#include "server/broker/rights_admin.h"
 
-enum { USER_KEY_MAX = 512 };
 static int changed_mark, gone_mark; /* what maps of names hold */
 
 bool rights_known(const struct shard_rights *r)
@@ -12,24 +12,7 @@ bool rights_known(const struct shard_rights *r)
 
 bool rights_find_user(const struct shard_rights *r, struct bytes name, struct user_doc *out)
 {
-	struct buf key;
-	if (r->catalog == NULL || name.len == 0 || name.len > USER_NAME_MAX)
-		return false;
-	buf_init(&key, USER_KEY_MAX);
-	user_key(name, &key);
-	const struct catalog_doc *d = key.err == OK ? catalog_doc(r->catalog, buf_bytes(&key))
-						    : NULL;
-	buf_fini(&key);
-	return d != NULL && user_read(d->key, d->value, out) == OK;
-}
-
-static bool any_user(const struct catalog *c)
-{
-	int at = catalog_doc_seek(c, bytes_of("u\0", 2));
-	if (at >= catalog_doc_count(c))
-		return false;
-	struct bytes key = catalog_doc_at(c, at)->key;
-	return key.len > 2 && memcmp(key.at, "u\0", 2) == 0;
+	return r->catalog != NULL && rights_user(r->catalog, name, out);
 }
 
 /* ---- what differs */
@@ -149,7 +132,7 @@ static void catalog_changed(struct catalog_watcher *w, const struct catalog *c)
 	if (old != NULL && known && catalog_version(c) == 0)
 		return;
 	r->catalog = catalog_hold(c);
-	r->any_user = any_user(c);
+	r->any_user = rights_any_user(c);
 	bool everybody = known != rights_known(r) || users != r->any_user;
 	bool differs = old == NULL || catalog_docs_version(old) != catalog_docs_version(c);
 	if ((differs || everybody) && (r->accesses.count > 0 || r->grants.count > 0))

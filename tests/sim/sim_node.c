@@ -162,8 +162,7 @@ static void boot(void *arg)
 		e = node_open(
 			&s->node, n->loops, n->workers, n->storage, &n->node, why, sizeof why);
 	if (e == OK)
-		e = broker_new(
-			&s->broker, n->node, n->loops, n->workers, &n->broker, why, sizeof why);
+		e = broker_new(&s->broker, n->node, n->loops, &n->broker, why, sizeof why);
 	if (e != OK)
 		sim_fail("n%d does not start: %s: %s", n->machine.id, err_text(e), why);
 	n->sessions = sessions_new(n->broker, n->loops);

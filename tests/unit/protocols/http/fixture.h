@@ -65,8 +65,7 @@ static inline void fix_open(void)
 		e = node_open(&fix.node_conf, fix.loops, fix.workers, fix.storage, &fix.node, why,
 			sizeof why);
 	if (e == OK)
-		e = broker_new(&fix.broker_conf, fix.node, fix.loops, fix.workers, &fix.broker, why,
-			sizeof why);
+		e = broker_new(&fix.broker_conf, fix.node, fix.loops, &fix.broker, why, sizeof why);
 	ck_assert_msg(e == OK, "%s", why);
 	static const struct group_conf group_conf = {.session_ms_min = 100,
 		.session_ms_max = 10000,

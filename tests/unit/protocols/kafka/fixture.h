@@ -84,8 +84,7 @@ static inline void boot_with(const char *const *settings)
 		node_open(&t.node_conf, t.loops, t.workers, t.storage, &t.node, why, sizeof why),
 		OK);
 	ck_assert_int_eq(
-		broker_new(&t.broker_conf, t.node, t.loops, t.workers, &t.broker, why, sizeof why),
-		OK);
+		broker_new(&t.broker_conf, t.node, t.loops, &t.broker, why, sizeof why), OK);
 	t.kafka = kafka_new(&t.kafka_conf, t.broker, t.loops);
 	t.door.arg = t.kafka;
 	const char *at = net_addresses(t.net, "kafka", false, true);

@@ -84,8 +84,7 @@ static inline void boot(void)
 		node_open(&t.node_conf, t.loops, t.workers, t.storage, &t.node, why, sizeof why),
 		OK);
 	ck_assert_int_eq(
-		broker_new(&t.broker_conf, t.node, t.loops, t.workers, &t.broker, why, sizeof why),
-		OK);
+		broker_new(&t.broker_conf, t.node, t.loops, &t.broker, why, sizeof why), OK);
 	t.mqtt = mqtt_new(&t.mqtt_conf, t.broker, t.loops);
 	t.door.arg = t.mqtt;
 	const char *at = net_addresses(t.net, "mqtt", false, true);

@@ -298,9 +298,8 @@ static void up_with(int64_t lease_ms)
 	ck_assert_int_eq(node_open(&t.w.node_conf, t.w.loops, t.w.workers, t.w.storage, &t.w.node,
 				 why, sizeof why),
 		OK);
-	ck_assert_int_eq(broker_new(&t.w.conf, t.w.node, t.w.loops, t.w.workers, &t.w.broker, why,
-				 sizeof why),
-		OK);
+	ck_assert_int_eq(
+		broker_new(&t.w.conf, t.w.node, t.w.loops, &t.w.broker, why, sizeof why), OK);
 	for (uint32_t i = 0; i < NODES; i++) {
 		struct sessions *all = sessions_new(t.w.broker, t.w.loops);
 		t.sides[i].all = all;

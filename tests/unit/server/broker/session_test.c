@@ -172,9 +172,8 @@ static void up(void)
 	ck_assert_int_eq(node_open(&t.w.node_conf, t.w.loops, t.w.workers, t.w.storage, &t.w.node,
 				 why, sizeof why),
 		OK);
-	ck_assert_int_eq(broker_new(&t.w.conf, t.w.node, t.w.loops, t.w.workers, &t.w.broker, why,
-				 sizeof why),
-		OK);
+	ck_assert_int_eq(
+		broker_new(&t.w.conf, t.w.node, t.w.loops, &t.w.broker, why, sizeof why), OK);
 	t.all = sessions_new(t.w.broker, t.w.loops);
 	loops_run(t.w.loops);
 	broker_start(t.w.broker);

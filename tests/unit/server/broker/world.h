@@ -72,8 +72,7 @@ static inline void world_start(struct world *w, int loops)
 	ck_assert_msg(node_open(&w->node_conf, w->loops, w->workers, w->storage, &w->node, why,
 			      sizeof why) == OK,
 		"%s", why);
-	ck_assert_msg(broker_new(&w->conf, w->node, w->loops, w->workers, &w->broker, why,
-			      sizeof why) == OK,
+	ck_assert_msg(broker_new(&w->conf, w->node, w->loops, &w->broker, why, sizeof why) == OK,
 		"%s", why);
 	loops_run(w->loops);
 	broker_start(w->broker);
