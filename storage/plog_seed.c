@@ -5,6 +5,7 @@
  * prefix of what was staged, so the entries found after it are a run without a gap: they are
  * committed ones, the same on every node, and need not be fetched again. */
 #include "server/base/mem.h"
+#include "storage/disk.h"
 #include "storage/keys.h"
 #include "storage/plog_priv.h"
 
@@ -166,6 +167,8 @@ void plog_seed_entry(
 	lane_put(p->env.lane, FAMILY_IDX, KEY_BYTES(key), &idx, 1);
 	if (payload.len > 0)
 		lane_put(p->env.lane, p->family, KEY_BYTES(key), &payload, 1);
+	if (p->env.disk != NULL)
+		disk_fetched(p->env.disk, payload.len);
 }
 
 void plog_seed_row(struct plog *p, struct bytes key, struct bytes value)

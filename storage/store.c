@@ -197,6 +197,11 @@ enum err store_reclaim(struct store *s, enum store_family f, struct bytes from, 
 	return s->ops->reclaim(s, f, from, to);
 }
 
+enum err store_flush_small(struct store *s, bool on)
+{
+	return s->ops->flush_small(s, on);
+}
+
 const char *store_dir(const struct store *s)
 {
 	return s->dir;

@@ -89,6 +89,9 @@ uint64_t store_reads(const struct store *s, enum store_family f);
 /* Gives the space of deleted keys in [from, to) back to the disk (blob files too). Slow: worker. */
 enum err store_reclaim(
 	struct store *s, enum store_family f, struct bytes from, struct bytes to) MUST_USE;
+/* Whether logs are flushed in small pieces: while another node's are fetched a large flush keeps
+ * the disk from the syncs of everybody, and what comes is no hurry. Slow: a keeper's. */
+enum err store_flush_small(struct store *s, bool on) MUST_USE;
 const char *store_dir(const struct store *s); /* "" for the map */
 
 #endif
