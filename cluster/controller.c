@@ -27,13 +27,14 @@ enum {
 	/* A move is weighed: one with hardly any data is over in a moment. */
 	MOVE_WEIGHT = 16,
 	SMALL_BYTES = 1 << 20,
+	HAND_OVER_MS = 5000,   /* from one handing over of the catalogue to the next */
 	TARGET_DEAD_MS = 30000 /* a move to a node that is silent for so long is planned anew */
 };
 
 struct controller {
 	struct node *node;
 	bool leads;
-	int64_t led_ms, plan_ms;
+	int64_t led_ms, plan_ms, handed_ms;
 	int asks;
 	bool proposing;
 	struct proposal proposal;
@@ -554,6 +555,27 @@ void controller_peer_changed(struct node *n, uint32_t id, bool up)
 	m->up = up;
 	m->since_ms = loop_now_ms(n->home);
 	LOG(LOG_INFO, AREA_CLUSTER, up ? "node_up" : "node_down", "node=%u", id);
+}
+
+/* The catalogue reaches a node from whoever leads it. One that was away while this node lost its
+ * data and came back knows this node by its old data, and refuses it: as long as this node led, it
+ * would never hear otherwise. So another leads. */
+void controller_other_data(struct controller *c, uint32_t by)
+{
+	struct node *n = c->node;
+	const struct model_node *self = map_get_u64(&n->nodes, (uint64_t)n->conf.id);
+	const struct model_node *m = map_get_u64(&n->nodes, by);
+	int64_t now_ms = loop_now_ms(n->home);
+
+	if (!partition_leads(n->meta) || self == NULL || m == NULL ||
+		m->row->state == NODE_REMOVED ||
+		memcmp(self->row->instance, n->identity.instance, sizeof self->row->instance) !=
+			0 ||
+		(c->handed_ms != 0 && now_ms - c->handed_ms < HAND_OVER_MS))
+		return;
+	c->handed_ms = now_ms;
+	LOG(LOG_INFO, AREA_CLUSTER, "catalog_handed_over", "refused_by=%u", by);
+	partition_step_aside(n->meta, 0);
 }
 
 void controller_tick(struct controller *c, int64_t now_ms)

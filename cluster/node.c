@@ -579,6 +579,10 @@ static void judged(void *arg, enum peer_verdict v, uint32_t by, const char *word
 			words);
 		return;
 	}
+	if (v == PEER_SAYS_OTHER_DATA) {
+		controller_other_data(n->controller, by);
+		return;
+	}
 	if (now_ms - n->twice_ms > TWICE_GAP_MS)
 		n->twice_since_ms = now_ms;
 	n->twice_ms = now_ms;

@@ -231,6 +231,8 @@ void controller_tick(struct controller *c, int64_t now_ms);
 bool controller_idle(const struct controller *c);
 int controller_balance_count(void *node);
 void controller_peer_changed(struct node *n, uint32_t id, bool up);
+/* Node by refuses this one, whose data it does not know. */
+void controller_other_data(struct controller *c, uint32_t by);
 
 /* node_status.c */
 void node_status_serve(struct node *n);

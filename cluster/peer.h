@@ -95,11 +95,12 @@ void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count);
 /* A node of this cluster has been found at an address of which the list may not know. Any loop. */
 void peers_found_at(struct peers *p, uint32_t node, const char *address);
 
-/* Other nodes refuse this one, and say that it will not help to ask again. */
+/* Other nodes refuse this one, and say what it will not help to ask again for, or not for long. */
 enum peer_verdict {
 	PEER_SAYS_REMOVED, /* this node's data was taken out of the cluster */
 	PEER_SAYS_RUNS,    /* a process with the same data runs, and was started before this one */
 	PEER_SAYS_RUNS_NEWER, /* or after it */
+	PEER_SAYS_OTHER_DATA, /* its list names other data: its list is old, or this data */
 	PEER_VERDICT_COUNT
 };
 typedef void (*peer_judged)(void *arg, enum peer_verdict v, uint32_t by, const char *words);

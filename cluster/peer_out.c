@@ -159,6 +159,7 @@ static void tell_verdict(const struct peer_to *t, enum peer_refusal code, const 
 	enum peer_verdict v = code == REFUSED_REMOVED ? PEER_SAYS_REMOVED
 		: code == REFUSED_RUNS                ? PEER_SAYS_RUNS
 		: code == REFUSED_RUNS_NEWER          ? PEER_SAYS_RUNS_NEWER
+		: code == REFUSED_INSTANCE            ? PEER_SAYS_OTHER_DATA
 						      : PEER_VERDICT_COUNT;
 	if (v != PEER_VERDICT_COUNT && p->judged != NULL && p->judged_loop == t->home->loop)
 		p->judged(p->judged_arg, v, t->id, words);

@@ -233,16 +233,25 @@ static void tell_removed(void *arg)
 		p->judged(p->judged_arg, PEER_SAYS_REMOVED, p->judged_by, "removed");
 }
 
-/* A node that was removed hears of it from whoever refuses it. */
+static void tell_other_data(void *arg)
+{
+	struct peers *p = arg;
+
+	if (!p->stopping)
+		p->judged(p->judged_arg, PEER_SAYS_OTHER_DATA, p->judged_by, "other data");
+}
+
+/* A node that was removed, or whose data is not the data known, hears of it from whoever refuses
+ * it. */
 static void hear_verdict(struct peers *p, const struct peers *q)
 {
 	const struct known *us = &q->known[p->conf.node];
+	bool same = memcmp(us->instance, p->conf.instance, 16) == 0;
 
-	if (p->judged == NULL || is_zero(p->cluster) || !us->removed || !us->instance_known ||
-		memcmp(us->instance, p->conf.instance, 16) != 0)
+	if (p->judged == NULL || is_zero(p->cluster) || !us->instance_known || same != us->removed)
 		return;
 	p->judged_by = q->conf.node;
-	loop_call(p->judged_on, tell_removed, p);
+	loop_call(p->judged_on, same ? tell_removed : tell_other_data, p);
 }
 
 void peers_on_verdict(struct peers *p, struct loop *loop, peer_judged fn, void *arg)

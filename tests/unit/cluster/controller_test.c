@@ -18,7 +18,7 @@ static struct world {
 	} actual[GROUPS]; /* [0]: the catalogue */
 	int64_t bytes;    /* of each group's log */
 	struct partition_info *asked[64];
-	int asked_count, proposals, balanced, joins;
+	int asked_count, proposals, balanced, joins, asides;
 	uint32_t incarnation;
 	struct proposal *pending;
 	char failed[160];
@@ -52,6 +52,12 @@ void metric_set(struct metric_cells *c, const struct metric_table *t, int index,
 bool partition_leads(const struct partition *p)
 {
 	return p == fake(0) && w.leads;
+}
+void partition_step_aside(struct partition *p, uint32_t to)
+{
+	ck_assert_ptr_eq(p, fake(0));
+	ck_assert_uint_eq(to, 0);
+	w.asides++;
 }
 void partition_ask_info(struct partition_info *i)
 {
@@ -515,6 +521,34 @@ START_TEST(who_is_alive)
 }
 END_TEST
 
+/* A node that still knows this one by data that is lost can't be told so by this one. */
+START_TEST(who_is_refused_for_its_new_data_leads_no_more)
+{
+	run(1000, true);
+	n.identity.instance[0] = 1; /* as the row says */
+	w.leads = false;
+	controller_other_data(n.controller, 2);
+	ck_assert_int_eq(w.asides, 0);
+	w.leads = true;
+	controller_other_data(n.controller, 77); /* nobody */
+	ck_assert_int_eq(w.asides, 0);
+	controller_other_data(n.controller, 2);
+	ck_assert_int_eq(w.asides, 1);
+	controller_other_data(n.controller, 3); /* not again and again */
+	ck_assert_int_eq(w.asides, 1);
+	w.now_ms += 6000;
+	controller_other_data(n.controller, 3);
+	ck_assert_int_eq(w.asides, 2);
+	w.now_ms += 6000;
+	n.identity.instance[0] = 9; /* this data is the old one */
+	controller_other_data(n.controller, 3);
+	put_node(3, NODE_REMOVED, "");
+	n.identity.instance[0] = 1;
+	controller_other_data(n.controller, 3);
+	ck_assert_int_eq(w.asides, 2);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("controller");
@@ -532,6 +566,7 @@ int main(void)
 	tcase_add_test(tc, addresses_are_told_and_removal_is_the_end);
 	tcase_add_test(tc, rows_that_cannot_be_read_change_nothing);
 	tcase_add_test(tc, who_is_alive);
+	tcase_add_test(tc, who_is_refused_for_its_new_data_leads_no_more);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

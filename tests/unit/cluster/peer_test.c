@@ -431,7 +431,8 @@ START_TEST(removed_data_is_told_so)
 	if (_i == 0)
 		ck_assert(reaches(&world[1].verdicts[PEER_SAYS_REMOVED], 1));
 	else
-		ck_assert_int_eq(world[1].verdicts[PEER_SAYS_REMOVED], 0);
+		ck_assert(reaches(&world[1].verdicts[PEER_SAYS_OTHER_DATA], 1));
+	ck_assert_int_eq(world[1].verdicts[_i == 0 ? PEER_SAYS_OTHER_DATA : PEER_SAYS_REMOVED], 0);
 	ck_assert_int_eq(world[0].ups, 0);
 	/* The list changes its mind: another one has that id now. */
 	tell_of(&world[0], &world[1], world[1].instance);
