@@ -155,8 +155,9 @@ class Member:
         """With a word; the seconds it took."""
         began = time.monotonic()
         self.process.terminate()
-        assert self.process.wait(within) == 0, self.lines[-5:]
+        status = self.process.wait(within)
         self.reader.join(5)
+        assert status == 0, self.lines[-5:]
         return time.monotonic() - began
 
     def kill(self):
