@@ -24,6 +24,8 @@ _given = set()  # ports handed out by this process, so that no two nodes draw th
 
 def free_port():
     """A port below the range that outgoing connections draw from, so that none takes it."""
+    if len(_given) > (PORTS[1] - PORTS[0]) // 2:
+        _given.clear()  # those of long ago are free again, or binding tells
     while True:
         port = random.randrange(*PORTS)
         if port in _given:
