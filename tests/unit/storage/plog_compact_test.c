@@ -203,8 +203,9 @@ static void read_end(struct plog_read *r)
 	mem_free(r->entries);
 }
 
-/* Entries 10 to 20 are empty, 21 is short; the rest as it was. */
-static void check_log(void)
+/* Entries 10 to 20 are empty, 21 is short; the rest as it was. Until that is durable the store may
+ * still have them whole. */
+static void check_log(bool durable)
 {
 	struct plog_read r = read_at(0, 1 << 20);
 	int64_t at = 0;
@@ -218,7 +219,8 @@ static void check_log(void)
 
 			ck_assert_int_ge(e->head.base_offset, at);
 			ck_assert_int_eq(e->head.base_offset, ((int64_t)e->index - 1) * 2);
-			ck_assert_uint_eq(e->head.payload_bytes, wanted);
+			if (durable || e->head.payload_bytes != BYTES)
+				ck_assert_uint_eq(e->head.payload_bytes, wanted);
 			at = entry_next_offset(&e->head);
 		}
 		read_end(&r);
@@ -226,6 +228,8 @@ static void check_log(void)
 			r = read_at(at, 1 << 20);
 	}
 	ck_assert_int_eq(at, ENTRIES * 2);
+	if (!durable)
+		return;
 	/* In the midst of what is empty: what follows it. */
 	r = read_at(25, 1);
 	ck_assert_int_eq(r.count, 1);
@@ -255,12 +259,12 @@ START_TEST(exchanged_entries_are_read)
 	for (uint64_t i = 10; i <= 20; i++)
 		ck_assert(replace(i, 0));
 	ck_assert(replace(21, 50));
-	check_log(); /* what is staged is not in the store yet, perhaps */
+	check_log(false);
 	wait_durable();
-	check_log();
+	check_log(true);
 	end_life();
 	begin_life(_i ? 1 : 1 << 20);
-	check_log();
+	check_log(true);
 	end();
 }
 END_TEST
