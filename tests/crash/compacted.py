@@ -53,8 +53,8 @@ class Updates:
             except BufferError:
                 self.producer.poll(0.05)
             self.producer.poll(0)
-            if number % 20 == 0:
-                time.sleep(0.002)
+            if number % 20 == 0:  # no faster than it is compacted, whatever the machine
+                time.sleep(0.01)
 
     def close(self):
         self.ending = True

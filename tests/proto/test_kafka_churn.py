@@ -124,7 +124,8 @@ def test_members_come_go_and_are_killed_under_load(make_node, name, strategy):
     values, times, commits, begins = history(members)
     assert set(values.values()) == wanted
     assert len(values) == len(wanted)  # each at one offset
-    assert commits and len(begins) > PARTITIONS
+    # Who was killed may have had nothing yet: then nothing went to others.
+    assert commits and len(begins) >= PARTITIONS
     for began, partition, offset in begins:
         done = max((o for t, p, o in commits if p == partition and t < began), default=0)
         assert offset >= done, "partition %d: from %d, but %d was committed" % (

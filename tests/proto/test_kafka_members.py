@@ -85,6 +85,7 @@ def test_a_static_member_comes_back_to_what_it_had(own_node, topic, strategy):
     one = Member(own_node, topic, **{"group.instance.id": "one"}, **more)
     two = Member(own_node, topic, **{"group.instance.id": "two"}, **more)
     until_shared([one, two], [3, 3])
+    turn([one, two], 2)  # a cooperative group is asked once more when all have what is theirs
     had, changes = two.parts, list(one.changes)
     for _ in range(2):
         two.crash()
