@@ -65,13 +65,13 @@ class Saved:
         assert modified(side), "no side file"
         self.node.stop() if stopped else self.node.kill()
         self.copy = self.node.data + ".copy"
-        shutil.copytree(self.node.data, self.copy)
+        shutil.copytree(self.node.data, self.copy, ignore=shutil.ignore_patterns("*.sock"))
 
     def restore(self):
         if self.node.is_running():
             self.node.kill()
         shutil.rmtree(self.node.data)
-        shutil.copytree(self.copy, self.node.data)
+        shutil.copytree(self.copy, self.node.data, ignore=shutil.ignore_patterns("*.sock"))
         open(self.node.log_path, "w").close()
         return self.node
 
