@@ -203,7 +203,7 @@ static void rows_end(struct remote_read *o, enum err e)
 static const struct read_kind rows_kind = {
 	PEER_OP_ROWS, rows_write_ask, rows_read_given, rows_here, rows_end};
 
-void remote_rows(struct row_read *r)
+static void rows_begin(struct row_read *r, void (*go)(struct remote_read *o))
 {
 	struct remote_read *o;
 
@@ -213,20 +213,17 @@ void remote_rows(struct row_read *r)
 	}
 	o = read_new(r->from, &rows_kind);
 	o->what.rows = r;
-	try(o);
+	go(o);
+}
+
+void remote_rows(struct row_read *r)
+{
+	rows_begin(r, try);
 }
 
 void remote_rows_later(struct row_read *r)
 {
-	struct remote_read *o;
-
-	if (r->guest) {
-		reads_rows_end(r, guest_err(r->from));
-		return;
-	}
-	o = read_new(r->from, &rows_kind);
-	o->what.rows = r;
-	park(o);
+	rows_begin(r, park);
 }
 
 /* --- records --- */
@@ -287,7 +284,7 @@ static void records_end(struct remote_read *o, enum err e)
 static const struct read_kind records_kind = {
 	PEER_OP_RECORDS, records_write_ask, records_read_given, records_here, records_end};
 
-void remote_records(struct record_read *r)
+static void records_begin(struct record_read *r, void (*go)(struct remote_read *o))
 {
 	struct remote_read *o;
 
@@ -297,20 +294,17 @@ void remote_records(struct record_read *r)
 	}
 	o = read_new(r->from, &records_kind);
 	o->what.records = r;
-	try(o);
+	go(o);
+}
+
+void remote_records(struct record_read *r)
+{
+	records_begin(r, try);
 }
 
 void remote_records_later(struct record_read *r)
 {
-	struct remote_read *o;
-
-	if (r->guest) {
-		reads_records_end(r, guest_err(r->from));
-		return;
-	}
-	o = read_new(r->from, &records_kind);
-	o->what.records = r;
-	park(o);
+	records_begin(r, park);
 }
 
 /* --- seeks --- */
@@ -350,7 +344,7 @@ static void seek_end(struct remote_read *o, enum err e)
 static const struct read_kind seek_kind = {
 	PEER_OP_SEEK, seek_write_ask, seek_read_given, seek_here, seek_end};
 
-void remote_seek(struct offset_seek *s)
+static void seek_begin(struct offset_seek *s, void (*go)(struct remote_read *o))
 {
 	struct remote_read *o;
 
@@ -360,20 +354,17 @@ void remote_seek(struct offset_seek *s)
 	}
 	o = read_new(s->from, &seek_kind);
 	o->what.seek = s;
-	try(o);
+	go(o);
+}
+
+void remote_seek(struct offset_seek *s)
+{
+	seek_begin(s, try);
 }
 
 void remote_seek_later(struct offset_seek *s)
 {
-	struct remote_read *o;
-
-	if (s->guest) {
-		reads_seek_end(s, guest_err(s->from));
-		return;
-	}
-	o = read_new(s->from, &seek_kind);
-	o->what.seek = s;
-	park(o);
+	seek_begin(s, park);
 }
 
 /* --- info --- */
