@@ -23,11 +23,9 @@ struct change {
 	const struct meta_request *q;
 };
 
-/* The reply of a refusal, or of a check, is one line for the user. */
-__attribute__((format(printf, 3, 4))) static enum err say(
-	const struct change *c, enum err e, const char *format, ...)
+enum err meta_say(struct eval *v, enum err e, const char *format, ...)
 {
-	struct buf *reply = eval_reply(c->v);
+	struct buf *reply = eval_reply(v);
 	char line[160];
 	va_list args;
 
@@ -188,7 +186,7 @@ static enum err groups_add(const struct change *c, struct meta_stream *s, int64_
 
 		p.member_count = placement_new(&nodes, s->replicas, members);
 		if (p.member_count == 0)
-			return say(c, ERR_UNAVAILABLE, "no node takes partitions now");
+			return meta_say(c->v, ERR_UNAVAILABLE, "no node takes partitions now");
 		p.voter_count = p.founder_count = p.member_count;
 		for (int k = 0; k < p.member_count; k++)
 			p.founders[k] = p.members[k] = replica_of(
@@ -199,8 +197,8 @@ static enum err groups_add(const struct change *c, struct meta_stream *s, int64_
 	}
 	for (int i = 0; i < nodes.count; i++) {
 		if (nodes.nodes[i].replicas > META_GROUPS_MAX)
-			return say(
-				c, ERR_TOOBIG, "at most %d partitions on a node", META_GROUPS_MAX);
+			return meta_say(c->v, ERR_TOOBIG, "at most %d partitions on a node",
+				META_GROUPS_MAX);
 	}
 	cluster.next_incarnation++;
 	if (!c->q->check_only)
@@ -227,7 +225,7 @@ static enum err settings_merge(const struct change *c, struct meta_stream *s)
 		enum err e = meta_setting_check(set->key, set->value, why, sizeof why);
 
 		if (e != OK)
-			return say(c, e, "%s", why);
+			return meta_say(c->v, e, "%s", why);
 		setting_remove(s, set->key);
 		if (set->value == NULL)
 			continue;
@@ -248,7 +246,7 @@ static enum err replicas_check(const struct change *c, const struct meta_stream 
 
 	if (least <= majority)
 		return OK;
-	return say(c, ERR_INVALID,
+	return meta_say(c->v, ERR_INVALID,
 		"min.insync.replicas: %lld is more than the %d of %d replicas that have a record "
 		"when it is acknowledged",
 		(long long)least, majority, (int)s->replicas);
@@ -257,12 +255,13 @@ static enum err replicas_check(const struct change *c, const struct meta_stream 
 static enum err create_check(const struct change *c)
 {
 	if (!meta_name_valid(bytes_text(c->q->name)))
-		return say(c, ERR_INVALID, "invalid stream name");
+		return meta_say(c->v, ERR_INVALID, "invalid stream name");
 	if (c->q->partitions < 1 || c->q->partitions > META_STREAM_PARTITIONS_MAX)
-		return say(
-			c, ERR_INVALID, "partitions must be 1 to %d", META_STREAM_PARTITIONS_MAX);
+		return meta_say(c->v, ERR_INVALID, "partitions must be 1 to %d",
+			META_STREAM_PARTITIONS_MAX);
 	if (c->q->replicas < 1 || c->q->replicas > PLACEMENT_REPLICAS_MAX)
-		return say(c, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
+		return meta_say(
+			c->v, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
 	return OK;
 }
 
@@ -276,7 +275,7 @@ static enum err create(const struct change *c, const struct meta_stream *old)
 	if (e != OK)
 		return e;
 	if (old != NULL)
-		return say(c, ERR_EXISTS, "stream \"%.100s\" exists already", c->q->name);
+		return meta_say(c->v, ERR_EXISTS, "stream \"%.100s\" exists already", c->q->name);
 	s = mem_new(sizeof *s);
 	random_fill(s->uuid, sizeof s->uuid);
 	s->created_ms = eval_now_ms(c->v);
@@ -300,7 +299,7 @@ static enum err add_partitions(const struct change *c, struct meta_stream *s)
 	enum err e;
 
 	if (c->q->partitions <= s->group_count || c->q->partitions > META_STREAM_PARTITIONS_MAX)
-		return say(c, ERR_INVALID,
+		return meta_say(c->v, ERR_INVALID,
 			"stream has %d partitions; the new number must be greater, at most %d",
 			s->group_count, META_STREAM_PARTITIONS_MAX);
 	e = groups_add(c, s, c->q->partitions - s->group_count);
@@ -322,7 +321,8 @@ static enum err set_replicas(const struct change *c, struct meta_stream *s)
 	enum err e;
 
 	if (c->q->replicas < 1 || c->q->replicas > PLACEMENT_REPLICAS_MAX)
-		return say(c, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
+		return meta_say(
+			c->v, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
 	s->replicas = (uint16_t)c->q->replicas;
 	e = replicas_check(c, s);
 	return e != OK || c->q->check_only ? e : stream_put(c->v, c->q->name, s);
@@ -352,7 +352,7 @@ static enum err change_stream(const struct change *c)
 	if (c->q->kind == META_CREATE_STREAM)
 		e = create(c, s);
 	else if (e == ERR_NOTFOUND)
-		say(c, e, "no stream \"%.100s\"", c->q->name);
+		meta_say(c->v, e, "no stream \"%.100s\"", c->q->name);
 	else if (c->q->kind == META_ADD_PARTITIONS)
 		e = add_partitions(c, s);
 	else if (c->q->kind == META_ALTER_STREAM)
@@ -374,9 +374,9 @@ static enum err change_settings(const struct change *c)
 		size_t len = strlen(set->key);
 
 		if (len == 0 || len > KEY_MAX)
-			return say(c, ERR_INVALID, "a key has 1 to %d characters", KEY_MAX);
+			return meta_say(c->v, ERR_INVALID, "a key has 1 to %d characters", KEY_MAX);
 		if (set->value != NULL && strlen(set->value) > VALUE_MAX)
-			return say(c, ERR_INVALID, "%.60s: value too long", set->key);
+			return meta_say(c->v, ERR_INVALID, "%.60s: value too long", set->key);
 	}
 	for (int i = 0; i < c->q->setting_count && !c->q->check_only; i++) {
 		struct bytes at = key_text('k', c->q->settings[i].key, &key);
@@ -417,20 +417,20 @@ static enum err member_of(const struct change *c, const struct meta_asked_place 
 
 	*replica = 0;
 	if (e == ERR_NOTFOUND || (e == OK && n->state == NODE_REMOVED)) {
-		say(c, ERR_NOTFOUND, "no node %u", a->nodes[at]);
+		meta_say(c->v, ERR_NOTFOUND, "no node %u", a->nodes[at]);
 		e = ERR_NOTFOUND;
 	} else if (e == OK) {
 		*replica = replica_kept(old, n);
 		if (*replica == 0 && n->state == NODE_DRAINING && !c->q->force &&
 			old->group != META_GROUP_ID)
-			e = say(c, ERR_CONFLICT, "node %u is being drained", a->nodes[at]);
+			e = meta_say(c->v, ERR_CONFLICT, "node %u is being drained", a->nodes[at]);
 		/* A node has one replica of a group at a time. */
 		if (e == OK && *replica == 0 && c->view->votes(c->view->arg, a->group, n->id))
-			e = say(c, ERR_CONFLICT, "group %llu is just leaving node %u",
+			e = meta_say(c->v, ERR_CONFLICT, "group %llu is just leaving node %u",
 				(unsigned long long)a->group, n->id);
 	}
 	if (e == OK && asked_twice(a, at))
-		e = say(c, ERR_INVALID, "node %u is named twice", a->nodes[at]);
+		e = meta_say(c->v, ERR_INVALID, "node %u is named twice", a->nodes[at]);
 	meta_node_free(n);
 	return e;
 }
@@ -442,9 +442,10 @@ static enum err place(const struct change *c, const struct meta_asked_place *a,
 	enum err e = place_get(c->v, a->group, &old);
 
 	if (e == ERR_NOTFOUND)
-		return say(c, e, "no group %llu", (unsigned long long)a->group);
+		return meta_say(c->v, e, "no group %llu", (unsigned long long)a->group);
 	if (e == OK && a->group != META_GROUP_ID && a->count > PLACEMENT_REPLICAS_MAX)
-		return say(c, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
+		return meta_say(
+			c->v, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
 	if (e != OK)
 		return e;
 	p = old;
@@ -473,7 +474,7 @@ static enum err change_places(const struct change *c)
 	bool several = c->q->kind == META_PLACES, any = false;
 
 	if (e == OK && c->q->place_count == 0)
-		return say(c, ERR_INVALID, "no group");
+		return meta_say(c->v, ERR_INVALID, "no group");
 	for (int i = 0; e == OK && i < c->q->place_count; i++) {
 		bool changed = false;
 
@@ -546,7 +547,7 @@ static enum err follow_catalog(
 	while (at < p.member_count && p.members[at] >> 32 != id)
 		at++;
 	if (at == META_MEMBERS_MAX)
-		return say(c, ERR_TOOBIG, "at most %d nodes", META_NODES_MAX);
+		return meta_say(c->v, ERR_TOOBIG, "at most %d nodes", META_NODES_MAX);
 	if (at == p.member_count) {
 		p.member_count++;
 		if (p.voter_count < CATALOG_VOTERS_MAX) {
@@ -567,11 +568,13 @@ static enum err old_is_silent(const struct change *c, const struct meta_node *ol
 {
 	switch (c->view->alive(c->view->arg, old->id)) {
 	case META_ALIVE:
-		return say(c, ERR_EXISTS, "node.id %u is in use by a live node (%.40s at %.60s)",
-			old->id, old->name, old->address);
+		return meta_say(c->v, ERR_EXISTS,
+			"node.id %u is in use by a live node (%.40s at %.60s)", old->id, old->name,
+			old->address);
 	case META_ALIVE_UNKNOWN:
-		return say(c, ERR_BUSY, "node.id %u belongs to %.40s at %.60s: seeing if it lives",
-			old->id, old->name, old->address);
+		return meta_say(c->v, ERR_BUSY,
+			"node.id %u belongs to %.40s at %.60s: seeing if it lives", old->id,
+			old->name, old->address);
 	case META_SILENT: break;
 	}
 	return OK;
@@ -586,7 +589,7 @@ static enum err join_known(const struct change *c, struct meta_cluster *cluster,
 	enum err e;
 
 	if (same && n->state == NODE_REMOVED)
-		return say(c, ERR_DENIED,
+		return meta_say(c->v, ERR_DENIED,
 			"node %u was removed from the cluster; it may come anew with empty data",
 			n->id);
 	e = same || n->state == NODE_REMOVED ? OK : old_is_silent(c, n);
@@ -664,9 +667,10 @@ static enum err may_drain(const struct change *c, uint32_t id, const struct plac
 	int others = others_active(nodes, id, false), alive = others_active(nodes, id, true);
 
 	if (others == 0)
-		return say(c, ERR_CONFLICT, "node %u is the last: nothing could take over", id);
+		return meta_say(
+			c->v, ERR_CONFLICT, "node %u is the last: nothing could take over", id);
 	if (!c->q->force && alive < others)
-		return say(c, ERR_CONFLICT,
+		return meta_say(c->v, ERR_CONFLICT,
 			"%d of the %d other nodes do not answer: draining node %u could leave "
 			"partitions without a majority",
 			others - alive, others, id);
@@ -689,15 +693,15 @@ static enum err may_remove(const struct change *c, uint32_t id, const struct pla
 	for (int i = 0; i < catalog.voter_count && lives; i++)
 		held += held == 0 && catalog.members[i] >> 32 == id;
 	if (others_active(nodes, id, false) == 0)
-		return say(c, ERR_CONFLICT, "node %u is the last", id);
+		return meta_say(c->v, ERR_CONFLICT, "node %u is the last", id);
 	if (replicas > 0 && !c->q->force)
-		return say(c, ERR_CONFLICT, "node %u has %d replicas: drain it first, or force it",
-			id, replicas);
+		return meta_say(c->v, ERR_CONFLICT,
+			"node %u has %d replicas: drain it first, or force it", id, replicas);
 	if (lives && replicas + held > 0 && c->q->force)
-		return say(c, ERR_CONFLICT,
+		return meta_say(c->v, ERR_CONFLICT,
 			"node %u lives, and groups count on it: drain it, or stop it first", id);
 	if (held > 0 && !c->q->force)
-		return say(c, ERR_CONFLICT,
+		return meta_say(c->v, ERR_CONFLICT,
 			"%d groups may still count on node %u: drain it and wait until all has "
 			"moved",
 			held, id);
@@ -714,7 +718,8 @@ static enum err leave_catalog(const struct change *c, uint32_t id)
 		if (p.members[i] >> 32 != id)
 			continue;
 		if (p.member_count == 1 || (i < p.voter_count && p.voter_count == 1))
-			return say(c, ERR_CONFLICT, "node %u alone votes on the catalogue", id);
+			return meta_say(
+				c->v, ERR_CONFLICT, "node %u alone votes on the catalogue", id);
 		memmove(p.members + i, p.members + i + 1,
 			(size_t)(p.member_count - i - 1) * sizeof p.members[0]);
 		p.member_count--;
@@ -733,7 +738,7 @@ static enum err change_node(const struct change *c)
 
 	if (e == ERR_NOTFOUND || (e == OK && n->state == NODE_REMOVED)) {
 		meta_node_free(n);
-		return say(c, ERR_NOTFOUND, "no node %u", c->q->node_id);
+		return meta_say(c->v, ERR_NOTFOUND, "no node %u", c->q->node_id);
 	}
 	if (e == OK)
 		c->view->placement(c->view->arg, &nodes);
@@ -763,7 +768,8 @@ static enum err balance(const struct change *c)
 	if (c->q->check_only) {
 		int count = c->view->balance_count(c->view->arg);
 
-		return say(c, OK, "%d partition%s would change", count, count == 1 ? "" : "s");
+		return meta_say(
+			c->v, OK, "%d partition%s would change", count, count == 1 ? "" : "s");
 	}
 	put_u64be(since, (uint64_t)eval_now_ms(c->v));
 	eval_put(c->v, META_KEYSPACE, bytes_text(balance_key), bytes_of(since, sizeof since));
@@ -786,7 +792,7 @@ static enum err run(const struct change *c)
 	case META_BALANCED: return balance(c);
 	case META_JOIN: return join(c);
 	case META_DOCS: return meta_change_docs(c->v, c->view, c->q);
-	default: return say(c, ERR_UNSUPPORTED, "this node knows no such change");
+	default: return meta_say(c->v, ERR_UNSUPPORTED, "this node knows no such change");
 	}
 }
 

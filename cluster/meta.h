@@ -107,6 +107,8 @@ enum { META_DOCS_BYTES = 20 };
 void meta_docs_encode(const struct meta_docs *d, uint8_t out[META_DOCS_BYTES]);
 enum err meta_docs_decode(struct bytes in, struct meta_docs *out) MUST_USE;
 
+bool meta_tenant_valid(struct bytes tenant);  /* 1-63 of [a-z0-9-], not "default" */
+bool meta_bare_name_valid(struct bytes name); /* a stream's without the tenant */
 bool meta_name_valid(struct bytes name);
 bool meta_name_internal(struct bytes name); /* begins with __, without the tenant */
 /* One setting of a stream. ERR_INVALID, ERR_UNSUPPORTED, with why. */
@@ -181,6 +183,9 @@ struct meta_view {
 	/* How balancing would go: groups that change. */
 	int (*balance_count)(void *arg);
 };
+/* The reply of a refusal, or of a check, is one line for the user. Gives e. */
+enum err meta_say(struct eval *v, enum err e, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 extern const struct proposal_kind meta_kind, meta_found_kind;
 enum err meta_change_docs(struct eval *v, const struct meta_view *view,
 	const struct meta_request *q) MUST_USE; /* meta_docs.c's part */

@@ -21,21 +21,6 @@ struct docs_change {
 	int changed;
 };
 
-__attribute__((format(printf, 3, 4))) static enum err say(
-	const struct docs_change *c, enum err e, const char *format, ...)
-{
-	struct buf *reply = eval_reply(c->v);
-	char line[160];
-	va_list args;
-
-	va_start(args, format);
-	vsnprintf(line, sizeof line, format, args);
-	va_end(args);
-	buf_clear(reply);
-	buf_add_text(reply, line);
-	return e;
-}
-
 static struct bytes row_key(struct bytes key, uint8_t out[CATALOG_DOC_KEY_MAX + 2])
 {
 	memcpy(out, "d/", 2);
@@ -68,15 +53,15 @@ static enum err check_one(const struct docs_change *c, const struct meta_doc *d,
 	switch (d->only) {
 	case DOC_NEW:
 		if (now.at != NULL)
-			return say(c, ERR_EXISTS, "it exists already");
+			return meta_say(c->v, ERR_EXISTS, "it exists already");
 		break;
 	case DOC_OLD:
 		if (now.at == NULL)
-			return say(c, ERR_NOTFOUND, "there is no such thing");
+			return meta_say(c->v, ERR_NOTFOUND, "there is no such thing");
 		break;
 	case DOC_SAME:
 		if ((now.at == NULL) != (d->before.at == NULL) || !bytes_equal(now, d->before))
-			return say(c, ERR_CONFLICT, "it was changed meanwhile");
+			return meta_say(c->v, ERR_CONFLICT, "it was changed meanwhile");
 		break;
 	case DOC_ANY: break;
 	}
@@ -90,9 +75,9 @@ static enum err change_one(struct docs_change *c, const struct meta_doc *d)
 	enum err e;
 
 	if (d->key.len == 0 || d->key.len > CATALOG_DOC_KEY_MAX)
-		return say(c, ERR_INVALID, "a key has 1 to %d bytes", CATALOG_DOC_KEY_MAX);
+		return meta_say(c->v, ERR_INVALID, "a key has 1 to %d bytes", CATALOG_DOC_KEY_MAX);
 	if (d->value.len > CATALOG_DOC_BYTES_MAX)
-		return say(c, ERR_TOOBIG, "more than %d bytes", CATALOG_DOC_BYTES_MAX);
+		return meta_say(c->v, ERR_TOOBIG, "more than %d bytes", CATALOG_DOC_BYTES_MAX);
 	e = doc_get(c, d->key, &now);
 	if (e == OK)
 		e = check_one(c, d, now);
@@ -121,9 +106,9 @@ static enum err check_none(const struct docs_change *c)
 	if (c->q->docs_none.len == 0 || c->row.count == 0)
 		return OK;
 	if (c->view->docs_row == NULL || c->view->docs_row->changes != c->row.changes)
-		return say(c, ERR_BUSY, "documents are just being changed");
+		return meta_say(c->v, ERR_BUSY, "documents are just being changed");
 	if (docs_any(c->view->docs, c->q->docs_none))
-		return say(c, ERR_CONFLICT, "there are some already");
+		return meta_say(c->v, ERR_CONFLICT, "there are some already");
 	return OK;
 }
 
@@ -152,10 +137,10 @@ enum err meta_change_docs(
 	for (int i = 0; e == OK && i < q->doc_count; i++)
 		e = change_one(&c, &q->docs[i]);
 	if (e == OK && c.row.bytes > CATALOG_DOCS_BYTES_MAX && c.row.bytes > before.bytes)
-		e = say(&c, ERR_TOOBIG, "all together may have %d MiB",
+		e = meta_say(c.v, ERR_TOOBIG, "all together may have %d MiB",
 			CATALOG_DOCS_BYTES_MAX >> 20);
 	if (e == OK && c.row.count > CATALOG_DOCS_MAX && c.row.count > before.count)
-		e = say(&c, ERR_TOOBIG, "there may be %d of them", CATALOG_DOCS_MAX);
+		e = meta_say(c.v, ERR_TOOBIG, "there may be %d of them", CATALOG_DOCS_MAX);
 	if (e != OK || c.changed == 0 || q->check_only)
 		return e;
 	c.row.changes++;

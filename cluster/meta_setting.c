@@ -5,7 +5,7 @@
 enum { VALUE_MAX = 32768 };
 
 /* "default" is how people call the tenant whose streams carry none. */
-static bool tenant_valid(struct bytes tenant)
+bool meta_tenant_valid(struct bytes tenant)
 {
 	if (tenant.len == 0 || tenant.len > META_TENANT_MAX)
 		return false;
@@ -25,12 +25,8 @@ static struct bytes bare_name(struct bytes name)
 	return slash == NULL ? name : bytes_of(slash + 1, name.len - (size_t)(slash - name.at) - 1);
 }
 
-bool meta_name_valid(struct bytes full)
+bool meta_bare_name_valid(struct bytes name)
 {
-	struct bytes name = bare_name(full);
-
-	if (name.len < full.len && !tenant_valid(bytes_of(full.at, full.len - name.len - 1)))
-		return false;
 	if (name.len == 0 || name.len > META_BARE_NAME_MAX)
 		return false;
 	for (size_t i = 0; i < name.len; i++) {
@@ -41,6 +37,15 @@ bool meta_name_valid(struct bytes full)
 			return false;
 	}
 	return !bytes_equal(name, bytes_text(".")) && !bytes_equal(name, bytes_text(".."));
+}
+
+bool meta_name_valid(struct bytes full)
+{
+	struct bytes name = bare_name(full);
+
+	if (name.len < full.len && !meta_tenant_valid(bytes_of(full.at, full.len - name.len - 1)))
+		return false;
+	return meta_bare_name_valid(name);
 }
 
 bool meta_name_internal(struct bytes full)

@@ -2,19 +2,17 @@
  * slash, a client's id no NUL, a tenant's name neither. So no name of one tenant, however it is
  * chosen, is that of another one's. */
 #include "server/broker/tenant.h"
+#include <assert.h>
+#include "cluster/meta.h"
 
 static const char default_name[] = "default";
 
+static_assert((int)TENANT_NAME_MAX == META_TENANT_MAX, "one bound");
+static_assert((int)STREAM_NAME_MAX == META_BARE_NAME_MAX, "one bound");
+
 bool tenant_name_valid(struct bytes name)
 {
-	if (name.len == 0 || name.len > TENANT_NAME_MAX)
-		return false;
-	for (size_t i = 0; i < name.len; i++) {
-		uint8_t c = name.at[i];
-		if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '-')
-			return false;
-	}
-	return !bytes_equal(name, bytes_text(default_name));
+	return meta_tenant_valid(name);
 }
 
 enum err tenant_read(struct bytes text, struct bytes *out)
@@ -35,15 +33,7 @@ const char *tenant_text(const char *tenant)
 
 bool stream_name_valid(struct bytes name)
 {
-	if (name.len == 0 || name.len > STREAM_NAME_MAX)
-		return false;
-	for (size_t i = 0; i < name.len; i++) {
-		uint8_t c = name.at[i];
-		if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') &&
-			c != '.' && c != '_' && c != '-')
-			return false;
-	}
-	return !bytes_equal(name, bytes_text(".")) && !bytes_equal(name, bytes_text(".."));
+	return meta_bare_name_valid(name);
 }
 
 bool stream_name_internal(struct bytes name)
