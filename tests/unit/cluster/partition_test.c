@@ -619,7 +619,7 @@ START_TEST(rows_alone_leave_the_log)
 	uint64_t first = 0;
 	for (int i = 0; i < 1500; i++)
 		put(i % 50, 1, 1 + (uint32_t)i);
-	for (int i = 0; i < 100 && first < 900; i++) {
+	for (int i = 0; i < 1000 && first < 900; i++) {
 		world_call(&W, 1, tick_trim, &first);
 		usleep(20000);
 	}

@@ -37,7 +37,7 @@ static void no_bulk_run(void *arg)
 }
 static int64_t watched(int64_t upto)
 {
-	for (int i = 0; i < 300 && watch_next < upto; i++)
+	for (int i = 0; i < 3000 && watch_next < upto; i++)
 		usleep(10000);
 	return watch_next;
 }

@@ -12,7 +12,7 @@ static void run(void *arg)
 
 static void wait_for(int at_least)
 {
-	for (int i = 0; i < 1000 && atomic_load(&runs) < at_least; i++)
+	for (int i = 0; i < 10000 && atomic_load(&runs) < at_least; i++)
 		usleep(1000);
 	ck_assert_int_ge(atomic_load(&runs), at_least);
 }

@@ -272,7 +272,7 @@ START_TEST(admits_only_above_the_reserve)
 	ck_assert(disk_admit(d, 1));
 	ck_assert(disk_admit(d, (size_t)disk_free_bytes(d)));
 	ck_assert(!disk_admit(d, 1));
-	for (int i = 0; i < 300 && !disk_writable(d); i++)
+	for (int i = 0; i < 3000 && !disk_writable(d); i++)
 		usleep(10000);
 	ck_assert(disk_admit(d, 1)); /* by itself, after two looks */
 	end();

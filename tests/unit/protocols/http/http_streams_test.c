@@ -84,7 +84,7 @@ START_TEST(routes_lead_elsewhere)
 		 "\"stream\":\"orders\",\"durability\":\"sync\",\"key\":\"topic\","
 		 "\"source\":\"cluster\"}");
 	BODY_HAS("\"source\":\"config\"");
-	for (int i = 0; i < 200 && ask("GET", "/api/v1/streams/orders", NULL) != 200; i++)
+	for (int i = 0; i < 2000 && ask("GET", "/api/v1/streams/orders", NULL) != 200; i++)
 		usleep(10000); /* the broker makes it */
 	ck_assert_int_eq(ask("POST", "/topics/o/1", "x"), 200);
 	ck_assert_int_eq(ask("GET", "/api/v1/streams/orders", NULL), 200);
@@ -106,7 +106,7 @@ START_TEST(settings)
 	BODY_HAS("{\"key\":\"http.idle_ms\",\"value\":\"70s\",\"source\":\"set\"");
 	int before = atomic_load(&reloads);
 	ck_assert_int_eq(ask("PUT", "/api/v1/config/http.idle_ms", "{\"value\":\"50s\"}"), 204);
-	for (int i = 0; i < 200 && atomic_load(&reloads) == before; i++)
+	for (int i = 0; i < 2000 && atomic_load(&reloads) == before; i++)
 		usleep(5000);
 	ck_assert_int_gt(atomic_load(&reloads), before);
 	ck_assert_int_eq(ask("GET", "/api/v1/config", NULL), 200);

@@ -43,7 +43,7 @@ static void hold(struct held *x, struct access *a)
 
 static void await(_Atomic int *count, int n)
 {
-	for (int i = 0; i < 2000 && atomic_load(count) < n; i++)
+	for (int i = 0; i < 10000 && atomic_load(count) < n; i++)
 		usleep(2000);
 	ck_assert_int_eq(atomic_load(count), n);
 }

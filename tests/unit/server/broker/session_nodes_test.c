@@ -683,7 +683,7 @@ START_TEST(without_a_lease_nothing_is_acknowledged)
 	ck_assert(t.allowed);
 	t.written = 0;
 	eventually(was_written); /* it has asked again */
-	for (int i = 0; i < 100 && !t.allowed; i++) {
+	for (int i = 0; i < 1000 && !t.allowed; i++) {
 		usleep(10000);
 		world_call(&t.w, 0, run_allowed, s);
 	}

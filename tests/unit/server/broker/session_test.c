@@ -101,7 +101,7 @@ static void close_leaving(int loop, struct session *s, int left)
 {
 	int before = t.ended;
 	world_call(&t.w, loop, run_close, s);
-	for (int i = 0; i < 2000 && (t.ended == before || sessions_count(t.all) > left); i++)
+	for (int i = 0; i < 20000 && (t.ended == before || sessions_count(t.all) > left); i++)
 		usleep(1000);
 	ck_assert_int_eq(sessions_count(t.all), left);
 }
@@ -263,11 +263,11 @@ START_TEST(it_ends_in_time)
 	close_on(0, s);
 	ck_assert_int_eq(rows_of(KEYSPACE_WILL), 1); /* waits */
 	ck_assert_int_eq(rows_of(KEYSPACE_SESSION), 1);
-	for (int i = 0; i < 300 && rows_of(KEYSPACE_WILL) > 0; i++)
+	for (int i = 0; i < 3000 && rows_of(KEYSPACE_WILL) > 0; i++)
 		usleep(10000);
 	ck_assert_int_eq(rows_of(KEYSPACE_WILL), 0);
 	ck_assert_int_eq(rows_of(KEYSPACE_SESSION), 1);
-	for (int i = 0; i < 300 && rows_of(KEYSPACE_SESSION) > 0; i++)
+	for (int i = 0; i < 3000 && rows_of(KEYSPACE_SESSION) > 0; i++)
 		usleep(10000);
 	ck_assert_int_eq(rows_of(KEYSPACE_SESSION), 0);
 	ck_assert_int_eq(rows_of(KEYSPACE_CURSOR), 0);
