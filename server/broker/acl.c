@@ -7,36 +7,34 @@
  * prefix there is is among those that the entry begins with; so a binary search and a short walk
  * find it.
  *
- * Topics also have filters. Those without wildcards and %c are literal names; the rest is tried one
- * by one, and the outcome is kept by topic and client. What %c or %u stands for is one level's text
- * or a part of it: ids and users that hold a wildcard or a slash are given nothing by such a rule,
- * and what it denies they are denied for any text there. */
+ * Topics also have filters. Those without wildcards and %c are literal names; the rest is a tree
+ * (acl_tree.h), and the outcome is kept by topic and client. What %c or %u stands for is one
+ * level's text or a part of it: ids and users that hold a wildcard or a slash are given nothing by
+ * such a rule, and what it denies they are denied for any text there. */
 #include "server/broker/acl.h"
 #include <assert.h>
 #include <stdlib.h>
 #include "server/base/mem.h"
-#include "server/broker/topic.h"
+#include "server/broker/acl_tree.h"
 
-enum { EXPANDED_MAX = 4096 };
+enum { EXPANDED_MAX = 4096, WORD_MAX = EXPANDED_MAX - RULE_NAME_MAX };
 
-struct bits {
-	uint16_t allow, deny;
-};
 struct named { /* a name, prefix or filter with what its rules say */
-	struct bits bits;
+	struct acl_bits bits;
 	bool prefixed; /* a filter's entry that is a prefix with %c */
 	bool client;   /* holds %c */
 	int parent;    /* prefixes: the longest other one that it starts with; -1 */
-	size_t fixed;  /* filters: bytes that all topics begin with */
 	struct bytes text;
 };
 struct set { /* of one kind of resource */
-	struct bits star;
+	struct acl_bits star;
 	uint16_t any; /* actions allowed for some name */
 	struct map literals;
 	struct named **prefixes, **filters;
 	int prefix_count, filter_count;
 	size_t prefix_room, filter_room;
+	/* The filters again: for clients whose id may stand for %c, and for the others. */
+	struct acl_tree *trees[2];
 };
 
 /* A decision about a topic. */
@@ -81,28 +79,22 @@ static uint16_t bit(enum action a)
 
 /* ---- building */
 
-static struct bits bits_of(const struct rule *r)
+static struct acl_bits bits_of(const struct rule *r)
 {
 	uint16_t all = (uint16_t)(bit(ACTION_END) - 1);
 	uint16_t b = r->action == ACTION_ALL ? all : bit(r->action);
 	if (r->deny)
-		return (struct bits){.deny = b};
+		return (struct acl_bits){.deny = b};
 	uint16_t describe = (uint16_t)(bit(ACTION_READ) | bit(ACTION_WRITE) | bit(ACTION_DELETE) |
 		bit(ACTION_ALTER));
 	if ((b & describe) != 0)
 		b |= bit(ACTION_DESCRIBE);
 	if ((b & bit(ACTION_ALTER_CONFIGS)) != 0)
 		b |= bit(ACTION_DESCRIBE_CONFIGS);
-	return (struct bits){.allow = b};
+	return (struct acl_bits){.allow = b};
 }
 
-static void bits_add(struct bits *to, struct bits b)
-{
-	to->allow |= b.allow;
-	to->deny |= b.deny;
-}
-
-static struct named *named_new(struct bytes text, struct bits b)
+static struct named *named_new(struct bytes text, struct acl_bits b)
 {
 	struct named *n = mem_new(sizeof *n + text.len);
 	if (text.len > 0)
@@ -113,14 +105,14 @@ static struct named *named_new(struct bytes text, struct bits b)
 	return n;
 }
 
-static void add_literal(struct set *s, struct bytes name, struct bits b)
+static void add_literal(struct set *s, struct bytes name, struct acl_bits b)
 {
 	struct named *n = map_get(&s->literals, name);
 	if (n == NULL) {
-		n = named_new(name, (struct bits){0, 0});
+		n = named_new(name, (struct acl_bits){0, 0});
 		map_put(&s->literals, n->text, n);
 	}
-	bits_add(&n->bits, b);
+	acl_bits_add(&n->bits, b);
 }
 
 static void push(struct named ***array, int *count, size_t *room, struct named *n)
@@ -147,12 +139,18 @@ static bool holds(struct bytes text, const char *two)
 /* Whether a user's name or client id may stand for a level's text. */
 static bool word_usable(struct bytes word)
 {
-	if (word.len == 0)
+	if (word.len == 0 || word.len > WORD_MAX)
 		return false;
 	for (size_t i = 0; i < word.len; i++)
 		if (word.at[i] == '+' || word.at[i] == '#' || word.at[i] == '/' || word.at[i] == 0)
 			return false;
 	return true;
+}
+
+/* A user's name stands there before %c is looked for, and must not bring one along. */
+static bool user_usable(struct bytes user)
+{
+	return word_usable(user) && memchr(user.at, '%', user.len) == NULL;
 }
 
 /* text with word in place of mark; false: too long. */
@@ -191,32 +189,16 @@ static void widen(struct bytes text, const char *mark, bool prefixed, struct wr 
 	}
 }
 
-static void add_prefix(struct set *s, struct bytes prefix, struct bits b)
+static void add_prefix(struct set *s, struct bytes prefix, struct acl_bits b)
 {
 	if (prefix.len == 0)
-		bits_add(&s->star, b);
+		acl_bits_add(&s->star, b);
 	else
 		push(&s->prefixes, &s->prefix_count, &s->prefix_room, named_new(prefix, b));
 }
 
-/* What stands before the first wildcard or %c; without the slash before #, which matches the parent
- * level, too. */
-static size_t fixed_bytes(struct bytes name, bool prefixed)
-{
-	size_t i = 0;
-	for (; i < name.len; i++) {
-		if (name.at[i] == '%' && i + 1 < name.len && name.at[i + 1] == 'c')
-			return i;
-		if (!prefixed && name.at[i] == '+')
-			return i;
-		if (!prefixed && name.at[i] == '#')
-			return i > 0 ? i - 1 : 0;
-	}
-	return i;
-}
-
 static void add_topic(
-	struct acl *a, struct set *s, const struct rule *r, struct bytes name, struct bits b)
+	struct acl *a, struct set *s, const struct rule *r, struct bytes name, struct acl_bits b)
 {
 	bool prefixed = r->pattern == RULE_PREFIXED, client = holds(name, "%c");
 	if (!client && prefixed) {
@@ -227,7 +209,6 @@ static void add_topic(
 		struct named *n = named_new(name, b);
 		n->prefixed = prefixed;
 		n->client = client;
-		n->fixed = fixed_bytes(name, prefixed);
 		a->client |= client;
 		push(&s->filters, &s->filter_count, &s->filter_room, n);
 	}
@@ -238,14 +219,14 @@ void acl_add(struct acl *a, const struct rule *r, struct bytes user)
 	uint8_t text[EXPANDED_MAX];
 	struct wr w = wr_over(text, sizeof text);
 	int index = set_index(r->resource);
-	struct bits b = bits_of(r);
+	struct acl_bits b = bits_of(r);
 	if (index < 0)
 		return;
 	if (a->sets[index] == NULL)
 		a->sets[index] = mem_new(sizeof *a->sets[index]);
 	struct set *s = a->sets[index];
 	if (r->pattern == RULE_LITERAL && is_star(r->name)) {
-		bits_add(&s->star, b);
+		acl_bits_add(&s->star, b);
 	} else if (index != SET_TOPIC) {
 		if (r->pattern == RULE_PREFIXED)
 			add_prefix(s, r->name, b);
@@ -253,7 +234,7 @@ void acl_add(struct acl *a, const struct rule *r, struct bytes user)
 			add_literal(s, r->name, b);
 	} else if (!holds(r->name, "%u")) {
 		add_topic(a, s, r, r->name, b);
-	} else if (word_usable(user) && expand(r->name, "%u", user, &w)) {
+	} else if (user_usable(user) && expand(r->name, "%u", user, &w)) {
 		add_topic(a, s, r, bytes_of(text, wr_len(&w)), b);
 	} else if (r->deny) {
 		w = wr_over(text, sizeof text);
@@ -278,7 +259,7 @@ static void merge(struct named **array, int *count)
 	qsort(array, (size_t)*count, sizeof(struct named *), compare_named);
 	for (int i = 1; i < *count; i++) {
 		if (compare_named(&array[kept], &array[i]) == 0) {
-			bits_add(&array[kept]->bits, array[i]->bits);
+			acl_bits_add(&array[kept]->bits, array[i]->bits);
 			mem_free(array[i]);
 		} else {
 			array[++kept] = array[i];
@@ -309,6 +290,28 @@ static int prefix_find(const struct set *s, int count, struct bytes text)
 	return at;
 }
 
+/* To a client whose id can't stand there %c gives nothing, and denies the widest there is. */
+static void trees_make(struct set *s)
+{
+	uint8_t wide[EXPANDED_MAX];
+	if (s->filter_count == 0)
+		return;
+	s->trees[0] = acl_tree_new();
+	s->trees[1] = acl_tree_new();
+	for (int i = 0; i < s->filter_count; i++) {
+		const struct named *n = s->filters[i];
+		struct acl_bits deny = {.deny = n->bits.deny};
+		struct wr w = wr_over(wide, sizeof wide);
+		acl_tree_add(s->trees[0], n->text, n->prefixed, n->bits);
+		if (n->client)
+			widen(n->text, "%c", n->prefixed, &w);
+		if (!n->client)
+			acl_tree_add(s->trees[1], n->text, n->prefixed, n->bits);
+		else if (deny.deny != 0)
+			acl_tree_add(s->trees[1], bytes_of(wide, wr_len(&w)), n->prefixed, deny);
+	}
+}
+
 static void set_seal(struct set *s)
 {
 	merge(s->prefixes, &s->prefix_count);
@@ -319,7 +322,7 @@ static void set_seal(struct set *s)
 		uint16_t own = p->bits.allow;
 		p->parent = prefix_find(s, i, p->text);
 		if (p->parent >= 0)
-			bits_add(&p->bits, s->prefixes[p->parent]->bits);
+			acl_bits_add(&p->bits, s->prefixes[p->parent]->bits);
 		s->any |= (uint16_t)(own & ~p->bits.deny & ~s->star.deny);
 	}
 	struct named *n;
@@ -330,6 +333,7 @@ static void set_seal(struct set *s)
 	}
 	for (int i = 0; i < s->filter_count; i++)
 		s->any |= (uint16_t)(s->filters[i]->bits.allow & ~s->star.deny);
+	trees_make(s);
 }
 
 struct acl *acl_new(void)
@@ -354,6 +358,8 @@ static void set_free(struct set *s)
 		mem_free(s->prefixes[i]);
 	for (int i = 0; i < s->filter_count; i++)
 		mem_free(s->filters[i]);
+	acl_tree_free(s->trees[0]);
+	acl_tree_free(s->trees[1]);
 	mem_free(s->prefixes);
 	mem_free(s->filters);
 	mem_free(s);
@@ -373,18 +379,18 @@ void acl_free(struct acl *a)
 /* ---- names */
 
 /* What all rules but filters say of a name. */
-static struct bits bits_for(const struct set *s, struct bytes name)
+static struct acl_bits bits_for(const struct set *s, struct bytes name)
 {
-	struct bits b = s->star;
+	struct acl_bits b = s->star;
 	if (s->literals.count > 0) {
 		const struct named *n = map_get(&s->literals, name);
 		if (n != NULL)
-			bits_add(&b, n->bits);
+			acl_bits_add(&b, n->bits);
 	}
 	if (s->prefix_count > 0) {
 		int p = prefix_find(s, s->prefix_count, name);
 		if (p >= 0)
-			bits_add(&b, s->prefixes[p]->bits);
+			acl_bits_add(&b, s->prefixes[p]->bits);
 	}
 	return b;
 }
@@ -400,7 +406,7 @@ bool acl_may(const struct acl *a, enum action action, enum resource resource, st
 	const struct set *s = set_of(a, resource);
 	if (s == NULL)
 		return false;
-	struct bits b = bits_for(s, name);
+	struct acl_bits b = bits_for(s, name);
 	return (b.allow & ~b.deny & bit(action)) != 0;
 }
 
@@ -426,33 +432,16 @@ static struct bytes meant(const struct named *n, struct bytes client_id, bool de
 	return bytes_of(room, wr_len(&w));
 }
 
-static bool entry_matches(
-	const struct named *n, struct bytes topic, struct bytes client_id, bool deny, uint8_t *room)
-{
-	if (!starts_with(topic, bytes_of(n->text.at, n->fixed)))
-		return false; /* as a rule, and without taking it apart */
-	struct bytes text = meant(n, client_id, deny, room);
-	if (n->prefixed)
-		return (text.len > 0 || deny) && starts_with(topic, text);
-	return text.len > 0 && topic_matches(text, topic);
-}
-
 static bool topic_decide(
-	const struct set *s, uint16_t wanted, struct bytes topic, struct bytes client_id)
+	const struct acl *a, uint16_t wanted, struct bytes topic, struct bytes client_id)
 {
-	uint8_t room[EXPANDED_MAX];
-	struct bits b = bits_for(s, topic);
-	bool allowed = (b.allow & wanted) != 0;
-	if ((b.deny & wanted) != 0)
-		return false;
-	for (int i = 0; i < s->filter_count; i++) {
-		const struct named *n = s->filters[i];
-		if ((n->bits.deny & wanted) != 0 && entry_matches(n, topic, client_id, true, room))
-			return false;
-		if (!allowed && (n->bits.allow & wanted) != 0)
-			allowed = entry_matches(n, topic, client_id, false, room);
-	}
-	return allowed;
+	const struct set *s = a->sets[SET_TOPIC];
+	struct acl_bits b = bits_for(s, topic);
+	if (s->filter_count > 0)
+		acl_bits_add(&b,
+			acl_tree_find(
+				s->trees[a->client && !word_usable(client_id)], topic, client_id));
+	return (b.allow & ~b.deny & wanted) != 0;
 }
 
 /* The place of a decision; NULL: too long for one. */
@@ -497,12 +486,12 @@ bool acl_topic(struct acl *a, enum action action, struct bytes topic, struct byt
 	if (s == NULL || topic.len == 0)
 		return false;
 	if (s->filter_count <= CACHE_ABOVE_FILTERS)
-		return topic_decide(s, bit(action), topic, client_id);
+		return topic_decide(a, bit(action), topic, client_id);
 	struct bytes id = a->client ? client_id : bytes_of(NULL, 0);
 	struct seen *e = cache_slot(a, action, topic, id, &found);
 	if (found)
 		return e->allowed;
-	bool allowed = topic_decide(s, bit(action), topic, client_id);
+	bool allowed = topic_decide(a, bit(action), topic, client_id);
 	if (e != NULL) {
 		memcpy(e->text, topic.at, topic.len);
 		if (id.len > 0)
@@ -577,7 +566,8 @@ struct ruling { /* of a filter, as rules are looked at */
 	bool allowed, denied, sift;
 };
 
-static void rule_on(struct ruling *r, struct bits b, uint16_t wanted, bool covers, bool overlaps)
+static void rule_on(
+	struct ruling *r, struct acl_bits b, uint16_t wanted, bool covers, bool overlaps)
 {
 	if ((b.allow & wanted) != 0 && covers)
 		r->allowed = true;
@@ -592,8 +582,8 @@ static void rule_on_entry(struct ruling *r, const struct named *n, uint16_t want
 {
 	uint8_t room[EXPANDED_MAX];
 	for (int deny = 0; deny < 2; deny++) {
-		struct bits b = deny ? (struct bits){.deny = n->bits.deny}
-				     : (struct bits){.allow = n->bits.allow};
+		struct acl_bits b = deny ? (struct acl_bits){.deny = n->bits.deny}
+					 : (struct acl_bits){.allow = n->bits.allow};
 		if (((b.allow | b.deny) & wanted) == 0)
 			continue;
 		struct bytes text = meant(n, client_id, deny != 0, room);

@@ -440,6 +440,138 @@ START_TEST(ids_with_wildcards_are_given_nothing)
 }
 END_TEST
 
+/* The name of a user is nobody's way to more than one level's text, %c least of all. */
+START_TEST(users_with_marks_are_given_nothing)
+{
+	static const char *const users[] = {"%c", "x%", "%"};
+	struct model m = {.count = 0};
+	add(&m, RESOURCE_TOPIC, RULE_LITERAL, "own/%u/#", false, ACTION_ALL);
+	add(&m, RESOURCE_TOPIC, RULE_LITERAL, "own/%uc/#", false, ACTION_ALL);
+	add(&m, RESOURCE_TOPIC, RULE_LITERAL, "all/#", false, ACTION_ALL);
+	add(&m, RESOURCE_TOPIC, RULE_LITERAL, "all/%u/x", true, ACTION_ALL);
+	struct acl *a = compiled(&m, users[_i]);
+	ck_assert(!acl_topic(a, ACTION_READ, B("own/bob/t"), B("bob")));
+	ck_assert(!acl_topic(a, ACTION_READ, B("own/xbob/t"), B("bob")));
+	ck_assert_int_eq(acl_filter(a, ACTION_READ, B("own/bob/#"), B("bob")), ACCESS_NONE);
+	ck_assert(acl_topic(a, ACTION_READ, B("all/bob/y"), B("bob")));
+	ck_assert(!acl_topic(a, ACTION_READ, B("all/bob/x"), B("bob")));
+	acl_free(a);
+}
+END_TEST
+
+/* ---- %c and %u against a model that puts in the words, rule by rule */
+
+static const char *const words[] = {"a", "b", "ab", "$s", "", "a/b", "+", "#", "b+"};
+enum { WORDS = sizeof words / sizeof words[0] };
+static const char *const marked[] = {"%c", "a%c", "%cb", "%u", "%u%c", "%c%c", "%%c", "%"};
+enum { MARKED = sizeof marked / sizeof marked[0] };
+
+static bool is_word(const char *w)
+{
+	return *w != 0 && strpbrk(w, "+#/") == NULL;
+}
+
+/* text with word for mark; where it is no word: the level becomes "+", a prefix ends. False: the
+ * rule gives nothing. */
+static bool put_in(char *text, const char *mark, const char *word, bool prefixed, bool deny)
+{
+	static char plus[] = "+";
+	char out[256] = "", *at = text, *found = strstr(text, mark);
+	if (found == NULL)
+		return true;
+	if (!is_word(word) && !deny)
+		return false;
+	if (!is_word(word) && prefixed) {
+		*found = 0;
+		return true;
+	}
+	for (char *level = strsep(&at, "/"); level != NULL; level = strsep(&at, "/")) {
+		size_t len = strlen(out);
+		if (!is_word(word) && strstr(level, mark) != NULL)
+			level = plus;
+		for (found = strstr(level, mark); found != NULL; found = strstr(level, mark)) {
+			snprintf(out + len, sizeof out - len, "%.*s%s", (int)(found - level), level,
+				word);
+			len = strlen(out);
+			level = found + 2;
+		}
+		snprintf(out + len, sizeof out - len, "%s%s", level, at != NULL ? "/" : "");
+	}
+	snprintf(text, 256, "%s", out);
+	return true;
+}
+
+static bool model_topic(
+	const struct model *m, enum action a, const char *topic, const char *user, const char *id)
+{
+	bool allowed = false;
+	for (int i = 0; i < m->count; i++) {
+		const struct rule *r = &m->rules[i];
+		struct rule is = *r;
+		char text[256];
+		bool prefixed = r->pattern == RULE_PREFIXED;
+		snprintf(text, sizeof text, "%s", m->names[i].at);
+		if (!says(r, a) || !put_in(text, "%u", user, prefixed, r->deny) ||
+			!put_in(text, "%c", id, prefixed, r->deny))
+			continue;
+		is.name = B(text);
+		if (!rule_is_for(&is, B(topic)))
+			continue;
+		if (r->deny)
+			return false;
+		allowed = true;
+	}
+	return allowed;
+}
+
+static void random_marked_rules(struct model *m)
+{
+	char name[64];
+	for (uint32_t i = 0, n = 1 + pick(RULES_MAX - 1); i < n; i++) {
+		bool prefixed = pick(4) == 0;
+		uint32_t depth = 1 + pick(3);
+		*name = 0;
+		for (uint32_t k = 0; k < depth; k++) {
+			uint32_t kind = pick(prefixed ? 6 : 9);
+			if (kind < 3)
+				level_add(name, (int)k, marked[pick(MARKED)]);
+			else if (kind < 7)
+				level_add(name, (int)k, levels[pick(LEVELS - 1)]);
+			else
+				level_add(name, (int)k, kind == 8 && k + 1 == depth ? "#" : "+");
+		}
+		if (*name != 0)
+			add(m, RESOURCE_TOPIC, prefixed ? RULE_PREFIXED : RULE_LITERAL, name,
+				pick(3) == 0, pick(2) ? ACTION_READ : ACTION_ALL);
+	}
+}
+
+START_TEST(marks_do_as_the_model)
+{
+	char topic[64];
+	int seen[2] = {0};
+	seed = 4000 + (uint64_t)_i;
+	for (int round = 0; round < 40; round++) {
+		struct model m = {.count = 0};
+		const char *user = words[pick(WORDS)];
+		random_marked_rules(&m);
+		struct acl *a = compiled(&m, user);
+		for (int n = 0; topic_at(n, topic); n += 1 + (int)pick(3)) {
+			const char *id = words[pick(WORDS)];
+			if (*topic == 0)
+				continue;
+			bool want = model_topic(&m, ACTION_READ, topic, user, id);
+			for (int again = 0; again < 2; again++)
+				ck_assert_msg(acl_topic(a, ACTION_READ, B(topic), B(id)) == want,
+					"%s of %s, %s", topic, user, id);
+			seen[want]++;
+		}
+		acl_free(a);
+	}
+	ck_assert(seen[0] > 0 && seen[1] > 0);
+}
+END_TEST
+
 /* A long id and many marks stay within bounds. */
 START_TEST(long_ids_are_given_nothing)
 {
@@ -495,6 +627,8 @@ int main(void)
 	tcase_add_test(tc, a_client_has_its_own_topics);
 	tcase_add_loop_test(tc, ids_with_wildcards_are_given_nothing, 0,
 		(int)(sizeof tricky / sizeof tricky[0]));
+	tcase_add_loop_test(tc, users_with_marks_are_given_nothing, 0, 3);
+	tcase_add_loop_test(tc, marks_do_as_the_model, 0, 8);
 	tcase_add_test(tc, long_ids_are_given_nothing);
 	tcase_add_test(tc, the_cache_never_errs);
 	suite_add_tcase(s, tc);
