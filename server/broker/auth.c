@@ -7,7 +7,11 @@
  * together with the user's document: another document, another HMAC. Nothing has to be forgotten.
  *
  * A refused login is answered late, counted from its beginning: how long the hash took does not
- * show. The delay doubles with each refusal that comes from the address (of IPv6: the network). */
+ * show. The delay doubles with each refusal that comes from the address (of IPv6: the network), and
+ * with each that is of the user, the longer one counts. So that nothing is won by many connections,
+ * or by not waiting for the answer, an address has so many places for logins, and a refused one
+ * takes one for its delay, whether anybody waits or not. A user has none: others could use them up.
+ */
 #include <arpa/inet.h>
 #include <stdatomic.h>
 #include <unistd.h>
@@ -80,6 +84,7 @@ void auth_fini(struct rights *r)
 		while (!list_empty(&h->attempts))
 			attempt_free(list_entry(h->attempts.next, struct auth_attempt, node));
 		mem_free(h->sources);
+		mem_free(h->users);
 		mem_free(h->seen);
 		mem_free(h);
 	}
@@ -120,14 +125,35 @@ static bool failed_lately(const struct shard_rights *r, const struct auth_source
 	return s->failures > 0 && loop_now_ms(r->shard->loop) - s->last_ms <= FORGIVEN_MS;
 }
 
-static int64_t failed(struct shard_rights *r, uint64_t hash)
+/* A loop knows of its own failures only, so each gives away its part. */
+static int room_of_failing(const struct rights *r)
 {
-	struct auth_home *h = r->auth;
+	int part = LOGINS_OF_FAILING / r->count;
+	return part > LOGINS_LEAST ? part : LOGINS_LEAST;
+}
+
+/* The latest refusal's. */
+static int64_t delay_of(const struct shard_rights *r, const struct auth_source *s)
+{
+	int64_t delay = r->rights->broker->conf->auth_fail_delay_ms << (s->failures - 1);
+	return delay > FAIL_DELAY_MAX_MS ? FAIL_DELAY_MAX_MS : delay;
+}
+
+bool auth_may_try(const struct shard_rights *r, const struct auth_who *who)
+{
+	const struct auth_source *s = source_find(r, who->source);
+	if (s == NULL || !failed_lately(r, s))
+		return true;
+	int64_t now_us = loop_now_ms(r->shard->loop) * 1000, delay_us = delay_of(r, s) * 1000;
+	return delay_us == 0 || s->used_us - now_us < delay_us;
+}
+
+static int64_t failed(struct shard_rights *r, struct auth_source **table, uint64_t hash)
+{
 	int64_t now = loop_now_ms(r->shard->loop);
-	int64_t delay = r->rights->broker->conf->auth_fail_delay_ms;
-	if (h->sources == NULL)
-		h->sources = mem_new(SOURCES * sizeof *h->sources);
-	struct auth_source *s = &h->sources[hash % SOURCES];
+	if (*table == NULL)
+		*table = mem_new(SOURCES * sizeof **table);
+	struct auth_source *s = &(*table)[hash % SOURCES];
 	if (s->hash != hash)
 		*s = (struct auth_source){.hash = hash};
 	if (now - s->last_ms > FORGIVEN_MS)
@@ -135,8 +161,11 @@ static int64_t failed(struct shard_rights *r, uint64_t hash)
 	s->last_ms = now;
 	if (s->failures <= DOUBLINGS_MAX)
 		s->failures++;
-	delay <<= s->failures - 1;
-	return delay > FAIL_DELAY_MAX_MS ? FAIL_DELAY_MAX_MS : delay;
+	int64_t delay = delay_of(r, s);
+	if (s->used_us < now * 1000)
+		s->used_us = now * 1000;
+	s->used_us += delay * 1000 / room_of_failing(r->rights);
+	return delay;
 }
 
 int64_t auth_refused(struct shard_rights *r, const struct auth_who *who, struct bytes user)
@@ -150,7 +179,9 @@ int64_t auth_refused(struct shard_rights *r, const struct auth_who *who, struct 
 			.peer = who->address,
 			.user = user,
 			.err = ERR_UNAUTHENTICATED});
-	return failed(r, who->source);
+	int64_t by_address = failed(r, &r->auth->sources, who->source);
+	int64_t by_user = failed(r, &r->auth->users, hash_bytes(user));
+	return by_address > by_user ? by_address : by_user;
 }
 
 void auth_accepted(struct shard_rights *r)
@@ -267,19 +298,14 @@ static void attempt_done(struct job *j)
 	attempt_free(a);
 }
 
-/* A loop knows of its own failures only, so each gives away its part. */
-static int room_of_failing(const struct rights *r)
-{
-	int part = LOGINS_OF_FAILING / r->count;
-	return part > LOGINS_LEAST ? part : LOGINS_LEAST;
-}
-
 /* Whether one more may wait for a worker. */
 static bool attempt_enter(struct auth_attempt *a)
 {
 	struct auth_source *s = source_find(a->home, a->who.source);
 	bool failing = s != NULL && failed_lately(a->home, s);
-	if (failing && s->under_way >= room_of_failing(a->home->rights))
+	if (failing &&
+		(s->under_way >= room_of_failing(a->home->rights) ||
+			!auth_may_try(a->home, &a->who)))
 		return false;
 	if (atomic_fetch_add(&a->auth->under_way, 1) >= LOGINS_MAX) {
 		atomic_fetch_sub(&a->auth->under_way, 1);

@@ -1,7 +1,8 @@
 /* Logins, the same for all doors: without one, by password, by certificate, by SCRAM (RFC 5802,
- * 7677). Failed ones are answered late, later with each from the same address, counted, and never
- * say whether the user or the password was wrong. Thread: the shard's loop; hashing runs on
- * workers, a bounded number at a time; a password that was right lately is recognised without. */
+ * 7677). Failed ones are answered late, later with each from the same address or of the same user,
+ * counted, and never say whether the user or the password was wrong; of an address that fails only
+ * so many are looked at. Thread: the shard's loop; hashing runs on workers, a bounded number at a
+ * time; a password that was right lately is recognised without. */
 #ifndef BROKER_AUTH_H
 #define BROKER_AUTH_H
 #include "server/broker/access.h"
@@ -40,12 +41,13 @@ void auth_cancel(struct auth_login *l);
 struct auth_scram; /* one SCRAM exchange, of a connection */
 enum { AUTH_SCRAM_MESSAGE_MAX = 2048 };
 /* The client's first message; writes the server's first to out. ERR_MALFORMED, ERR_NOMEM,
- * ERR_UNAVAILABLE. An unknown user goes through with made-up salt, the same one each time. */
+ * ERR_UNAVAILABLE. An unknown user goes through with made-up salt, the same one each time, that
+ * looks, with its iterations, like one of those there are. */
 enum err auth_scram_begin(struct shard *s, enum secret_kind kind, const struct auth_peer *peer,
 	struct bytes client_first, struct buf *out, struct auth_scram **x) MUST_USE;
 /* The client's last message; done(arg) runs later, on failure late, never inside the call: err OK,
- * out has the server's last, and a share of the access; ERR_UNAUTHENTICATED: out has "e=...". Frees
- * x. */
+ * out has the server's last, and a share of the access; ERR_UNAUTHENTICATED: out has "e=...";
+ * ERR_BUSY: too many were refused from there lately, so nobody has looked. Frees x. */
 void auth_scram_end(struct auth_scram *x, struct bytes client_final,
 	void (*done)(void *arg, enum err e, struct access *access, struct bytes server_final),
 	void *arg);

@@ -1,13 +1,21 @@
 /* SCRAM exchanges (RFC 5802, 7677): the client proves that it knows the password, and learns that
  * we know what was made of it; nothing slow is computed here, so it stays on the loop. A user that
  * does not exist, or has no secret of the kind, has one made up, from its name and what the cluster
- * keeps secret: the same one each time, on each node. */
+ * keeps secret: the same one each time, on each node. It looks like one of those that there are,
+ * since clients of Kafka choose salts and iterations themselves. */
 #include "server/base/clock.h"
 #include "server/broker/auth_priv.h"
 #include "server/broker/scram.h"
 
-enum { OUR_NONCE_BYTES = 18, KEPT_MAX = 3 * AUTH_SCRAM_MESSAGE_MAX, FINAL_MAX = 256 };
+enum {
+	OUR_NONCE_BYTES = 18,
+	KEPT_MAX = 3 * AUTH_SCRAM_MESSAGE_MAX,
+	FINAL_MAX = 256,
+	SALT_MAX = 255,
+	LOOKS_MAX = 64 /* at users, for one to look like */
+};
 static const char failure[] = "e=invalid-proof";
+static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyz";
 
 struct auth_scram {
 	struct shard_rights *home;
@@ -15,8 +23,9 @@ struct auth_scram {
 	enum secret_kind kind;
 	bool known;   /* the secret is the user's */
 	bool refused; /* whatever the proof */
+	bool busy;    /* too many were, from there */
 	struct secret secret;
-	uint8_t made_up[2 * SECRET_HASH_MAX];
+	uint8_t made_up[SALT_MAX + SECRET_HASH_MAX];
 	struct buf kept; /* what follows borrows from it */
 	struct bytes user, gs2, nonce;
 	size_t said; /* bytes of kept before the text of both first messages */
@@ -28,24 +37,70 @@ struct auth_scram {
 	void *arg;
 };
 
-static void make_up(struct auth_scram *x, struct bytes user)
+/* A secret of the kind, one of u, which is chosen by a number; NULL: none is found. */
+static const struct secret *one_of_kind(
+	const struct auth_scram *x, uint32_t number, struct user_doc *u)
 {
 	const struct catalog *c = x->home->catalog;
+	int first = catalog_doc_seek(c, bytes_of("u\0", 2));
+	int count = catalog_doc_seek(c, bytes_of("u\1", 2)) - first;
+	int at = (int)((uint64_t)number * (uint64_t)count >> 32);
+	const struct secret *s = NULL;
+	for (int i = 0; i < count && i < LOOKS_MAX && s == NULL; i++) {
+		const struct catalog_doc *d = catalog_doc_at(c, first + (at + i) % count);
+		if (user_read(d->key, d->value, u) == OK)
+			s = user_secret(u, x->kind);
+	}
+	return s;
+}
+
+/* Kafka's own tools write a number of 130 bits: its first digit is not any. */
+static bool is_number(struct bytes salt)
+{
+	for (size_t i = 0; i < salt.len; i++)
+		if (salt.at[i] == 0 || strchr(digits, salt.at[i]) == NULL)
+			return false;
+	return salt.len > 0;
+}
+
+static void make_up_salt(uint8_t *out, const struct secret *like, struct bytes key, uint8_t *mac)
+{
+	bool number = is_number(like->salt);
+	for (size_t i = 0; i < like->salt.len; i++) {
+		size_t at = i % AUTH_KEY_BYTES;
+		if (at == 0)
+			secret_mac(key, bytes_of(mac, AUTH_KEY_BYTES), mac);
+		out[i] = number ? (uint8_t)digits[mac[at] % (sizeof digits - 1)] : mac[at];
+	}
+	if (number)
+		out[0] = like->salt.at[0];
+}
+
+static void make_up(struct auth_scram *x, struct bytes user)
+{
+	static const uint8_t usual_salt[SECRET_SALT_BYTES];
+	static const struct secret usual = {
+		.salt = {usual_salt, sizeof usual_salt}, .iterations = SECRET_ITERATIONS};
+	const struct catalog *c = x->home->catalog;
 	uint8_t key[AUTH_KEY_BYTES], mac[AUTH_KEY_BYTES];
+	struct user_doc u;
 	int first = catalog_doc_seek(c, bytes_of("u\0", 2));
 	struct bytes kept = first < catalog_doc_count(c) ? catalog_doc_at(c, first)->value
 							 : bytes_of(NULL, 0);
 	secret_mac(kept, bytes_text(node_cluster_id(x->home->rights->broker->node)), key);
 	secret_mac(bytes_of(key, sizeof key), user, mac);
-	memcpy(x->made_up, mac, SECRET_SALT_BYTES);
-	size_t len = secret_hash_bytes(x->kind);
+	const struct secret *like = one_of_kind(x, get_u32be(mac), &u);
+	if (like == NULL)
+		like = &usual;
+	make_up_salt(x->made_up, like, bytes_of(key, sizeof key), mac);
+	size_t len = secret_hash_bytes(x->kind), salt_len = like->salt.len;
 	/* Keys that nobody knows. */
-	secret_random(x->made_up + SECRET_SALT_BYTES, len);
+	secret_random(x->made_up + salt_len, len);
 	x->secret = (struct secret){.kind = x->kind,
-		.salt = bytes_of(x->made_up, SECRET_SALT_BYTES),
-		.stored_key = bytes_of(x->made_up + SECRET_SALT_BYTES, len),
-		.server_key = bytes_of(x->made_up + SECRET_SALT_BYTES, len),
-		.iterations = SECRET_ITERATIONS};
+		.salt = bytes_of(x->made_up, salt_len),
+		.stored_key = bytes_of(x->made_up + salt_len, len),
+		.server_key = bytes_of(x->made_up + salt_len, len),
+		.iterations = like->iterations};
 }
 
 static struct bytes keep(struct auth_scram *x, struct bytes b)
@@ -143,8 +198,8 @@ static void scram_fire(struct loop_timer *t)
 		(void)auth_refused(x->home, &x->who, x->user);
 	if (access != NULL)
 		auth_accepted(x->home);
-	x->done(x->arg, access != NULL ? OK : ERR_UNAUTHENTICATED, access,
-		access != NULL ? buf_bytes(&x->out) : bytes_text(failure));
+	enum err e = access != NULL ? OK : x->busy ? ERR_BUSY : ERR_UNAUTHENTICATED;
+	x->done(x->arg, e, access, e == OK ? buf_bytes(&x->out) : bytes_text(failure));
 	auth_scram_free(x);
 }
 
@@ -197,6 +252,10 @@ void auth_scram_end(struct auth_scram *x, struct bytes client_final,
 {
 	x->done = done;
 	x->arg = arg;
-	x->right = judge(x, client_final);
-	loop_timer_set(&x->timer, x->right ? 0 : auth_refused(x->home, &x->who, x->user));
+	x->busy = !auth_may_try(x->home, &x->who);
+	x->right = !x->busy && judge(x, client_final);
+	if (x->busy)
+		COUNT(x->home->shard, M_LOGINS_BUSY, 1);
+	loop_timer_set(
+		&x->timer, x->right || x->busy ? 0 : auth_refused(x->home, &x->who, x->user));
 }

@@ -198,6 +198,30 @@ START_TEST(refusals_wait_longer_and_longer)
 }
 END_TEST
 
+/* From wherever they come. */
+START_TEST(refusals_of_a_user_wait_longer_and_longer)
+{
+	char address[32];
+	struct auth_peer from = {.door = "test", .address = address};
+	set_live("auth.fail_delay", "40ms");
+	for (int i = 0; i < 4; i++) {
+		snprintf(address, sizeof address, "10.1.0.%d:5", i);
+		struct try t = {.peer = &from, .user = B("u"), .password = B("no")};
+		login_start(&t);
+		ck_assert_int_eq(login_end(&t), ERR_UNAUTHENTICATED);
+		ck_assert_int_ge(t.took_ms, (40 << i) - 2);
+	}
+	struct try t = {.peer = &from, .user = B("u"), .password = B("right")};
+	login_start(&t);
+	ck_assert_int_eq(login_end(&t), OK);
+	ck_assert_int_lt(t.took_ms, 320);
+	struct try v = {.peer = &near, .user = B("v"), .password = B("no")};
+	login_start(&v);
+	ck_assert_int_eq(login_end(&v), ERR_UNAUTHENTICATED);
+	ck_assert_int_lt(v.took_ms, 320);
+}
+END_TEST
+
 /* Of IPv6 the network counts, whatever the address in it. */
 START_TEST(a_network_is_one_address)
 {
@@ -440,6 +464,7 @@ static const char *scram_user, *scram_password;
 static char gs2[64], broken[64], repeated[64];
 static struct buf server_first, server_final, client_first, client_final;
 static struct auth_scram *exchange;
+static const struct auth_peer *scram_peer = &far;
 static enum err scram_err;
 static _Atomic int scram_over;
 static uint8_t salted[SECRET_HASH_MAX];
@@ -455,7 +480,7 @@ static void scram_setup(void)
 static void begin(void)
 {
 	scram_err = auth_scram_begin(
-		shard(), kind, &far, buf_bytes(&client_first), &server_first, &exchange);
+		shard(), kind, scram_peer, buf_bytes(&client_first), &server_first, &exchange);
 }
 
 static void ended(void *arg, enum err e, struct access *a, struct bytes final)
@@ -626,6 +651,107 @@ START_TEST(scram_does_not_tell_who_exists)
 }
 END_TEST
 
+static void put_user_of_kafka(const char *name, const char *salt, uint32_t iterations)
+{
+	static const uint8_t key[64] = {1};
+	struct user_doc u = {.name = B(name), .secret_count = 1};
+	u.secrets[0] = (struct secret){.kind = SECRET_SCRAM_256,
+		.salt = B(salt),
+		.stored_key = bytes_of(key, 32),
+		.server_key = bytes_of(key, 32),
+		.iterations = iterations};
+	put_user(&u);
+}
+
+static bool all_digits(struct bytes b)
+{
+	for (size_t i = 0; i < b.len; i++)
+		if (!(b.at[i] >= '0' && b.at[i] <= '9') && !(b.at[i] >= 'a' && b.at[i] <= 'z'))
+			return false;
+	return true;
+}
+
+/* Kafka's tools choose iterations, and salts that are numbers in base 36. Who does not exist looks
+ * like one of those who do. */
+START_TEST(scram_does_not_tell_who_exists_by_iterations)
+{
+	char name[32], said[400], salt[300];
+	int of_kafka = 0, of_ours = 0;
+	unsigned iterations;
+	struct buf raw;
+	scram_setup();
+	kind = SECRET_SCRAM_256;
+	snprintf(gs2, sizeof gs2, "n,,");
+	put_user_of_kafka("k1", "1a2b3c4d5e6f7g8h9i0j1k2l3m", 4096);
+	put_user_of_kafka("t", "1zzb3c4d5e6f7g8h9i0j1k2l3m", 4096);
+	for (int i = 0; i < 100; i++) {
+		snprintf(name, sizeof name, "nobody-%d", i);
+		salt_of(name, said, sizeof said);
+		ck_assert_int_eq(sscanf(said, ",s=%299[^,],i=%u", salt, &iterations), 2);
+		buf_init(&raw, 1024);
+		ck_assert_int_eq(base64_read(B(salt), &raw), OK);
+		struct bytes b = buf_bytes(&raw);
+		of_kafka += iterations == 4096;
+		of_ours += iterations == SECRET_ITERATIONS;
+		ck_assert_uint_eq(b.len, iterations == 4096 ? 26 : SECRET_SALT_BYTES);
+		ck_assert(all_digits(b) == (iterations == 4096));
+		if (iterations == 4096)
+			ck_assert_int_eq(b.at[0], '1');
+		buf_fini(&raw);
+	}
+	ck_assert_int_eq(of_kafka + of_ours, 100);
+	ck_assert_int_gt(of_kafka, 20);
+	ck_assert_int_gt(of_ours, 10);
+	kind = SECRET_SCRAM_512; /* those of Kafka have none */
+	salt_of("nobody", said, sizeof said);
+	ck_assert_ptr_nonnull(strstr(said, ",i=8192"));
+}
+END_TEST
+
+/* Guesses over many connections, none of which waits for its answer. */
+enum { GUESSES = 500 };
+
+static void guess(void)
+{
+	for (int i = 0; i < GUESSES; i++) {
+		buf_clear(&server_first);
+		begin();
+		ck_assert_int_eq(scram_err, OK);
+		auth_scram_end(exchange, B("c=biws,r=x,p=AAAA"), ended, NULL);
+		auth_scram_free(exchange);
+	}
+}
+
+START_TEST(scram_guesses_of_an_address_are_few)
+{
+	static const struct auth_peer other = {.door = "test", .address = "10.9.9.9:5"};
+	int64_t refused = count(M_LOGINS_REFUSED), busy = count(M_LOGINS_BUSY);
+	scram_setup();
+	kind = SECRET_SCRAM_256;
+	snprintf(gs2, sizeof gs2, "n,,");
+	set_live("auth.fail_delay", "500ms");
+	buf_addf(&client_first, "n,,n=u,r=abc");
+	on_loop(0, guess);
+	refused = count(M_LOGINS_REFUSED) - refused;
+	busy = count(M_LOGINS_BUSY) - busy;
+	ck_assert_int_eq(refused + busy, GUESSES);
+	ck_assert_int_ge(refused, 64);
+	ck_assert_int_le(refused, 80);
+	/* A password is not looked at either; who comes from elsewhere is. */
+	ck_assert_int_eq(login(&far, "u", "right"), ERR_BUSY);
+	scram_peer = &other;
+	ck_assert_int_eq(scram("u", "right"), OK);
+	ck_assert_int_eq(login(&other, "u", "right"), OK);
+	scram_peer = &far;
+	ck_assert_int_eq(scram_begin("u"), OK);
+	scram_password = "right";
+	answer();
+	ck_assert_int_eq(scram_end(), ERR_BUSY);
+	on_loop(0, an_hour_passes);
+	ck_assert_int_eq(scram("u", "right"), OK);
+}
+END_TEST
+
 START_TEST(scram_forgets_what_has_changed)
 {
 	scram_setup();
@@ -756,6 +882,7 @@ int main(void)
 	tcase_add_test(tc, what_is_remembered_goes_with_the_document);
 	tcase_add_test(tc, a_password_that_was_right_costs_little);
 	tcase_add_test(tc, refusals_wait_longer_and_longer);
+	tcase_add_test(tc, refusals_of_a_user_wait_longer_and_longer);
 	tcase_add_test(tc, a_network_is_one_address);
 	tcase_add_test(tc, a_flood_is_turned_away);
 	tcase_add_test(tc, a_failing_address_leaves_room);
@@ -768,6 +895,8 @@ int main(void)
 	tcase_add_loop_test(tc, scram_lets_in_who_knows_the_password, 0, 6);
 	tcase_add_test(tc, scram_needs_its_own_nonce);
 	tcase_add_test(tc, scram_does_not_tell_who_exists);
+	tcase_add_test(tc, scram_does_not_tell_who_exists_by_iterations);
+	tcase_add_test(tc, scram_guesses_of_an_address_are_few);
 	tcase_add_test(tc, scram_forgets_what_has_changed);
 	tcase_add_test(tc, scram_ends_at_any_time);
 	tcase_add_test(tc, what_logins_cost_is_printed);
