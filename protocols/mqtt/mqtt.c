@@ -337,7 +337,6 @@ static void on_closed(struct conn *c, enum err why)
 	struct mqtt_conn *m = mqtt_of(c);
 	(void)why;
 	list_remove(&m->room.node);
-	bool will = !m->graceful && mqtt_will_stays(m);
 	mqtt_login_end(m);
 	mqtt_auth_end(m);
 	mqtt_publish_end(m);
@@ -353,7 +352,7 @@ static void on_closed(struct conn *c, enum err why)
 		s->owner = m->subop;
 		mqtt_subscribe_end(m);
 	}
-	session_close(s, will, m->expiry_s);
+	session_close(s, !m->graceful, m->expiry_s);
 }
 
 const struct conn_kind mqtt_kind = {

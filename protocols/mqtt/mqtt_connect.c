@@ -7,7 +7,7 @@
 #include "server/broker/tenant.h"
 #include "server/broker/will.h"
 
-enum { WILL_HEADROOM = 256 * 1024, RATE_TICK_MS = 10, ID_CHARS = 20 };
+enum { WILL_HEADROOM = 256 * 1024, WILL_WHO_BYTES = 512, RATE_TICK_MS = 10, ID_CHARS = 20 };
 
 struct login {               /* from CONNECT to CONNACK */
 	struct list node;    /* in home->logins while it waits for the rate */
@@ -196,17 +196,12 @@ static bool may_leave_will(struct mqtt_conn *m, const struct login *l)
 		access_topic(m->holder.access, ACTION_WRITE, topic, bytes_of(l->id, l->id_len));
 }
 
-/* Its topic is looked at again when it is due. */
-static bool keep_will_topic(struct mqtt_conn *m, const struct login *l)
+/* For its right to be looked at again when it leaves. */
+static enum err sign_will(struct mqtt_conn *m, struct login *l)
 {
-	if (buf_len(&l->will) == 0)
-		return true;
-	m->will = mem_try(sizeof *m->will + l->will_topic_len);
-	if (m->will == NULL)
-		return false;
-	m->will->len = l->will_topic_len;
-	memcpy(m->will->text, l->will_topic, l->will_topic_len);
-	return true;
+	if (buf_len(&l->will) > 0)
+		will_say_who(&l->will, access_user(m->holder.access), conn_peer(m->conn));
+	return l->will.err;
 }
 
 static void let_in(struct login *l, enum err e, struct access *access)
@@ -225,8 +220,8 @@ static void let_in(struct login *l, enum err e, struct access *access)
 	}
 	if (e == OK && !may_leave_will(m, l))
 		e = ERR_DENIED;
-	if (e == OK && !keep_will_topic(m, l))
-		e = ERR_NOMEM;
+	if (e == OK)
+		e = sign_will(m, l);
 	if (e == OK) {
 		open_session(l);
 		return;
@@ -400,7 +395,7 @@ static enum err keep_will(struct mqtt_conn *m, const struct mqtt_connect *c, str
 			.retain = c->will.retain,
 			.headers = h->at,
 			.header_count = h->count}};
-	buf_init(out, max + WILL_HEADROOM);
+	buf_init(out, max + WILL_HEADROOM + WILL_WHO_BYTES);
 	if (e == OK)
 		e = will_encode(&w, max + WILL_HEADROOM, out);
 	mem_free(h);

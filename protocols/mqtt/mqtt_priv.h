@@ -71,11 +71,6 @@ enum mqtt_pause {            /* why input is not read; bits */
 	PAUSE_QUOTA = 32     /* over a quota */
 };
 
-struct will_topic {
-	uint16_t len;
-	uint8_t text[];
-};
-
 struct mqtt_conn {
 	struct conn *conn;
 	struct mqtt_loop *home;
@@ -90,7 +85,6 @@ struct mqtt_conn {
 	struct room_wait room;
 	struct access_holder holder; /* from the login on: who the client is */
 	struct throttle *throttle;   /* NULL: never over a quota yet */
-	struct will_topic *will;     /* NULL: it left none */
 	int64_t seen_ms;             /* of the last input */
 	struct mqtt_peer peer;
 	uint32_t expiry_s; /* of the session, as the client wants it now */
@@ -154,8 +148,6 @@ void mqtt_rights_changed(struct mqtt_conn *m);                      /* looks at 
 uint8_t mqtt_may_subscribe(struct mqtt_conn *m, struct bytes filter); /* 0, or the code */
 bool mqtt_may_publish(struct mqtt_conn *m, struct bytes topic);
 bool mqtt_may_receive(struct mqtt_conn *m, struct bytes topic);
-/* At the end, before mqtt_rights_end: whether its will may be published still. */
-bool mqtt_will_stays(const struct mqtt_conn *m);
 void mqtt_charge_in(struct mqtt_conn *m, size_t bytes); /* of a message */
 void mqtt_charge_out(struct mqtt_conn *m, size_t bytes);
 void mqtt_rights_end(struct mqtt_conn *m);

@@ -86,22 +86,6 @@ bool mqtt_may_receive(struct mqtt_conn *m, struct bytes topic)
 	return access_topic(m->holder.access, ACTION_READ, topic, mqtt_client_id(m));
 }
 
-/* An access that is gone may nothing, but its user may be there with a new password. */
-bool mqtt_will_stays(const struct mqtt_conn *m)
-{
-	if (m->will == NULL || m->session == NULL)
-		return true;
-	struct bytes topic = bytes_of(m->will->text, m->will->len), id = mqtt_client_id(m);
-	struct access *was = m->holder.access;
-	if (access_topic(was, ACTION_WRITE, topic, id))
-		return true;
-	struct access *is = access_of_user(m->home->shard, access_user(was), conn_peer(m->conn));
-	bool may = is != NULL && bytes_equal(access_tenant(is), access_tenant(was)) &&
-		access_topic(is, ACTION_WRITE, topic, id);
-	access_unref(is);
-	return may;
-}
-
 /* Quotas */
 
 static void on_in(struct loop_timer *t)
@@ -152,8 +136,6 @@ void mqtt_charge_out(struct mqtt_conn *m, size_t bytes)
 void mqtt_rights_end(struct mqtt_conn *m)
 {
 	access_release(&m->holder);
-	mem_free(m->will);
-	m->will = NULL;
 	if (m->throttle == NULL)
 		return;
 	loop_timer_cancel(&m->throttle->in);

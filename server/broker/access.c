@@ -142,6 +142,15 @@ struct access *access_anonymous(struct shard *s, const char *peer)
 		host_of(peer, host));
 }
 
+struct access *access_later(struct shard *s, struct bytes user, const char *peer)
+{
+	char host[ACCESS_HOST_MAX + 1];
+	if (!bytes_equal(user, bytes_text(anonymous)))
+		return access_of_user(s, user, peer);
+	bool loopback = host_is_loopback(host_of(peer, host));
+	return anonymous_allowed(rights_of(s), loopback) ? access_anonymous(s, peer) : NULL;
+}
+
 struct access *access_all(struct shard *s, struct bytes tenant)
 {
 	return access_get(rights_of(s), BY_ALL, tenant, bytes_text(anonymous), bytes_of(NULL, 0));

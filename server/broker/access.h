@@ -76,6 +76,9 @@ bool access_sees(const struct access *a, const struct stream *s, struct bytes *n
  */
 struct access *access_of_user(struct shard *s, struct bytes user, const char *peer);
 struct access *access_anonymous(struct shard *s, const char *peer); /* with rules of ANONYMOUS */
+/* What access_user named so has now, for what it left to be done later; NULL: it may not come in.
+ */
+struct access *access_later(struct shard *s, struct bytes user, const char *peer);
 /* May everything: while no user exists, and on the node's own socket. tenant: acts in it. */
 struct access *access_all(struct shard *s, struct bytes tenant);
 /* a, acting in another tenant; for admins of the cluster. */

@@ -3,9 +3,10 @@
 #include "server/broker/will.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "server/broker/access_priv.h"
 #include "server/broker/tenant.h"
 
-enum { VERSION = 1 };
+enum { VERSION = 2, VERSION_OLD = 1, WHO_MAX = UINT8_MAX };
 
 enum err will_encode(const struct will *w, size_t bytes_max, struct buf *out)
 {
@@ -19,6 +20,7 @@ enum err will_encode(const struct will *w, size_t bytes_max, struct buf *out)
 		buf_add_u8(out, w->has_expiry);
 		buf_add_u32be(out, w->expiry_s);
 		buf_add_u64be(out, (uint64_t)w->due_ms);
+		buf_add_u32be(out, (uint32_t)batch.bytes.len);
 		buf_add(out, batch.bytes);
 		e = batch.bytes.len == 0 ? ERR_NOMEM : out->err;
 		slice_unref(&batch);
@@ -37,13 +39,32 @@ enum err will_read(struct bytes in, struct will *out)
 	out->has_expiry = has == 1;
 	out->expiry_s = rd_u32be(&r);
 	out->due_ms = (int64_t)rd_u64be(&r);
-	out->batch = rd_take(&r, rd_left(&r));
-	return rd_done(&r) == OK && version == VERSION && has <= 1 ? OK : ERR_CORRUPT;
+	out->batch = rd_take(&r, version == VERSION_OLD ? rd_left(&r) : rd_u32be(&r));
+	if (rd_left(&r) > 0) {
+		out->user = rd_take(&r, rd_u8(&r));
+		out->peer = rd_take(&r, rd_u8(&r));
+	}
+	bool known = version == VERSION || version == VERSION_OLD;
+	return rd_done(&r) == OK && known && has <= 1 ? OK : ERR_CORRUPT;
 }
 
 void will_set_due(uint8_t *at, int64_t due_ms)
 {
 	put_u64be(at + WILL_DUE_AT, (uint64_t)due_ms);
+}
+
+static void say(struct buf *will, struct bytes what)
+{
+	size_t len = what.len <= WHO_MAX ? what.len : 0;
+	buf_add_u8(will, (uint8_t)len);
+	buf_add(will, bytes_of(what.at, len));
+}
+
+void will_say_who(struct buf *will, struct bytes user, const char *peer)
+{
+	must(user.len <= WHO_MAX);
+	say(will, user);
+	say(will, bytes_text(peer == NULL ? "" : peer));
 }
 
 struct leaving { /* a will on its way */
@@ -74,17 +95,40 @@ static void finish_later(void *arg)
 	finish(&l->publish);
 }
 
+/* Whether who left it may still, or by now. */
+static enum err may_leave(
+	struct shard *s, const struct will *w, const struct message *m, struct bytes client_id)
+{
+	char peer[WHO_MAX + 1];
+	if (w->user.len == 0)
+		return OK;
+	if (!rights_known(rights_of(s)))
+		return ERR_UNAVAILABLE;
+	if (w->peer.len > 0)
+		memcpy(peer, w->peer.at, w->peer.len);
+	peer[w->peer.len] = 0;
+	struct access *a = access_later(s, w->user, peer);
+	bool may = a != NULL && bytes_equal(access_tenant(a), m->tenant) &&
+		access_topic(a, ACTION_WRITE, m->topic, client_id);
+	access_unref(a);
+	return may ? OK : ERR_DENIED;
+}
+
 static enum err publish_record(struct leaving *l, const struct will *w, const struct record *r)
 {
 	struct message m;
-	message_decode(r, bytes_of(NULL, 0), &m);
+	struct bytes client_id = bytes_of(l->bytes + l->len, l->id_len), bare;
 	struct record_header *headers = NULL;
+	message_decode(r, bytes_of(NULL, 0), &m);
+	tenant_id_split(client_id, &m.tenant, &bare);
+	enum err e = may_leave(l->shard, w, &m, bare);
+	if (e != OK)
+		return e;
 	if (m.encoded_count > 0) {
 		headers = mem_try((size_t)m.encoded_count * sizeof *headers);
 		if (headers == NULL)
 			return ERR_NOMEM;
 	}
-	struct bytes client_id = bytes_of(l->bytes + l->len, l->id_len), bare;
 	struct bytes rest = m.encoded_headers;
 	int left = m.encoded_count, count = 0;
 	while (headers != NULL && message_header_next(&rest, &left, &headers[count]) == OK)
@@ -94,11 +138,10 @@ static enum err publish_record(struct leaving *l, const struct will *w, const st
 	m.has_key = m.has_key && !bytes_equal(m.key, m.topic);
 	m.timestamp_ms = loop_now_wall_ms(shard_loop(l->shard));
 	m.expires_at_ms = w->has_expiry ? m.timestamp_ms + (int64_t)w->expiry_s * 1000 : 0;
-	tenant_id_split(client_id, &m.tenant, &bare);
 	struct qos2_claim claim = {
 		.client_id = client_id, .epoch = l->epoch, .born = l->epoch, .will = true};
-	enum err e = l->claimed ? shard_publish_claimed(l->shard, &m, &claim, &l->publish)
-				: shard_publish(l->shard, &m, &l->publish);
+	e = l->claimed ? shard_publish_claimed(l->shard, &m, &claim, &l->publish)
+		       : shard_publish(l->shard, &m, &l->publish);
 	mem_free(headers);
 	return e;
 }
