@@ -58,14 +58,13 @@ static void quota_changed(struct rights_change *c)
 {
 	struct rights_op *op = list_entry(c, struct rights_op, change);
 	struct json j = json_over(&op->x->out);
-	bool any = false;
+	const struct quota_doc *asked = &c->quota;
+	struct quota_doc q;
 
 	if (rights_op_over(op))
 		return;
-	for (int w = 0; w < QUOTA_WHATS; w++)
-		any |= c->quota.limit[w] >= 0;
-	if (any) {
-		add_quota(&j, &c->quota);
+	if (rights_quota(shard_catalog(op->x->shard), asked->kind, asked->name, &q)) {
+		add_quota(&j, &q);
 		answer_json(op->x, 200);
 	} else {
 		answer_empty(op->x, 204);
@@ -105,7 +104,7 @@ static void change(struct exchange *x, bool merge, cJSON *o)
 {
 	const struct catalog *c = exchange_catalog(x);
 	struct rights_op *op = c == NULL ? NULL : rights_op_new(x, QUOTA_SET, o);
-	struct quota_doc *q, old;
+	struct quota_doc *q;
 
 	if (op == NULL) {
 		if (c == NULL)
@@ -116,9 +115,7 @@ static void change(struct exchange *x, bool merge, cJSON *o)
 	q->name = bytes_equal(x->params[1], bytes_text("*")) ? bytes_of("", 0) : x->params[1];
 	q->kind = bytes_equal(x->params[0], bytes_text("tenant")) ? QUOTA_TENANT : QUOTA_USER;
 	for (int w = 0; w < QUOTA_WHATS; w++)
-		q->limit[w] = -1;
-	if (merge && rights_quota(c, q->kind, q->name, &old))
-		memcpy(q->limit, old.limit, sizeof q->limit);
+		q->limit[w] = merge ? QUOTA_AS_IS : -1;
 	if (q->kind == QUOTA_USER && !bytes_equal(x->params[0], bytes_text("user"))) {
 		answer_error(x, 404, "not_found", "quotas are of a user or a tenant");
 		rights_op_free(op);

@@ -236,9 +236,8 @@ static void alter_one(struct kafka_request *r, const struct kafka_alter_client_q
 	}
 	res->error = KAFKA_NONE;
 	struct quota_doc q = {.kind = QUOTA_USER};
-	if (!rights_quota(kafka_catalog(r), QUOTA_USER, name, &q))
-		for (int w = 0; w < QUOTA_WHATS; w++)
-			q.limit[w] = -1;
+	for (int w = 0; w < QUOTA_WHATS; w++)
+		q.limit[w] = QUOTA_AS_IS;
 	q.name = name;
 	for (uint32_t i = 0; i < e->ops_count && why == NULL; i++)
 		why = op_apply(&e->ops[i], &q);

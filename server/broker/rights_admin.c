@@ -168,6 +168,12 @@ static void changed(struct meta_op *op)
 		return;
 	}
 	c->why[0] = 0;
+	if (op->err == OK && w->made.rules_left && !c->check_only) {
+		w->made.user_gone = true;
+		w->attempts = 0;
+		loop_timer_set(&c->timer, 0);
+		return;
+	}
 	if (op->err == ERR_EXISTS)
 		(void)rights_no(c, op->err, "there is a user of that name");
 	else if (op->err != OK)
@@ -179,7 +185,8 @@ static void attempt(struct rights_change *c)
 {
 	struct work *w = c->work;
 	enum err e = rights_make(c, shard_catalog(c->shard), &w->made);
-	if (e != OK) {
+	bool nothing = w->made.user_gone && w->made.count == 0;
+	if (e != OK || nothing) {
 		end(c, e);
 		return;
 	}

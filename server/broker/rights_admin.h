@@ -9,13 +9,17 @@
 #include "server/broker/secret.h"
 
 enum rights_change_kind {
-	USER_ADD,     /* ERR_EXISTS */
-	USER_ALTER,   /* password, roles, disabled; those given. ERR_NOTFOUND */
-	USER_DELETE,  /* with its rules and quota. ERR_NOTFOUND */
+	USER_ADD,   /* ERR_EXISTS */
+	USER_ALTER, /* password, roles, disabled; those given. ERR_NOTFOUND */
+	/* With its rules and quota; those of its rules that don't fit into the change that takes
+	 * the user away go by others after it. Of a user that is gone already, by a change that
+	 * did not come to its end, the rules left in `tenant`. ERR_NOTFOUND */
+	USER_DELETE,
 	RULES_ADD,    /* those that exist are left as they are */
 	RULES_DELETE, /* exact ones; those that do not exist are left out */
 	QUOTA_SET     /* all limits of one; none left: it goes */
 };
+enum { QUOTA_AS_IS = -2 };   /* in place of a limit that QUOTA_SET leaves alone */
 struct rights_change {       /* embed; the broker's until done; what is asked is borrowed as long */
 	struct meta_op op;   /* private */
 	struct loop_msg msg; /* private */

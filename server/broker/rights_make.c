@@ -18,7 +18,8 @@ enum {
 	PASSWORD_BYTES_MAX = 1024,
 	ITERATIONS_MIN = 4096,
 	ITERATIONS_MAX = 100000,
-	KEPT_BYTES_MAX = CATALOG_CHANGE_BYTES_MAX
+	KEPT_BYTES_MAX = CATALOG_CHANGE_BYTES_MAX,
+	RULES_BYTES_MAX = KEPT_BYTES_MAX / 2
 };
 static const char admin_role[] = "admin", guard_key[] = "m\0admins";
 
@@ -204,7 +205,11 @@ static enum err check_rules(struct rights_change *c)
 
 static enum err check_quota(struct rights_change *c)
 {
-	if (quota_check(&c->quota) != OK)
+	struct quota_doc q = c->quota;
+	for (int i = 0; i < QUOTA_WHATS; i++)
+		if (q.limit[i] == QUOTA_AS_IS)
+			q.limit[i] = -1;
+	if (quota_check(&q) != OK)
 		return rights_no(c, ERR_INVALID,
 			"not a valid name, or a limit below 1 (connections: below 0)");
 	if ((c->quota.kind == QUOTA_TENANT || c->quota.name.len == 0) && c->by != NULL &&
@@ -391,17 +396,22 @@ static enum err alter_user(struct rights_change *c, const struct catalog *at, st
 	return OK;
 }
 
-/* All rules of the user go. */
-static void remove_rules(const struct user_doc *u, const struct catalog *at, struct rights_made *m)
+/* All rules of the user go, or as many as there is room for. */
+static void remove_rules(
+	struct bytes tenant, struct bytes name, const struct catalog *at, struct rights_made *m)
 {
 	struct buf prefix;
 	buf_init(&prefix, CATALOG_DOC_KEY_MAX);
-	rule_prefix(u->tenant, PRINCIPAL_USER, u->name, &prefix);
+	rule_prefix(tenant, PRINCIPAL_USER, name, &prefix);
+	must(prefix.err == OK);
 	struct bytes p = buf_bytes(&prefix);
 	for (int i = catalog_doc_seek(at, p); i < catalog_doc_count(at); i++) {
 		struct bytes key = catalog_doc_at(at, i)->key;
-		if (key.len < p.len || memcmp(key.at, p.at, p.len) != 0 || m->kept.err != OK ||
-			m->count > CATALOG_CHANGE_DOCS_MAX)
+		if (key.len < p.len || memcmp(key.at, p.at, p.len) != 0)
+			break;
+		m->rules_left = m->count == CATALOG_CHANGE_DOCS_MAX ||
+			buf_len(&m->kept) + key.len > RULES_BYTES_MAX;
+		if (m->rules_left)
 			break;
 		size_t spot = buf_len(&m->kept);
 		buf_add(&m->kept, key);
@@ -410,23 +420,49 @@ static void remove_rules(const struct user_doc *u, const struct catalog *at, str
 	buf_fini(&prefix);
 }
 
-static enum err delete_user(
-	struct rights_change *c, const struct catalog *at, struct rights_made *m)
+static enum err remove_user(struct rights_change *c, const struct catalog *at,
+	struct rights_made *m, struct user_doc *u)
 {
-	struct user_doc u;
-	enum err e = user_there(c, at, &u);
-	if (e == OK && administers(&u))
+	enum err e = user_there(c, at, u);
+	if (e == OK && administers(u))
 		e = step_down(c, at, m);
 	if (e != OK)
 		return e;
 	struct made_doc *d = made_user(m, c->name);
 	d->before = part_of(m, user_value(at, c->name));
 	d->only = DOC_SAME;
-	(void)made_index(m, &u);
+	(void)made_index(m, u);
 	size_t spot = buf_len(&m->kept);
 	quota_key(QUOTA_USER, c->name, &m->kept);
 	(void)made_add(m, spot);
-	remove_rules(&u, at, m);
+	return OK;
+}
+
+/* The user first, so that its rights are gone at once. One of the same name that is there when the
+ * user has gone is another, and so are its rules. */
+static enum err delete_user(
+	struct rights_change *c, const struct catalog *at, struct rights_made *m)
+{
+	struct user_doc u;
+	bool there = rights_user(at, c->name, &u);
+	struct bytes tenant = m->user_gone ? bytes_of(m->tenant, m->tenant_len) : c->tenant;
+	m->rules_left = false;
+	if (m->user_gone && there)
+		return OK;
+	if (there) {
+		enum err e = remove_user(c, at, m, &u);
+		if (e != OK)
+			return e;
+		tenant = u.tenant;
+	} else if (tenant.len > TENANT_NAME_MAX || may_touch(c, tenant) != OK) {
+		return rights_no(c, ERR_NOTFOUND, "there is no such user");
+	}
+	remove_rules(tenant, c->name, at, m);
+	if (m->count == 0 && !m->user_gone)
+		return rights_no(c, ERR_NOTFOUND, "there is no such user");
+	m->tenant_len = (uint8_t)tenant.len;
+	if (tenant.len > 0)
+		memmove(m->tenant, tenant.at, tenant.len);
 	return OK;
 }
 
@@ -446,21 +482,32 @@ static enum err make_rules(struct rights_change *c, struct rights_made *m)
 
 static enum err make_quota(struct rights_change *c, const struct catalog *at, struct rights_made *m)
 {
-	const struct quota_doc *q = &c->quota;
+	struct quota_doc q = c->quota, old;
 	struct user_doc u;
-	bool any = false;
-	if (q->kind == QUOTA_USER && c->by != NULL && !access_cluster_admin(c->by) &&
-		(!rights_user(at, q->name, &u) || may_touch(c, u.tenant) != OK))
+	bool any = false, merged = false, there = rights_quota(at, q.kind, q.name, &old);
+	if (q.kind == QUOTA_USER && c->by != NULL && !access_cluster_admin(c->by) &&
+		(!rights_user(at, q.name, &u) || may_touch(c, u.tenant) != OK))
 		return rights_no(c, ERR_NOTFOUND, "there is no such user");
-	for (int i = 0; i < QUOTA_WHATS; i++)
-		any |= q->limit[i] >= 0;
+	for (int i = 0; i < QUOTA_WHATS; i++) {
+		bool stays = q.limit[i] == QUOTA_AS_IS;
+		if (stays)
+			q.limit[i] = there ? old.limit[i] : -1;
+		merged |= stays;
+		any |= q.limit[i] >= 0;
+	}
 	size_t spot = buf_len(&m->kept);
-	quota_key(q->kind, q->name, &m->kept);
+	quota_key(q.kind, q.name, &m->kept);
 	struct made_doc *d = made_add(m, spot);
+	const struct catalog_doc *now = catalog_doc(at, part_bytes(m, d->key));
+	if (merged) {
+		d->only = DOC_SAME;
+		if (now != NULL)
+			d->before = part_of(m, now->value);
+	}
 	if (!any)
 		return OK;
 	spot = buf_len(&m->kept);
-	quota_write(q, &m->kept);
+	quota_write(&q, &m->kept);
 	d->value = part_from(m, spot);
 	return OK;
 }

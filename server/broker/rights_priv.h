@@ -3,6 +3,7 @@
 #ifndef BROKER_RIGHTS_PRIV_H
 #define BROKER_RIGHTS_PRIV_H
 #include "server/broker/rights_admin.h"
+#include "server/broker/tenant.h"
 
 /* The document that lists a user under its tenant. */
 void rights_index_key(struct bytes tenant, struct bytes name, struct buf *out);
@@ -23,6 +24,10 @@ struct rights_made {
 	struct made_doc *made;
 	size_t count, room;
 	struct meta_doc *docs; /* the same, to be asked for */
+	/* Of a user that goes: rules are left for another change, and whose they are. */
+	bool rules_left;
+	bool user_gone; /* set by the caller: that is what is to be done */
+	uint8_t tenant_len, tenant[TENANT_NAME_MAX];
 };
 void rights_made_init(struct rights_made *m);
 void rights_made_fini(struct rights_made *m);

@@ -438,10 +438,83 @@ START_TEST(many_rules_at_once_are_bounded)
 	ck_assert_int_eq(rules(NULL, true, many, CATALOG_CHANGE_DOCS_MAX + 1), ERR_TOOBIG);
 	ck_assert_int_eq(rules(NULL, true, many, CATALOG_CHANGE_DOCS_MAX), OK);
 	ck_assert_int_eq(count_rules(""), CATALOG_CHANGE_DOCS_MAX);
-	ck_assert_int_eq(delete_user(NULL, "bob"), ERR_TOOBIG); /* its rules first */
-	ck_assert_int_eq(rules(NULL, false, many, CATALOG_CHANGE_DOCS_MAX / 2), OK);
-	ck_assert_int_eq(delete_user(NULL, "bob"), OK);
-	ck_assert_int_eq(count_rules(""), 0);
+}
+END_TEST
+
+/* More than one change takes; what is of others stays. */
+START_TEST(a_user_with_many_rules_goes)
+{
+	static struct rule many[CATALOG_CHANGE_DOCS_MAX];
+	static char names[CATALOG_CHANGE_DOCS_MAX][16];
+	struct rule others[] = {rule("acme", "bobby", "a"), rule("acme", "bo", "a"),
+		rule("", "bob", "a"), rule("acme", "*", "a")};
+	ck_assert_int_eq(add(NULL, "root", "", "admin"), OK);
+	ck_assert_int_eq(add(NULL, "bob", "acme", ""), OK);
+	ck_assert_int_eq(add(NULL, "boss", "acme", "admin"), OK);
+	ck_assert_int_eq(rules(NULL, true, others, 4), OK);
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < CATALOG_CHANGE_DOCS_MAX; i++) {
+			snprintf(names[i], sizeof names[i], "s%d-%d", round, i);
+			many[i] = rule("acme", "bob", names[i]);
+		}
+		ck_assert_int_eq(rules(NULL, true, many, CATALOG_CHANGE_DOCS_MAX), OK);
+	}
+	struct ask dry = {.change = {.kind = USER_DELETE, .name = text("bob"), .check_only = true}};
+	ck_assert_int_eq(ask(&dry), OK);
+	ck_assert_int_eq(count_rules("acme"), 3 * CATALOG_CHANGE_DOCS_MAX + 3);
+	ck_assert_int_eq(delete_user("root", "bob"), OK);
+	ck_assert_int_eq(count_rules("acme"), 3);
+	ck_assert_int_eq(count_rules(""), 1);
+	ck_assert_str_eq(list_users("acme"), "boss ");
+	/* A change that did not come to its end is asked for once more. */
+	ck_assert_int_eq(rules(NULL, true, many, 10), OK);
+	struct ask again = {.as = "boss",
+		.change = {.kind = USER_DELETE, .name = text("bob"), .tenant = text("acme")}};
+	ck_assert_int_eq(ask(&again), OK);
+	ck_assert_int_eq(count_rules("acme"), 3);
+	ck_assert_int_eq(ask(&again), ERR_NOTFOUND);
+	/* Not by who is of another tenant. */
+	again.change.tenant = text("");
+	ck_assert_int_eq(ask(&again), ERR_NOTFOUND);
+	ck_assert_int_eq(count_rules(""), 1);
+}
+END_TEST
+
+static struct quota_doc one_limit(enum quota_what what, int64_t limit)
+{
+	struct quota_doc q = {.kind = QUOTA_USER, .name = text("bob")};
+	for (int i = 0; i < QUOTA_WHATS; i++)
+		q.limit[i] = i == (int)what ? limit : QUOTA_AS_IS;
+	return q;
+}
+
+START_TEST(limits_of_one_quota_at_a_time_are_all_set)
+{
+	struct quota_doc q;
+	for (int round = 0; round < 10; round++) {
+		pair.a[0] = (struct ask){.loop = 0,
+			.change = {.kind = QUOTA_SET,
+				.quota = one_limit(QUOTA_BYTES_IN, 1000 + round)}};
+		pair.a[1] = (struct ask){.loop = 1,
+			.change = {.kind = QUOTA_SET,
+				.quota = one_limit(QUOTA_MESSAGES_OUT, 2000 + round)}};
+		run_pair();
+		ck_assert_int_eq(pair.a[0].change.err, OK);
+		ck_assert_int_eq(pair.a[1].change.err, OK);
+		const struct catalog *c = look();
+		ck_assert(rights_quota(c, QUOTA_USER, text("bob"), &q));
+		ck_assert_int_eq(q.limit[QUOTA_BYTES_IN], 1000 + round);
+		ck_assert_int_eq(q.limit[QUOTA_MESSAGES_OUT], 2000 + round);
+		ck_assert_int_eq(q.limit[QUOTA_CONNECTIONS], -1);
+		catalog_release(c);
+	}
+	struct ask a = {.change = {.kind = QUOTA_SET, .quota = one_limit(QUOTA_BYTES_IN, -1)}};
+	ck_assert_int_eq(ask(&a), OK);
+	a.change.quota = one_limit(QUOTA_MESSAGES_OUT, -1);
+	ck_assert_int_eq(ask(&a), OK);
+	const struct catalog *c = look();
+	ck_assert(!rights_quota(c, QUOTA_USER, text("bob"), &q));
+	catalog_release(c);
 }
 END_TEST
 
@@ -608,6 +681,8 @@ int main(void)
 	tcase_add_test(tc, changes_of_one_user_at_a_time_are_all_made);
 	tcase_add_test(tc, rules_and_quotas_go_with_their_user);
 	tcase_add_test(tc, many_rules_at_once_are_bounded);
+	tcase_add_test(tc, a_user_with_many_rules_goes);
+	tcase_add_test(tc, limits_of_one_quota_at_a_time_are_all_set);
 	tcase_add_test(tc, who_is_of_a_tenant_changes_that_only);
 	tcase_add_test(tc, secrets_made_by_the_client_replace_what_knew_the_old_password);
 	tcase_add_test(tc, tenants_are_those_of_users_and_streams);
