@@ -7,9 +7,9 @@
  * asleep. All four are sequentially consistent, so at least one of the two sees the other: a
  * message is never left in the inbox of a loop that sleeps.
  *
- * Timers are a heap of our own over one timerfd, which is set only when the loop goes to sleep
- * with an earlier deadline than the one it was set to: timers that are set and cancelled by the
- * million make no system calls. (libevent's own time-outs run on a clock of 4 ms steps.)
+ * Timers are a heap of our own (turn.c) over one timerfd, which is set only when the loop goes to
+ * sleep with an earlier deadline than the one it was set to: timers that are set and cancelled by
+ * the million make no system calls. (libevent's own time-outs run on a clock of 4 ms steps.)
  *
  * libevent gives no point between its poll and the callbacks, so the cached time is marked stale
  * before a poll and read afresh by the first who asks. */
@@ -26,21 +26,11 @@
 #include <unistd.h>
 #include "server/base/clock.h"
 #include "server/base/mem.h"
+#include "server/base/turn.h"
 
 enum {
-	LOCAL_RUNS_MAX = 4096, /* local posts run in a row before the sockets get their turn */
-	STAGE_PASSES_MAX = 8,  /* hooks that want each other within one stage */
-	TIMERS_FIRST = 64,
+	LAST_TURNS_MAX = 8,    /* of a loop that has ended and has work left */
 	QUIET_LOOKS_MAX = 1000 /* before loops that never come to rest are stopped all the same */
-};
-
-struct queue { /* of messages, first in first out */
-	struct loop_msg *head, **tail;
-};
-
-struct heap_node {
-	int64_t at_ms;
-	struct loop_timer *timer;
 };
 
 struct loop {
@@ -61,14 +51,7 @@ struct loop {
 	/* Stands in the inbox once the loop has ended: what is posted from then on is dropped, so
 	 * nothing keeps a pointer into what its owner may let go before loops_free. */
 	struct loop_msg closed;
-	struct queue local;
-	struct list stages[STAGE_COUNT]; /* hooks wanted */
-	struct list later;               /* hooks that wanted themselves again while they ran */
-	struct loop_hook *hook_now;
-	int stage_now; /* STAGE_COUNT outside of stages */
-
-	struct heap_node *heap; /* from slot 1 */
-	uint32_t timers, timers_room;
+	struct turn turn;
 	int64_t timer_set_ms; /* when timer_fd fires; 0: not set */
 
 	struct loop_msg stop_msg, park_msg;
@@ -153,86 +136,26 @@ int64_t loop_now_wall_ms(const struct loop *l)
 	return l->now_wall_ms;
 }
 
-/* ---- timers: a binary heap, each timer knows its slot */
-
-static void heap_place(struct loop *l, uint32_t slot, struct heap_node n)
-{
-	l->heap[slot] = n;
-	n.timer->slot = slot;
-}
-
-static void heap_settle(struct loop *l, uint32_t slot, struct heap_node n)
-{
-	while (slot > 1 && n.at_ms < l->heap[slot / 2].at_ms) {
-		heap_place(l, slot, l->heap[slot / 2]);
-		slot /= 2;
-	}
-	for (;;) {
-		uint32_t child = slot * 2;
-		if (child > l->timers)
-			break;
-		if (child < l->timers && l->heap[child + 1].at_ms < l->heap[child].at_ms)
-			child++;
-		if (n.at_ms <= l->heap[child].at_ms)
-			break;
-		heap_place(l, slot, l->heap[child]);
-		slot = child;
-	}
-	heap_place(l, slot, n);
-}
-
-void loop_timer_init(struct loop_timer *t, struct loop *l, void (*fire)(struct loop_timer *t))
-{
-	*t = (struct loop_timer){.loop = l, .fire = fire};
-}
+/* ---- timers */
 
 void loop_timer_set(struct loop_timer *t, int64_t after_ms)
 {
 	struct loop *l = t->loop;
+	int64_t now_ms;
 
 	loop_must_own(l);
+	now_ms = loop_now_ms(l);
 	if (after_ms < 0)
 		after_ms = 0;
-	t->at_ms = loop_now_ms(l);
-	t->at_ms = after_ms > INT64_MAX - t->at_ms ? INT64_MAX : t->at_ms + after_ms;
-	if (t->slot == 0) {
-		if (l->timers + 2 > l->timers_room) {
-			uint32_t room = l->timers_room ? l->timers_room * 2 : TIMERS_FIRST;
-			struct heap_node *heap = mem_resize(l->heap, room * sizeof *heap);
-			must(heap != NULL);
-			l->heap = heap;
-			l->timers_room = room;
-		}
-		t->slot = ++l->timers;
-	}
-	heap_settle(l, t->slot, (struct heap_node){t->at_ms, t});
+	turn_timer_set(&l->turn, t, after_ms > INT64_MAX - now_ms ? INT64_MAX : now_ms + after_ms);
 }
 
 void loop_timer_cancel(struct loop_timer *t)
 {
-	struct loop *l = t->loop;
-	uint32_t slot = t->slot;
-
-	if (slot == 0)
+	if (t->slot == 0)
 		return;
-	loop_must_own(l);
-	must(l->heap[slot].timer == t);
-	t->slot = 0;
-	struct heap_node last = l->heap[l->timers--];
-	if (last.timer != t)
-		heap_settle(l, slot, last);
-}
-
-static void timers_fire(struct loop *l)
-{
-	/* At most those there now: a timer that sets itself to 0 ms waits for the next turn. */
-	for (uint32_t left = l->timers; left > 0 && l->timers > 0; left--) {
-		struct loop_timer *t = l->heap[1].timer;
-		if (t->at_ms > l->now_ms)
-			return;
-		loop_timer_cancel(t);
-		t->fire(t);
-	}
+	loop_must_own(t->loop);
+	turn_timer_cancel(&t->loop->turn, t);
 }
 
 /* Before sleeping: the timerfd must fire no later than the first timer. Earlier is harmless. */
@@ -241,9 +164,8 @@ static void timer_arm(struct loop *l)
 	int64_t at, after;
 	struct itimerspec spec = {0};
 
-	if (l->timers == 0)
+	if (!turn_next_ms(&l->turn, &at))
 		return;
-	at = l->heap[1].at_ms;
 	if (l->timer_set_ms != 0 && l->timer_set_ms <= at)
 		return;
 	after = at - clock_ms();
@@ -267,31 +189,6 @@ static void on_timer_fd(evutil_socket_t fd, short what, void *arg)
 
 /* ---- messages */
 
-static void queue_init(struct queue *q)
-{
-	q->head = NULL;
-	q->tail = &q->head;
-}
-
-static void queue_push(struct queue *q, struct loop_msg *m)
-{
-	m->next = NULL;
-	*q->tail = m;
-	q->tail = &m->next;
-}
-
-static struct loop_msg *queue_pop(struct queue *q)
-{
-	struct loop_msg *m = q->head;
-
-	if (m == NULL)
-		return NULL;
-	q->head = m->next;
-	if (q->head == NULL)
-		q->tail = &q->head;
-	return m;
-}
-
 static void wake(struct loop *l)
 {
 	uint64_t one = 1;
@@ -300,60 +197,24 @@ static void wake(struct loop *l)
 		;
 }
 
-static void call_drop(struct loop_msg *m);
-
 void loop_post(struct loop *l, struct loop_msg *m)
 {
 	struct loop_msg *head;
 
 	if (here == l) {
-		queue_push(&l->local, m);
+		msg_queue_push(&l->turn.local, m);
 		return;
 	}
 	head = atomic_load_explicit(&l->inbox, memory_order_relaxed);
 	do {
 		if (head == &l->closed) {
-			call_drop(m);
+			turn_drop(m);
 			return;
 		}
 		m->next = head;
 	} while (!atomic_compare_exchange_weak(&l->inbox, &head, m));
 	if (atomic_load(&l->asleep) && atomic_exchange(&l->asleep, false))
 		wake(l);
-}
-
-struct call {
-	struct loop_msg msg;
-	void (*fn)(void *arg);
-	void *arg;
-};
-
-static void call_run(struct loop_msg *m)
-{
-	struct call *c = list_entry(m, struct call, msg);
-	void (*fn)(void *arg) = c->fn;
-	void *arg = c->arg;
-
-	mem_free(c);
-	fn(arg);
-}
-
-/* Calls have a struct of their own, which would leak; all other messages belong to their senders.
- */
-static void call_drop(struct loop_msg *m)
-{
-	if (m->run == call_run)
-		mem_free(list_entry(m, struct call, msg));
-}
-
-void loop_call(struct loop *l, void (*fn)(void *arg), void *arg)
-{
-	struct call *c = mem_new(sizeof *c);
-
-	c->msg.run = call_run;
-	c->fn = fn;
-	c->arg = arg;
-	loop_post(l, &c->msg);
 }
 
 static struct loop_msg *inbox_take(struct loop *l)
@@ -372,14 +233,6 @@ static struct loop_msg *inbox_take(struct loop *l)
 	return oldest;
 }
 
-static void local_run(struct loop *l)
-{
-	struct loop_msg *m;
-
-	for (int i = 0; i < LOCAL_RUNS_MAX && (m = queue_pop(&l->local)) != NULL; i++)
-		m->run(m);
-}
-
 static void messages_run(struct loop *l)
 {
 	struct loop_msg *m;
@@ -389,88 +242,20 @@ static void messages_run(struct loop *l)
 		l->taken = m->next; /* m may be gone or posted again after its run */
 		m->run(m);
 	}
-	local_run(l);
-}
-
-/* ---- hooks */
-
-void loop_hook_init(struct loop_hook *h, void (*run)(struct loop_hook *h))
-{
-	list_init(&h->node);
-	h->run = run;
+	turn_posts(&l->turn);
 }
 
 void loop_hook_want(struct loop *l, enum loop_stage stage, struct loop_hook *h)
 {
 	loop_must_own(l);
-	if (!list_empty(&h->node))
-		return;
-	/* Who asks for itself again while it runs wants to go on after the sockets' turn. */
-	if (h == l->hook_now && (int)stage == l->stage_now)
-		list_push_back(&l->later, &h->node);
-	else
-		list_push_back(&l->stages[stage], &h->node);
-}
-
-void loop_hook_cancel(struct loop_hook *h)
-{
-	list_remove(&h->node);
-}
-
-static void list_move_all(struct list *from, struct list *to)
-{
-	struct list *n;
-
-	while ((n = list_pop(from)) != NULL)
-		list_push_back(to, n);
-}
-
-static void stage_run(struct loop *l, int stage)
-{
-	struct list doing, *n;
-
-	l->stage_now = stage;
-	list_init(&doing);
-	for (int pass = 0; pass < STAGE_PASSES_MAX && !list_empty(&l->stages[stage]); pass++) {
-		list_move_all(&l->stages[stage], &doing);
-		while ((n = list_pop(&doing)) != NULL) {
-			l->hook_now = list_entry(n, struct loop_hook, node);
-			l->hook_now->run(l->hook_now);
-			l->hook_now = NULL;
-		}
-	}
-	list_move_all(&l->later, &l->stages[stage]);
-}
-
-static void stages_run(struct loop *l)
-{
-	for (int stage = 0; stage < STAGE_COUNT; stage++) {
-		if (list_empty(&l->stages[stage]))
-			continue;
-		stage_run(l, stage);
-		l->stage_now = stage +
-			1; /* what local posts want of this stage is for the next turn */
-		if (l->local.head != NULL)
-			local_run(l);
-	}
-	l->stage_now = STAGE_COUNT;
-}
-
-static bool work_waits(const struct loop *l)
-{
-	if (l->local.head != NULL)
-		return true;
-	for (int stage = 0; stage < STAGE_COUNT; stage++)
-		if (!list_empty(&l->stages[stage]))
-			return true;
-	return false;
+	turn_want(&l->turn, stage, h);
 }
 
 /* ---- the turn */
 
 static void poll_events(struct loop *l)
 {
-	bool sleeps = !work_waits(l);
+	bool sleeps = !turn_waits(&l->turn);
 
 	if (sleeps) {
 		timer_arm(l);
@@ -497,14 +282,14 @@ static void *loop_thread(void *arg)
 	pthread_setname_np(pthread_self(), name);
 	while (!l->stopping) {
 		poll_events(l);
-		timers_fire(l);
+		turn_timers(&l->turn, l->now_ms);
 		messages_run(l);
-		stages_run(l);
+		turn_stages(&l->turn);
 	}
 	/* What the last messages asked for is still done, within reason. */
-	for (int i = 0; i < STAGE_PASSES_MAX && work_waits(l); i++) {
-		local_run(l);
-		stages_run(l);
+	for (int i = 0; i < LAST_TURNS_MAX && turn_waits(&l->turn); i++) {
+		turn_posts(&l->turn);
+		turn_stages(&l->turn);
 	}
 	here = NULL;
 	return NULL;
@@ -546,7 +331,6 @@ static struct loop *loop_new(struct loops *all, int index)
 
 	must(l != NULL);
 	*l = (struct loop){.all = all, .index = index, .now_stale = true};
-	l->stage_now = STAGE_COUNT;
 	l->base = base_new();
 	l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	l->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -560,10 +344,7 @@ static struct loop *loop_new(struct loops *all, int index)
 	must(event_add(l->timer_event, NULL) == 0);
 	l->cells = metric_cells_new();
 	l->stop_msg.run = stop_run;
-	queue_init(&l->local);
-	list_init(&l->later);
-	for (int i = 0; i < STAGE_COUNT; i++)
-		list_init(&l->stages[i]);
+	turn_init(&l->turn);
 	return l;
 }
 
@@ -571,7 +352,7 @@ static void calls_drop(const struct loop *l, struct loop_msg *m)
 {
 	while (m != NULL && m != &l->closed) {
 		struct loop_msg *next = m->next;
-		call_drop(m);
+		turn_drop(m);
 		m = next;
 	}
 }
@@ -580,8 +361,8 @@ static void calls_drop(const struct loop *l, struct loop_msg *m)
 static void loop_end(struct loop *l)
 {
 	calls_drop(l, atomic_exchange(&l->inbox, &l->closed));
-	calls_drop(l, l->local.head);
-	queue_init(&l->local);
+	calls_drop(l, l->turn.local.head);
+	msg_queue_init(&l->turn.local);
 }
 
 static void loop_free(struct loop *l)
@@ -592,7 +373,7 @@ static void loop_free(struct loop *l)
 	event_base_free(l->base);
 	close(l->wake_fd);
 	close(l->timer_fd);
-	mem_free(l->heap);
+	turn_fini(&l->turn);
 	free(l);
 }
 
@@ -690,7 +471,7 @@ static bool is_quiet(const struct loops *all)
 {
 	for (int i = 0; i < all->count; i++) {
 		const struct loop *l = all->at[i];
-		if (atomic_load(&l->inbox) != NULL || l->taken != NULL || work_waits(l))
+		if (atomic_load(&l->inbox) != NULL || l->taken != NULL || turn_waits(&l->turn))
 			return false;
 	}
 	return true;

@@ -1,28 +1,17 @@
 /* Loops as events: a turn is one event of the loop's machine, planned when something is posted, a
  * timer is due or work is left over. Delays come from the dice, so loops of a machine interleave in
- * every order their messages allow. The turn itself is that of server/base/loop.c. There is no
- * libevent here: nothing that is linked has a socket. */
+ * every order their messages allow. What a turn is made of is shared with server/base/loop.c. There
+ * is no libevent here: nothing that is linked has a socket. */
 #include "server/base/loop.h"
 #include "server/base/clock.h"
 #include "server/base/mem.h"
+#include "server/base/turn.h"
 #include "tests/sim/sim.h"
 
 enum {
-	LOCAL_RUNS_MAX = 4096,
-	STAGE_PASSES_MAX = 8,
-	TIMERS_FIRST = 64,
 	WAKE_US_MAX = 30, /* from a post to the turn */
 	QUIET_LOOKS_MAX = 1000,
 	QUIET_US = 50
-};
-
-struct queue {
-	struct loop_msg *head, **tail;
-};
-
-struct heap_node {
-	int64_t at_ms;
-	struct loop_timer *timer;
 };
 
 struct loop {
@@ -33,12 +22,8 @@ struct loop {
 	int64_t now_ms, now_wall_ms;
 	bool now_stale, stopped;
 	int64_t turn_at_us; /* the turn planned; -1: none */
-	struct queue inbox, local;
-	struct list stages[STAGE_COUNT], later;
-	struct loop_hook *hook_now;
-	int stage_now;
-	struct heap_node *heap; /* from slot 1 */
-	uint32_t timers, timers_room;
+	struct msg_queue inbox;
+	struct turn turn;
 };
 
 struct loops {
@@ -120,257 +105,76 @@ static void plan(struct loop *l, int64_t after_us)
 	sim_at(at, l->machine, turn, l);
 }
 
-static bool work_waits(const struct loop *l)
-{
-	if (l->local.head != NULL)
-		return true;
-	for (int stage = 0; stage < STAGE_COUNT; stage++)
-		if (!list_empty(&l->stages[stage]))
-			return true;
-	return false;
-}
-
 /* The machine's clock may run fast or slow: a turn that comes too early plans another one. */
 static void plan_next(struct loop *l)
 {
-	if (l->inbox.head != NULL || work_waits(l))
-		plan(l, sim_pick(1, WAKE_US_MAX));
-	else if (l->timers > 0) {
-		int64_t ms = l->heap[1].at_ms - clock_ms();
+	int64_t ms;
 
+	if (l->inbox.head != NULL || turn_waits(&l->turn))
+		plan(l, sim_pick(1, WAKE_US_MAX));
+	else if (turn_next_ms(&l->turn, &ms)) {
+		ms -= clock_ms();
 		plan(l, (ms > 0 ? ms * SIM_MS : 0) + sim_pick(1, 200));
 	}
 }
 
 /* --- timers */
 
-static void heap_place(struct loop *l, uint32_t slot, struct heap_node n)
-{
-	l->heap[slot] = n;
-	n.timer->slot = slot;
-}
-
-static void heap_settle(struct loop *l, uint32_t slot, struct heap_node n)
-{
-	while (slot > 1 && n.at_ms < l->heap[slot / 2].at_ms) {
-		heap_place(l, slot, l->heap[slot / 2]);
-		slot /= 2;
-	}
-	for (;;) {
-		uint32_t child = slot * 2;
-
-		if (child > l->timers)
-			break;
-		if (child < l->timers && l->heap[child + 1].at_ms < l->heap[child].at_ms)
-			child++;
-		if (n.at_ms <= l->heap[child].at_ms)
-			break;
-		heap_place(l, slot, l->heap[child]);
-		slot = child;
-	}
-	heap_place(l, slot, n);
-}
-
-void loop_timer_init(struct loop_timer *t, struct loop *l, void (*fire)(struct loop_timer *t))
-{
-	*t = (struct loop_timer){.loop = l, .fire = fire};
-}
-
 void loop_timer_set(struct loop_timer *t, int64_t after_ms)
 {
 	struct loop *l = t->loop;
+	int64_t at_ms;
 
 	loop_must_own(l);
-	t->at_ms = loop_now_ms(l);
+	at_ms = loop_now_ms(l);
 	if (after_ms > 0)
-		t->at_ms = after_ms > INT64_MAX / 2000 ? INT64_MAX / 2000 : t->at_ms + after_ms;
-	if (t->slot == 0) {
-		if (l->timers + 2 > l->timers_room) {
-			l->timers_room = l->timers_room ? l->timers_room * 2 : TIMERS_FIRST;
-			l->heap = mem_resize(l->heap, l->timers_room * sizeof *l->heap);
-			must(l->heap != NULL);
-		}
-		t->slot = ++l->timers;
-	}
-	heap_settle(l, t->slot, (struct heap_node){t->at_ms, t});
+		at_ms = after_ms > INT64_MAX / 2000 ? INT64_MAX / 2000 : at_ms + after_ms;
+	turn_timer_set(&l->turn, t, at_ms);
 	if (loop_here() != l)
 		plan_next(l);
 }
 
 void loop_timer_cancel(struct loop_timer *t)
 {
-	struct loop *l = t->loop;
-	uint32_t slot = t->slot;
-	struct heap_node last;
-
-	if (slot == 0)
+	if (t->slot == 0)
 		return;
-	loop_must_own(l);
-	must(l->heap[slot].timer == t);
-	t->slot = 0;
-	last = l->heap[l->timers--];
-	if (last.timer != t)
-		heap_settle(l, slot, last);
-}
-
-static void timers_fire(struct loop *l)
-{
-	for (uint32_t left = l->timers; left > 0 && l->timers > 0; left--) {
-		struct loop_timer *t = l->heap[1].timer;
-
-		if (t->at_ms > l->now_ms)
-			return;
-		loop_timer_cancel(t);
-		t->fire(t);
-	}
+	loop_must_own(t->loop);
+	turn_timer_cancel(&t->loop->turn, t);
 }
 
 /* --- messages */
 
-static void queue_init(struct queue *q)
-{
-	q->head = NULL;
-	q->tail = &q->head;
-}
-
-static void queue_push(struct queue *q, struct loop_msg *m)
-{
-	m->next = NULL;
-	*q->tail = m;
-	q->tail = &m->next;
-}
-
-static struct loop_msg *queue_pop(struct queue *q)
-{
-	struct loop_msg *m = q->head;
-
-	if (m == NULL)
-		return NULL;
-	q->head = m->next;
-	if (q->head == NULL)
-		q->tail = &q->head;
-	return m;
-}
-
 void loop_post(struct loop *l, struct loop_msg *m)
 {
 	if (loop_here() == l) {
-		queue_push(&l->local, m);
+		msg_queue_push(&l->turn.local, m);
 		return;
 	}
-	queue_push(&l->inbox, m);
+	msg_queue_push(&l->inbox, m);
 	plan(l, sim_pick(1, WAKE_US_MAX));
-}
-
-struct call {
-	struct loop_msg msg;
-	void (*fn)(void *arg);
-	void *arg;
-};
-
-static void call_run(struct loop_msg *m)
-{
-	struct call *c = list_entry(m, struct call, msg);
-	void (*fn)(void *arg) = c->fn;
-	void *arg = c->arg;
-
-	mem_free(c);
-	fn(arg);
-}
-
-void loop_call(struct loop *l, void (*fn)(void *arg), void *arg)
-{
-	struct call *c = mem_new(sizeof *c);
-
-	c->msg.run = call_run;
-	c->fn = fn;
-	c->arg = arg;
-	loop_post(l, &c->msg);
-}
-
-static void local_run(struct loop *l)
-{
-	struct loop_msg *m;
-
-	for (int i = 0; i < LOCAL_RUNS_MAX && (m = queue_pop(&l->local)) != NULL; i++)
-		m->run(m);
 }
 
 static void messages_run(struct loop *l)
 {
-	struct queue taken = l->inbox;
+	struct msg_queue taken = l->inbox;
 	struct loop_msg *m;
 
 	if (taken.head == NULL)
 		taken.tail = &taken.head;
-	queue_init(&l->inbox);
-	while ((m = queue_pop(&taken)) != NULL)
+	msg_queue_init(&l->inbox);
+	while ((m = msg_queue_pop(&taken)) != NULL)
 		m->run(m);
-	local_run(l);
+	turn_posts(&l->turn);
 }
 
 /* --- hooks */
 
-void loop_hook_init(struct loop_hook *h, void (*run)(struct loop_hook *h))
-{
-	list_init(&h->node);
-	h->run = run;
-}
-
 void loop_hook_want(struct loop *l, enum loop_stage stage, struct loop_hook *h)
 {
 	loop_must_own(l);
-	if (!list_empty(&h->node))
-		return;
-	if (h == l->hook_now && (int)stage == l->stage_now)
-		list_push_back(&l->later, &h->node);
-	else
-		list_push_back(&l->stages[stage], &h->node);
+	turn_want(&l->turn, stage, h);
 	if (loop_here() != l)
 		plan_next(l);
-}
-
-void loop_hook_cancel(struct loop_hook *h)
-{
-	list_remove(&h->node);
-}
-
-static void list_move_all(struct list *from, struct list *to)
-{
-	struct list *n;
-
-	while ((n = list_pop(from)) != NULL)
-		list_push_back(to, n);
-}
-
-static void stage_run(struct loop *l, int stage)
-{
-	struct list doing, *n;
-
-	l->stage_now = stage;
-	list_init(&doing);
-	for (int pass = 0; pass < STAGE_PASSES_MAX && !list_empty(&l->stages[stage]); pass++) {
-		list_move_all(&l->stages[stage], &doing);
-		while ((n = list_pop(&doing)) != NULL) {
-			l->hook_now = list_entry(n, struct loop_hook, node);
-			l->hook_now->run(l->hook_now);
-			l->hook_now = NULL;
-		}
-	}
-	list_move_all(&l->later, &l->stages[stage]);
-}
-
-static void stages_run(struct loop *l)
-{
-	for (int stage = 0; stage < STAGE_COUNT; stage++) {
-		if (list_empty(&l->stages[stage]))
-			continue;
-		stage_run(l, stage);
-		l->stage_now = stage + 1;
-		if (l->local.head != NULL)
-			local_run(l);
-	}
-	l->stage_now = STAGE_COUNT;
 }
 
 /* --- the turn */
@@ -387,9 +191,9 @@ static void turn(void *arg)
 	turn_of = l;
 	turn_event = sim_events();
 	now_read(l);
-	timers_fire(l);
+	turn_timers(&l->turn, l->now_ms);
 	messages_run(l);
-	stages_run(l);
+	turn_stages(&l->turn);
 	turn_of = NULL;
 	l->now_stale = true;
 	plan_next(l);
@@ -412,14 +216,10 @@ struct loops *loops_new(int count)
 		l->index = i;
 		l->machine = sim_here();
 		l->now_stale = true;
-		l->stage_now = STAGE_COUNT;
 		l->turn_at_us = -1;
 		l->cells = metric_cells_new();
-		queue_init(&l->inbox);
-		queue_init(&l->local);
-		list_init(&l->later);
-		for (int s = 0; s < STAGE_COUNT; s++)
-			list_init(&l->stages[s]);
+		msg_queue_init(&l->inbox);
+		turn_init(&l->turn);
 	}
 	return all;
 }
@@ -446,7 +246,7 @@ void loops_stand_still(struct loops *all, void (*fn)(void *arg), void *arg)
 static bool is_quiet(const struct loops *all)
 {
 	for (int i = 0; i < all->count; i++)
-		if (all->at[i]->inbox.head != NULL || work_waits(all->at[i]))
+		if (all->at[i]->inbox.head != NULL || turn_waits(&all->at[i]->turn))
 			return false;
 	return true;
 }
@@ -469,5 +269,5 @@ void loops_free(struct loops *all)
 	must(!all->running);
 	/* Turns that are planned still find them: the memory stays, it is little. */
 	for (int i = 0; i < all->count; i++)
-		mem_free(all->at[i]->heap);
+		turn_fini(&all->at[i]->turn);
 }
