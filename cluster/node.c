@@ -608,7 +608,7 @@ static void make_peers(struct node *n)
 	memcpy(c.instance, n->identity.instance, sizeof c.instance);
 	c.tls = n->conf.peers->tls != 0;
 	c.queue_bytes_max = n->conf.peers->queue_bytes_max;
-	n->peers = peers_new(&c, n->loops, n->workers);
+	n->peers = peers_new(&c, n->loops);
 	if (identity_has_cluster(&n->identity))
 		peers_set_cluster(n->peers, n->identity.cluster);
 	n->finder = (struct partition_finder){find_partition, n};

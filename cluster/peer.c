@@ -556,12 +556,11 @@ static void home_init(struct peer_home *h, struct peers *p, struct loop *l)
 	h->crossing = mem_new((size_t)p->home_count * sizeof(struct crossing *));
 }
 
-struct peers *peers_new(const struct peers_conf *c, struct loops *loops, struct workers *workers)
+struct peers *peers_new(const struct peers_conf *c, struct loops *loops)
 {
 	struct peers *p = mem_new(sizeof *p);
 	p->conf = *c;
 	p->loops = loops;
-	p->workers = workers;
 	p->home_count = loops_count(loops);
 	p->homes = mem_new((size_t)p->home_count * sizeof *p->homes);
 	for (int i = 0; i < p->home_count; i++)

@@ -9,7 +9,6 @@
 #include "server/base/buf.h"
 #include "server/base/conf.h"
 #include "server/base/loop.h"
-#include "server/base/worker.h"
 
 struct peers;
 struct net;
@@ -78,7 +77,7 @@ extern struct metric_table peer_metrics;
 extern const struct conn_kind
 	peer_kind_in; /* the adapter of the door "peer"; door arg: struct peers */
 
-struct peers *peers_new(const struct peers_conf *c, struct loops *loops, struct workers *workers);
+struct peers *peers_new(const struct peers_conf *c, struct loops *loops);
 /* May dial from now on. The door may listen before or after. */
 void peers_start(struct peers *p, struct net *net);
 void peers_stop(struct peers *p); /* not from a loop; calls end with ERR_CLOSED */

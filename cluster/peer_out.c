@@ -332,7 +332,6 @@ void peer_out_look(struct peer_to *t, int64_t now_ms)
 		return;
 	t->dialling = true;
 	t->dial = (struct dial){.net = p->net,
-		.workers = p->workers,
 		.address = t->to,
 		.kind = &out_kind,
 		.arg = t,

@@ -139,7 +139,6 @@ struct peer_table_server {
 struct peers {
 	struct peers_conf conf;
 	struct loops *loops;
-	struct workers *workers;
 	struct net *net;
 	struct peer_home *homes;
 	int home_count;

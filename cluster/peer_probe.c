@@ -151,7 +151,6 @@ void peer_probe(struct peers *p, struct peer_probe *q)
 	x->dialling = true;
 	list_push_back(&h->probes, &x->node);
 	x->dial = (struct dial){.net = p->net,
-		.workers = p->workers,
 		.address = q->address,
 		.kind = &probe_kind,
 		.arg = x,

@@ -9,8 +9,8 @@ struct workers {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	struct loop_msg *head, **tail; /* jobs, by their msg */
-	bool ending;
-	int threads;
+	bool ending, left;
+	int threads, alive; /* alive: counted once left; the last one frees */
 	pthread_t thread[];
 };
 
@@ -44,17 +44,44 @@ static struct job *job_next(struct workers *w)
 	return m ? job_of(m) : NULL;
 }
 
+/* Its loop is there as long as nobody has left. */
+static void job_home(struct workers *w, struct job *j)
+{
+	bool left;
+
+	pthread_mutex_lock(&w->lock);
+	left = w->left;
+	j->msg.run = job_done;
+	if (!left)
+		loop_post(j->home, &j->msg);
+	pthread_mutex_unlock(&w->lock);
+	if (left)
+		j->left(j);
+}
+
+static void workers_drop(struct workers *w)
+{
+	pthread_cond_destroy(&w->more);
+	pthread_mutex_destroy(&w->lock);
+	mem_free(w);
+}
+
 static void *worker_thread(void *arg)
 {
 	struct workers *w = arg;
 	struct job *j;
+	bool last;
 
 	pthread_setname_np(pthread_self(), "worker");
 	while ((j = job_next(w)) != NULL) {
 		j->work(j);
-		j->msg.run = job_done;
-		loop_post(j->home, &j->msg);
+		job_home(w, j);
 	}
+	pthread_mutex_lock(&w->lock);
+	last = w->left && --w->alive == 0;
+	pthread_mutex_unlock(&w->lock);
+	if (last)
+		workers_drop(w);
 	return NULL;
 }
 
@@ -65,7 +92,7 @@ struct workers *workers_new(int threads)
 
 	must(threads > 0);
 	w = mem_new(sizeof *w + (size_t)threads * sizeof w->thread[0]);
-	w->threads = threads;
+	w->threads = w->alive = threads;
 	w->tail = &w->head;
 	must(pthread_mutex_init(&w->lock, NULL) == 0);
 	must(pthread_cond_init(&w->more, NULL) == 0);
@@ -93,9 +120,27 @@ void workers_free(struct workers *w)
 	pthread_mutex_unlock(&w->lock);
 	for (int i = 0; i < w->threads; i++)
 		must(pthread_join(w->thread[i], NULL) == 0);
-	pthread_cond_destroy(&w->more);
-	pthread_mutex_destroy(&w->lock);
-	mem_free(w);
+	workers_drop(w);
+}
+
+void workers_leave(struct workers *w)
+{
+	struct loop_msg *m, *next;
+
+	if (w == NULL)
+		return;
+	pthread_mutex_lock(&w->lock);
+	w->ending = w->left = true;
+	m = w->head;
+	w->head = NULL;
+	for (int i = 0; i < w->threads; i++)
+		must(pthread_detach(w->thread[i]) == 0);
+	pthread_cond_broadcast(&w->more);
+	pthread_mutex_unlock(&w->lock);
+	for (; m != NULL; m = next) {
+		next = m->next;
+		job_of(m)->left(job_of(m));
+	}
 }
 
 void worker_run(struct workers *w, struct job *j)

@@ -1,12 +1,15 @@
 /* A dial goes through looking up, connecting (each address of the name in turn, each with a fair
  * part of the time left) and, as an ordinary connection in its handshake, TLS. What is private to
- * it lies in memory of its own, which outlives a cancelled dial while a worker still looks up the
- * name. The connection takes the place of a door along (struct dialled): its adapter, the
- * adapter's arg and the metrics' labels come from there. */
+ * it lies in memory of its own, which outlives a cancelled dial while its name is still looked up:
+ * a name server that does not answer takes ten seconds, so those that nobody waits for any more are
+ * not even begun, and the end of the net waits for none. The connection takes the place of a door
+ * along (struct dialled): its adapter, the adapter's arg and the metrics' labels come from there.
+ */
 #include "server/net/dial.h"
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 #include "server/net/conn_priv.h"
@@ -14,8 +17,9 @@
 struct dialling {
 	struct dial *dial; /* NULL: cancelled */
 	struct job job;
-	bool looking;  /* the job is under way */
-	char *address; /* own copy: the worker reads it */
+	bool looking;         /* the job is under way */
+	_Atomic bool dropped; /* nobody waits for it any more */
+	char *address;        /* own copy: the worker reads it */
 	struct net_home *home;
 	enum err looked; /* the job's outcome, as are look_why and found */
 	char look_why[96];
@@ -65,7 +69,9 @@ static void tell(struct dialling *x, struct conn *c)
 	d->conn = c;
 	snprintf(d->why, sizeof d->why, "%s", x->why);
 	x->dial = NULL;
-	if (!x->looking) /* else when the worker brings it back */
+	if (x->looking) /* it goes when the job comes back */
+		atomic_store(&x->dropped, true);
+	else
 		free_dialling(x);
 	d->done(d);
 }
@@ -230,7 +236,17 @@ static void on_timer(struct loop_timer *t)
 static void look_up(struct job *j)
 {
 	struct dialling *x = list_entry(j, struct dialling, job);
-	x->looked = address_find(x->address, false, &x->found, x->look_why, sizeof x->look_why);
+	if (!atomic_load(&x->dropped))
+		x->looked = address_find(
+			x->address, false, &x->found, x->look_why, sizeof x->look_why);
+}
+
+static void look_up_left(struct job *j)
+{
+	struct dialling *x = list_entry(j, struct dialling, job);
+	address_list_fini(&x->found);
+	mem_free(x->address);
+	mem_free(x);
 }
 
 static void looked_up(struct job *j)
@@ -277,8 +293,8 @@ void dial_start(struct dial *d)
 	}
 	x->looking = true;
 	loop_timer_set(&x->timer, d->timeout_ms);
-	x->job = (struct job){.home = l, .work = look_up, .done = looked_up};
-	worker_run(d->workers, &x->job);
+	x->job = (struct job){.home = l, .work = look_up, .done = looked_up, .left = look_up_left};
+	worker_run(d->net->names, &x->job);
 }
 
 void dial_cancel(struct dial *d)
@@ -297,6 +313,8 @@ void dial_cancel(struct dial *d)
 	}
 	let_go_socket(x);
 	loop_timer_cancel(&x->timer);
-	if (!x->looking)
+	if (x->looking)
+		atomic_store(&x->dropped, true);
+	else
 		free_dialling(x);
 }

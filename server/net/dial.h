@@ -1,16 +1,14 @@
 /* Outgoing connections: after it is open one is like any other (conn.h), with an adapter of its
- * own. Names are looked up by a worker; the addresses of a name are tried in order. Thread: the
- * calling loop's. */
+ * own. Names are looked up by threads of the net's own; the addresses of a name are tried in order.
+ * Thread: the calling loop's. */
 #ifndef NET_DIAL_H
 #define NET_DIAL_H
-#include "server/base/worker.h"
 #include "server/net/net.h"
 
 struct dial {       /* embed; the memory stays until done, or until dial_cancel returned */
 	void *priv; /* private */
 	/* asked: */
 	struct net *net;
-	struct workers *workers;
 	const char *address;          /* "host:port", copied */
 	const struct conn_kind *kind; /* its opened runs, after TLS, before done */
 	void *arg;                    /* conn_door_arg of the connection */

@@ -342,8 +342,10 @@ static enum err open_tls(struct net *n, char *why, size_t why_size)
 enum err net_open(struct loops *loops, const void *conf, const struct net_door *doors, int count,
 	struct net **out, char *why, size_t why_size)
 {
+	enum { NAME_THREADS = 2 };
 	struct net *n = mem_new(sizeof *n);
 	n->loops = loops;
+	n->names = workers_new(NAME_THREADS);
 	n->conf = conf;
 	n->files = limit_raise_files();
 	limit_total_init(&n->limit, n->conf->conn_max, n->files);
@@ -532,6 +534,7 @@ void net_free(struct net *n)
 		mem_free(n->doors[i].advertised);
 	}
 	listen_remove_local(n);
+	workers_leave(n->names);
 	mem_free(n->homes);
 	mem_free(n);
 }

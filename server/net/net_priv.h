@@ -6,6 +6,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 #include "server/base/mem.h"
+#include "server/base/worker.h"
 #include "server/net/address.h"
 #include "server/net/limit.h"
 #include "server/net/net.h"
@@ -123,6 +124,7 @@ struct net_home { /* what one loop has of the net */
 
 struct net {
 	struct loops *loops;
+	struct workers *names; /* look up names */
 	const struct net_conf *conf;
 	struct limit_total limit;
 	int64_t files; /* open files allowed */

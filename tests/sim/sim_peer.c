@@ -40,11 +40,10 @@ static bool is_zero(const uint8_t *at)
 
 /* --- life */
 
-struct peers *peers_new(const struct peers_conf *c, struct loops *loops, struct workers *workers)
+struct peers *peers_new(const struct peers_conf *c, struct loops *loops)
 {
 	struct peers *p = mem_new(sizeof *p);
 
-	(void)workers;
 	p->conf = *c;
 	p->machine = sim_here();
 	p->loops = loops;
@@ -139,8 +138,8 @@ static bool may_meet(const struct peers *p, const struct peers *q)
 	if (!guest && memcmp(p->cluster, q->cluster, sizeof p->cluster) != 0)
 		return false; /* another cluster, or none yet */
 	if (!guest && from->instance_known &&
-		(memcmp(from->instance, p->conf.instance, 16) == 0) == from->removed)
-		return false; /* other data, or data that was taken out */
+		(from->removed || memcmp(from->instance, p->conf.instance, 16) != 0))
+		return false; /* data that was taken out, or other data, also after it */
 	return !to->instance_known || memcmp(to->instance, q->conf.instance, 16) == 0;
 }
 
@@ -248,7 +247,8 @@ static void hear_verdict(struct peers *p, const struct peers *q)
 	const struct known *us = &q->known[p->conf.node];
 	bool same = memcmp(us->instance, p->conf.instance, 16) == 0;
 
-	if (p->judged == NULL || is_zero(p->cluster) || !us->instance_known || same != us->removed)
+	if (p->judged == NULL || is_zero(p->cluster) || !us->instance_known ||
+		(same && !us->removed))
 		return;
 	p->judged_by = q->conf.node;
 	loop_call(p->judged_on, same ? tell_removed : tell_other_data, p);

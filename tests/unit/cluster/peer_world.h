@@ -30,7 +30,6 @@ struct world_node {
 	struct conf *conf;
 	void *values;
 	struct loops *loops;
-	struct workers *workers;
 	struct net *net;
 	struct net_door door;
 	struct peers *peers;
@@ -145,7 +144,6 @@ static void node_open_door(struct world_node *n)
 	}
 	conf_apply(n->conf, true);
 	n->loops = loops_new(n->loop_count);
-	n->workers = workers_new(1);
 	n->door = (struct net_door){
 		.name = "peer", .kind = &peer_kind_in, .mutual = n->cert != NULL};
 	enum err e = net_open(n->loops, n->values, &n->door, 1, &n->net, why, sizeof why);
@@ -165,7 +163,7 @@ static void node_up(struct world_node *n)
 		.tls = n->cert != NULL,
 		.queue_bytes_max = n->queue ? n->queue : 16 << 20};
 	memcpy(conf.instance, n->instance, 16);
-	n->peers = peers_new(&conf, n->loops, n->workers);
+	n->peers = peers_new(&conf, n->loops);
 	n->door.arg = n->peers;
 	peers_handle(n->peers, PEER_RAFT, world_frame, n);
 	peers_on_verdict(n->peers, loops_at(n->loops, 0), world_judged, n);
@@ -191,7 +189,6 @@ static void node_down(struct world_node *n)
 	loops_stop(n->loops);
 	net_free(n->net);
 	peers_free(n->peers);
-	workers_free(n->workers);
 	loops_free(n->loops);
 	conf_free(n->conf);
 	mem_free(n->values);

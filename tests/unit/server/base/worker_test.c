@@ -88,12 +88,65 @@ START_TEST(queued_jobs_run_before_the_end)
 }
 END_TEST
 
+static _Atomic int given_up, hold;
+
+static void long_work(struct job *j)
+{
+	(void)j;
+	atomic_fetch_add(&worked, 1);
+	while (atomic_load(&hold))
+		usleep(500);
+}
+
+static void never(struct job *j)
+{
+	(void)j;
+	must(false);
+}
+
+static void give_up(struct job *j)
+{
+	mem_free(list_entry(j, struct sum, job));
+	atomic_fetch_add(&given_up, 1);
+}
+
+/* Nobody waits for what is under way, and nothing comes home, where nobody is any more. */
+START_TEST(those_who_are_left_end_by_themselves)
+{
+	all = loops_new(1);
+	workers = workers_new(2);
+	atomic_store(&hold, 1);
+	atomic_store(&worked, 0);
+	atomic_store(&given_up, 0);
+	for (int i = 0; i < 10; i++) {
+		struct sum *s = mem_new(sizeof *s);
+		s->job = (struct job){.home = loops_at(all, 0),
+			.work = long_work,
+			.done = never,
+			.left = give_up};
+		worker_run(workers, &s->job);
+	}
+	for (int i = 0; i < 20000 && atomic_load(&worked) < 2; i++)
+		usleep(500);
+	workers_leave(workers);
+	ck_assert_int_eq(atomic_load(&given_up), 8);
+	loops_free(all);
+	atomic_store(&hold, 0);
+	for (int i = 0; i < 20000 && atomic_load(&given_up) < 10; i++)
+		usleep(500);
+	ck_assert_int_eq(atomic_load(&given_up), 10);
+	ck_assert_int_eq(atomic_load(&worked), 2);
+	workers_leave(NULL);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("worker");
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, jobs_come_home);
 	tcase_add_test(tc, queued_jobs_run_before_the_end);
+	tcase_add_test(tc, those_who_are_left_end_by_themselves);
 	Suite *s = suite_create("worker");
 	suite_add_tcase(s, tc);
 	SRunner *sr = srunner_create(s);

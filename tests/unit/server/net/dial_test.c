@@ -1,7 +1,31 @@
 #include "server/net/dial.h"
 #include "server/net/address.h"
 #include <arpa/inet.h>
+#include <dlfcn.h>
+#include <netdb.h>
+#include "server/base/clock.h"
 #include "tests/unit/server/net/fixture.h"
+
+/* Instead of the C library's: names that begin with "slow" are asked of a name server that does not
+ * answer. */
+enum { SLOW_S = 5 };
+static atomic_int slow;
+
+int getaddrinfo(
+	const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **out)
+{
+	union { /* a function's pointer, as dlsym gives it */
+		void *at;
+		int (*call)(const char *name, const char *service, const struct addrinfo *hints,
+			struct addrinfo **out);
+	} real = {.at = dlsym(RTLD_NEXT, "getaddrinfo")};
+	bool literal = hints != NULL && (hints->ai_flags & AI_NUMERICHOST);
+	if (name == NULL || strncmp(name, "slow", 4) != 0 || literal)
+		return real.call(name, service, hints, out);
+	atomic_fetch_add(&slow, 1);
+	sleep(SLOW_S);
+	return EAI_AGAIN;
+}
 
 /* The library keeps points of elliptic curves per thread and gives them back to nobody. */
 const char *__lsan_default_suppressions(void);
@@ -13,7 +37,6 @@ const char *__lsan_default_suppressions(void)
 /* Dials from loop 0; the caller's adapter sends one frame of the fixture and keeps the answer. */
 struct call {
 	struct dial dial;
-	struct workers *workers;
 	const char *frame; /* command and bytes */
 	char answer[200];
 	atomic_int opened, answered, closed, done;
@@ -78,9 +101,8 @@ static void begin(struct loop_msg *m)
 
 static void start_call(const char *address, const char *frame, bool tls, int timeout_ms)
 {
-	call = (struct call){.frame = frame, .workers = workers_new(1), .msg.run = begin};
+	call = (struct call){.frame = frame, .msg.run = begin};
 	call.dial = (struct dial){.net = fix.net,
-		.workers = call.workers,
 		.address = address,
 		.kind = &caller_kind,
 		.arg = &call,
@@ -105,7 +127,6 @@ static void stop(void)
 		loop_call(loops_at(fix.loops, 0), hang_up, call.conn);
 		ck_assert(reaches(&call.closed, 1));
 	}
-	workers_free(call.workers);
 	fixture_stop();
 }
 
@@ -220,6 +241,49 @@ START_TEST(cancelled_is_never_done)
 	ck_assert_int_eq(call.done, 0);
 	ck_assert_int_eq(call.opened, 0);
 	stop();
+}
+END_TEST
+
+enum { SLOW_DIALS = 20 };
+static struct call slow_calls[SLOW_DIALS];
+
+static void dial_slow(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < SLOW_DIALS; i++)
+		dial_start(&slow_calls[i].dial);
+}
+
+static void drop_slow(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < SLOW_DIALS / 2; i++)
+		dial_cancel(&slow_calls[i].dial);
+}
+
+/* Dials end in their time, those that nobody waits for are not looked up any more, and the end does
+ * not wait for those that are. */
+START_TEST(a_name_server_that_is_silent_holds_up_nobody)
+{
+	START("listen.mqtt=127.0.0.1:0");
+	for (int i = 0; i < SLOW_DIALS; i++) {
+		start_call("slow.example:7400", "e", false, i < SLOW_DIALS / 2 ? 60000 : 100);
+		slow_calls[i] = call;
+		slow_calls[i].dial.arg = &slow_calls[i];
+	}
+	loop_call(loops_at(fix.loops, 0), dial_slow, NULL);
+	for (int i = SLOW_DIALS / 2; i < SLOW_DIALS; i++) {
+		ck_assert(reaches(&slow_calls[i].done, 1));
+		ck_assert_int_eq(slow_calls[i].dial.err, ERR_TIMEOUT);
+	}
+	loop_call(loops_at(fix.loops, 0), drop_slow, NULL);
+	ck_assert(reaches(&slow, 2)); /* one for each thread */
+	int64_t start = clock_ms();
+	fixture_stop();
+	ck_assert_int_lt(clock_ms() - start, SLOW_S * 1000 / 2);
+	ck_assert_int_le(slow, 2);
+	for (int i = 0; i < SLOW_DIALS / 2; i++)
+		ck_assert_int_eq(slow_calls[i].done, 0);
 }
 END_TEST
 
@@ -377,6 +441,7 @@ int main(void)
 	tcase_add_loop_test(tc, failures_are_told, 0, 4);
 	tcase_add_test(tc, silence_times_out);
 	tcase_add_loop_test(tc, cancelled_is_never_done, 0, 2);
+	tcase_add_test(tc, a_name_server_that_is_silent_holds_up_nobody);
 	tcase_add_test(tc, many_addresses_are_read);
 	tcase_add_test(tc, both_show_certificates);
 	tcase_add_test(tc, a_stranger_is_refused);
