@@ -522,20 +522,6 @@ void catchup_cancel(struct catchup *c)
 	retire(c, false);
 }
 
-bool catchup_progress(const struct catchup *c, struct catchup_view *out)
-{
-	if (c == NULL)
-		return false;
-	*out = (struct catchup_view){.group = c->f.group,
-		.from = c->f.from,
-		.bytes = c->bytes,
-		.bytes_total = (int64_t)(c->opened.last.bytes - c->opened.first.bytes),
-		.began_ms = c->began_ms};
-	if (out->bytes_total < out->bytes)
-		out->bytes_total = out->bytes;
-	return true;
-}
-
 void catchup_fetches_drop(struct catchup_loop *at)
 {
 	struct list *n;

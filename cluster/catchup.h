@@ -37,6 +37,14 @@ void catchups_serve(struct catchups *all,
 /* The group is not led from here any more, or its source is about to go: ends its sessions and
  * unpins. What find gave is good until then. On the group's home loop. */
 void catchups_end(struct catchups *all, uint64_t group, const struct loop *home);
+/* How far the node has come that fetches the group from here; false: it does not. On the group's
+ * home loop. */
+struct catchup_view {
+	uint64_t entries, entries_total; /* of the log; the rows come after them */
+	int64_t bytes;                   /* of both, given until now */
+};
+bool catchups_given(struct catchups *all, uint64_t group, uint32_t node, const struct loop *home,
+	struct catchup_view *out);
 
 /* The fetching side. */
 struct catchup;
@@ -63,12 +71,5 @@ struct catchup_fetch {
 };
 struct catchup *catchup_start(struct catchups *all, const struct catchup_fetch *f);
 void catchup_cancel(struct catchup *c); /* done will not run */
-/* For `cluster moves`: groups being fetched here. On the group's home loop. */
-struct catchup_view {
-	uint64_t group;
-	uint32_t from;
-	int64_t bytes, bytes_total, began_ms;
-};
-bool catchup_progress(const struct catchup *c, struct catchup_view *out);
 
 #endif

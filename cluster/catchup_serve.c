@@ -49,6 +49,7 @@ struct session {
 	struct slice chunk;
 	size_t need; /* bytes of the one item that is larger than a chunk */
 	int64_t held;
+	int64_t given; /* bytes of chunks */
 	enum err err;
 	int64_t pinned_until_ms;
 };
@@ -424,6 +425,7 @@ static void give(struct session *s)
 
 	s->chunk = (struct slice){NULL, {NULL, 0}};
 	s->state = SESSION_READY;
+	s->given += (int64_t)chunk.bytes.len;
 	loop_timer_set(&s->expiry, CATCHUP_SILENCE_MS);
 	metric_add(loop_cells(s->at->loop), &catchup_metrics, M_CATCHUP_BYTES_OUT,
 		(int64_t)chunk.bytes.len);
@@ -607,6 +609,25 @@ void catchups_end(struct catchups *all, uint64_t group, const struct loop *home)
 		if (s->group == group)
 			session_end(s, ERR_NOTLEADER);
 	}
+}
+
+/* Who asks for an entry has those before it. */
+bool catchups_given(struct catchups *all, uint64_t group, uint32_t node, const struct loop *home,
+	struct catchup_view *out)
+{
+	const struct session *s = session_of(catchup_here(all, home), group, node);
+	uint64_t next;
+
+	loop_must_own(home);
+	if (s == NULL || s->state == SESSION_OPENING || s->state == SESSION_PINNED)
+		return false;
+	next = s->question.part == CATCHUP_ROWS   ? s->seed.last.index + 1
+		: s->question.part == CATCHUP_LOG ? s->question.index
+						  : s->seed.first.index + 1;
+	*out = (struct catchup_view){.entries = next - 1 - s->seed.first.index,
+		.entries_total = s->seed.last.index - s->seed.first.index,
+		.bytes = s->given};
+	return true;
 }
 
 void catchup_sessions_drop(struct catchup_loop *at)

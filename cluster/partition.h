@@ -213,6 +213,11 @@ struct partition_member {
 	enum member_role role;
 	uint64_t match_index;
 	bool in_sync; /* answers, and is not far behind */
+	bool fetches; /* log and rows, from the leader: its own log ends too early */
+	/* Of the log, those it has and all that it is given; the rows follow. Bytes of both, given
+	 * until now. */
+	uint64_t fetched, fetched_total;
+	int64_t fetched_bytes;
 };
 enum { PARTITION_MEMBERS_MAX = 64 };
 struct partition_info {

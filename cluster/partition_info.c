@@ -15,6 +15,20 @@ void reads_info_end(struct partition_info *i, enum err e)
 	loop_post(i->to, &i->msg);
 }
 
+static void fill_fetch(const struct partition *p, struct partition_member *m)
+{
+	struct catchups *all = p->options.catchups;
+	struct catchup_view v;
+
+	if (all == NULL ||
+		!catchups_given(all, p->options.group, (uint32_t)(m->replica >> 32), p->loop, &v))
+		return;
+	m->fetches = true;
+	m->fetched = v.entries;
+	m->fetched_total = v.entries_total;
+	m->fetched_bytes = v.bytes;
+}
+
 void reads_info_fill(const struct partition *p, struct partition_info *i)
 {
 	struct consensus_peer peers[PARTITION_MEMBERS_MAX];
@@ -31,9 +45,13 @@ void reads_info_fill(const struct partition *p, struct partition_info *i)
 	i->bytes = plog_bytes(p->log);
 	i->leader = remote_leader(p);
 	i->member_count = count;
-	for (int n = 0; n < count; n++)
-		i->members[n] = (struct partition_member){
-			peers[n].replica, peers[n].role, peers[n].match_index, peers[n].in_sync};
+	for (int n = 0; n < count; n++) {
+		i->members[n] = (struct partition_member){.replica = peers[n].replica,
+			.role = peers[n].role,
+			.match_index = peers[n].match_index,
+			.in_sync = peers[n].in_sync};
+		fill_fetch(p, &i->members[n]);
+	}
 }
 
 void reads_info(struct partition_info *i)

@@ -5,7 +5,7 @@
 #include "cluster/remote_wire.h"
 #include "server/base/crc32c.h"
 
-enum { INFO_MEMBER_BYTES = 18, ROW_BYTES_MIN = 6, ITEM_BYTES_MIN = 10, LEAD_BYTES = 24 };
+enum { INFO_MEMBER_BYTES = 43, ROW_BYTES_MIN = 6, ITEM_BYTES_MIN = 10, LEAD_BYTES = 24 };
 
 enum err remote_err(uint8_t number)
 {
@@ -289,7 +289,8 @@ enum err point_given_read(struct bytes in, struct point_given *out)
 }
 
 /* --- info: err 1, term, last, commit, first offset, high watermark, bytes 8 each, leader 4,
- * count 1; each: replica 8, role 1, match 8, in sync 1 --- */
+ * count 1; each: replica 8, role 1, match 8, in sync 1, fetches 1, entries fetched 8 of 8, bytes 8
+ * --- */
 void info_given_write(struct buf *b, const struct partition_info *i)
 {
 	buf_add_u8(b, (uint8_t)i->err);
@@ -306,6 +307,10 @@ void info_given_write(struct buf *b, const struct partition_info *i)
 		buf_add_u8(b, (uint8_t)i->members[n].role);
 		buf_add_u64be(b, i->members[n].match_index);
 		buf_add_bool(b, i->members[n].in_sync);
+		buf_add_bool(b, i->members[n].fetches);
+		buf_add_u64be(b, i->members[n].fetched);
+		buf_add_u64be(b, i->members[n].fetched_total);
+		buf_add_u64be(b, (uint64_t)i->members[n].fetched_bytes);
 	}
 }
 
@@ -322,6 +327,10 @@ static void info_member_read(struct rd *r, struct partition_member *out)
 	out->role = (enum member_role)role;
 	out->match_index = rd_u64be(r);
 	out->in_sync = rd_bool(r);
+	out->fetches = rd_bool(r);
+	out->fetched = rd_u64be(r);
+	out->fetched_total = rd_u64be(r);
+	out->fetched_bytes = (int64_t)rd_u64be(r);
 }
 
 enum err info_given_read(struct bytes in, struct partition_info *out)

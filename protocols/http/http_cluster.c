@@ -184,6 +184,29 @@ static void add_group(struct json *j, const struct admin_replicas *r, bool whole
 	json_replicas(j, r);
 }
 
+/* Whose copy of what is on its way, moving or not: who was away for long fetches, too. */
+static void add_fetches(struct json *j, const struct admin_look *l)
+{
+	json_open(j, "fetches", '[');
+	for (int i = 0; i < l->count; i++) {
+		const struct admin_replicas *r = &l->of[i];
+		for (int k = 0; k < r->count; k++) {
+			const struct admin_member *m = &r->members[k];
+			if (!m->fetches)
+				continue;
+			json_open(j, NULL, '{');
+			json_text(j, "stream", r->group.stream);
+			json_int(j, "partition", r->group.index);
+			json_int(j, "node", m->node);
+			json_int(j, "entries", m->fetched);
+			json_int(j, "entries_total", m->fetched_total);
+			json_int(j, "bytes", m->fetched_bytes);
+			json_close(j, '}');
+		}
+	}
+	json_close(j, ']');
+}
+
 static void look_answered(struct admin_look *l, const char *list, bool moving_only)
 {
 	struct exchange *x = l->arg;
@@ -191,6 +214,8 @@ static void look_answered(struct admin_look *l, const char *list, bool moving_on
 	int silent = 0;
 
 	json_open(&j, NULL, '{');
+	if (moving_only)
+		add_fetches(&j, l);
 	json_open(&j, list, '[');
 	for (int i = 0; i < l->count; i++) {
 		silent += !l->of[i].answered;

@@ -154,7 +154,11 @@ static void fill_answer(
 			.in_sync = m->in_sync || leads,
 			.behind = leads || m->match_index >= info->last_index
 				? 0
-				: (int64_t)(info->last_index - m->match_index)};
+				: (int64_t)(info->last_index - m->match_index),
+			.fetches = m->fetches,
+			.fetched = (int64_t)m->fetched,
+			.fetched_total = (int64_t)m->fetched_total,
+			.fetched_bytes = m->fetched_bytes};
 	}
 }
 

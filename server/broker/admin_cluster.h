@@ -35,6 +35,8 @@ struct admin_member {
 	uint32_t node;
 	bool votes, in_sync;
 	int64_t behind; /* entries that it has not; -1: not known */
+	bool fetches;   /* log and rows; how far it is (struct partition_member) */
+	int64_t fetched, fetched_total, fetched_bytes;
 };
 struct admin_replicas {
 	struct admin_group group;

@@ -1,4 +1,5 @@
 """Founding, growing, shrinking, replacing, restarting one after the other; who must not come in."""
+import os
 import time
 
 import history as h
@@ -69,6 +70,29 @@ def test_a_wiped_node_comes_back_as_a_new_one(shared):
     publisher.close()
     read_back(shared, x, STREAM)
     assert h.check(x, exactly_once=False, in_order=False) == {}
+
+
+def test_how_far_a_copy_is_can_be_seen(make_cluster):
+    cluster = make_cluster(3, settings={"catchup.rate": "1MiB"})
+    cluster.create("s", 1, 3)
+    leader = cluster.leader("s")
+    for i in range(600):  # the log goes back further than the leader keeps it for who was away
+        status, body, _ = leader.request("POST", "/streams/s/records", os.urandom(10000))
+        assert status in (200, 201, 204), (i, status, body)
+    victim = next(n for n in cluster.nodes if n is not leader)
+    other = next(n for n in cluster.nodes if n is not leader and n is not victim)
+    victim.kill()
+    victim.wipe()
+    victim.start(wait=False)
+
+    def fetches():
+        return [f for f in other.ask("/api/v1/cluster/moves")["fetches"] if f["stream"] == "s"]
+    assert eventually(lambda: any(f["node"] == victim.number and f["bytes"] > 0 and
+                                  0 < f["entries"] < f["entries_total"] for f in fetches()), 20, 0.1)
+    shown = other.cli("cluster", "moves")
+    assert shown.returncode == 0 and "FETCHED" in shown.stdout, shown.stdout + shown.stderr
+    cluster.wait_ready(60)
+    assert eventually(lambda: cluster.replicated("s", 3) and not fetches(), 30, 0.3), fetches()
 
 
 def test_a_rolling_restart_under_load(shared):

@@ -67,6 +67,15 @@ static const struct column partition_columns[] = {
 	{"GROUP", "group", COLUMN_INT, true},
 	{0},
 };
+static const struct column fetch_columns[] = {
+	{"STREAM", "stream", COLUMN_TEXT, false},
+	{"PARTITION", "partition", COLUMN_INT, false},
+	{"NODE", "node", COLUMN_INT, false},
+	{"ENTRIES", "entries", COLUMN_INT, false},
+	{"OF", "entries_total", COLUMN_INT, false},
+	{"FETCHED", "bytes", COLUMN_BYTES, false},
+	{0},
+};
 static const struct column member_columns[] = {
 	{"NODE", "node", COLUMN_INT, false},
 	{"ROLE", "role", COLUMN_TEXT, false},
@@ -163,6 +172,10 @@ static enum exit_code print_groups(const struct options *o, const char *path, co
 
 	if (e == EXIT_OK) {
 		print_list(o, a.json, list, partition_columns);
+		if (for_people(o) && cJSON_GetArraySize(member(a.json, "fetches")) > 0) {
+			puts("");
+			print_list(o, a.json, "fetches", fetch_columns);
+		}
 		if (cJSON_IsNumber(silent) && silent->valueint > 0) {
 			say("sluice: the leaders of %d partitions did not answer",
 				silent->valueint);

@@ -180,8 +180,17 @@ static void write_info(struct buf *b)
 {
 	struct partition_info i = {.term = 4, .leader = 2, .member_count = 2};
 
-	i.members[0] = (struct partition_member){1ull << 32 | 1, MEMBER_VOTER, 10, true};
-	i.members[1] = (struct partition_member){2ull << 32 | 1, MEMBER_SPARE, 9, false};
+	i.members[0] = (struct partition_member){.replica = 1ull << 32 | 1,
+		.role = MEMBER_VOTER,
+		.match_index = 10,
+		.in_sync = true};
+	i.members[1] = (struct partition_member){.replica = 2ull << 32 | 1,
+		.role = MEMBER_SPARE,
+		.match_index = 9,
+		.fetches = true,
+		.fetched = 1ull << 33,
+		.fetched_total = 3ull << 33,
+		.fetched_bytes = 5ll << 33};
 	info_given_write(b, &i);
 }
 static enum err read_info(struct slice in)
@@ -305,6 +314,24 @@ START_TEST(an_entry_is_read_back_or_its_damage_seen)
 }
 END_TEST
 
+START_TEST(how_far_a_fetch_is_comes_back)
+{
+	struct partition_info i;
+	struct buf b;
+
+	buf_init(&b, 1 << 16);
+	write_info(&b);
+	ck_assert_int_eq(info_given_read(buf_bytes(&b), &i), OK);
+	ck_assert_int_eq(i.member_count, 2);
+	ck_assert(!i.members[0].fetches && i.members[0].in_sync);
+	ck_assert(i.members[1].fetches && !i.members[1].in_sync);
+	ck_assert_uint_eq(i.members[1].fetched, 1ull << 33);
+	ck_assert_uint_eq(i.members[1].fetched_total, 3ull << 33);
+	ck_assert_int_eq(i.members[1].fetched_bytes, 5ll << 33);
+	buf_fini(&b);
+}
+END_TEST
+
 START_TEST(leads_are_read_to_the_last_whole_one)
 {
 	struct lead l;
@@ -348,6 +375,7 @@ int main(void)
 	tcase_add_loop_test(tc, what_is_written_is_read_and_no_prefix_of_it, 0, ALL);
 	tcase_add_loop_test(tc, changed_bytes_do_no_harm, 0, ALL);
 	tcase_add_test(tc, an_entry_is_read_back_or_its_damage_seen);
+	tcase_add_test(tc, how_far_a_fetch_is_comes_back);
 	tcase_add_test(tc, leads_are_read_to_the_last_whole_one);
 	tcase_add_test(tc, errors_of_a_later_version_are_unknown);
 	suite_add_tcase(s, tc);
