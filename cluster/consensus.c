@@ -145,11 +145,6 @@ uint64_t consensus_keep_index(const struct consensus *c)
 	return c->raft ? c->raft->log.offset + 1 : 0;
 }
 
-uint64_t consensus_rebuilds(const struct consensus *c)
-{
-	return c->rebuilds;
-}
-
 /* --- settling --- */
 
 static void barrier_done(struct raft_barrier *b, int status)
@@ -398,11 +393,6 @@ static void issue_barriers(struct consensus *c)
 	while ((n = list_pop(&c->barriers)) != NULL)
 		list_push_back(&r->waiting, n);
 	list_push_back(&c->reads, &r->node);
-}
-
-bool consensus_installing(const struct consensus *c)
-{
-	return c->phase == PHASE_INSTALLING;
 }
 
 /* Voters stand one after another, in the order of the configuration, so that they do not divide the

@@ -148,10 +148,6 @@ void consensus_mute(struct consensus *c, bool on);
 
 /* Lowest index that may still be sent to a peer: for plog_trim. */
 uint64_t consensus_keep_index(const struct consensus *c);
-/* How often the core had to be made anew from the log (a metric; should stay 0). */
-uint64_t consensus_rebuilds(const struct consensus *c);
-/* Between fsm.install and the new start. */
-bool consensus_installing(const struct consensus *c);
 /* The end of fsm.install, on the home loop: everything is staged in the lane, or e says why not:
  * then fsm.install is called again when a leader is heard, at the earliest after a second, maybe
  * with another from; ERR_CORRUPT ends the replica (ROLE_DOWN). */

@@ -137,13 +137,6 @@ static bool as_wanted(const struct membership *m, const struct look *l)
 	return true;
 }
 
-bool membership_settled(const struct membership *m)
-{
-	struct look l;
-	look(m, &l);
-	return m->voter_count > 0 && as_wanted(m, &l) && !consensus_changing(m->consensus);
-}
-
 /* --- steps --- */
 
 static void change_done(struct consensus_change *change, enum err e)

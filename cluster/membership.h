@@ -21,6 +21,5 @@ void membership_want(struct membership *m, const struct membership_wanted *w); /
 void membership_tick(struct membership *m, int64_t now_ms); /* with consensus_tick: takes a step */
 /* Hands leadership to a replica of that node (0: the voter that is furthest); once. */
 void membership_step_aside(struct membership *m, uint32_t node);
-bool membership_settled(const struct membership *m); /* configuration is what is wanted */
 
 #endif

@@ -331,6 +331,9 @@ static void rebuilt(struct consensus *c)
 void instance_rebuild(struct consensus *c)
 {
 	c->rebuilds++;
+	LOG(LOG_WARN, AREA_CLUSTER, "replica_rebuilt", "group=%llu replica=%llx times=%u",
+		(unsigned long long)plog_group(c->log), (unsigned long long)c->replica,
+		c->rebuilds);
 	instance_drop(c);
 	c->phase = PHASE_REBUILDING;
 	/* What the core reads at its start counts as stored, so it must be. */

@@ -95,9 +95,7 @@ static void tell_wanted(struct rep *r)
 		.voter_count = R.voters_wanted,
 		.learners = R.want + R.voters_wanted,
 		.learner_count = W.n - R.voters_wanted};
-	if (!r->members)
-		r->members = membership_new(r->c, &r->loop);
-	membership_want(r->members, &w);
+	rep_want(r, &w);
 }
 
 /* All in some order; how many of them are to vote. */
@@ -203,8 +201,7 @@ static void member(void)
 static void wipe(struct rep *r)
 {
 	struct rep *lead = world_leader();
-	if (!lead || !lead->members || !consensus_ready(lead->c) ||
-		!membership_settled(lead->members))
+	if (!lead || !lead->members || !consensus_ready(lead->c) || !rep_settled(lead))
 		return;
 	R.settled++;
 	if (R.voters_wanted < 3 || chance(500)) {
@@ -514,7 +511,7 @@ static int by_hand(const char *range)
 		uint64_t rebuilds = 0;
 		int acked = 0;
 		for (int i = 1; i <= W.n; i++) {
-			rebuilds += W.rep[i].c ? consensus_rebuilds(W.rep[i].c) : 0;
+			rebuilds += W.rep[i].c ? W.rep[i].c->rebuilds : 0;
 			acked += W.rep[i].acked;
 		}
 		if (W.broken[0] || first == last)

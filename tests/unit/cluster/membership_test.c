@@ -23,9 +23,7 @@ static void want(const int *voters, const int *learners)
 		struct rep *r = &W.rep[i];
 		if (!r->alive)
 			continue;
-		if (!r->members)
-			r->members = membership_new(r->c, &r->loop);
-		membership_want(r->members, &w);
+		rep_want(r, &w);
 	}
 }
 #define WANT(...) want((const int[]){__VA_ARGS__, 0}, NULL)
@@ -62,7 +60,7 @@ static int settle(int most_ms)
 	int ms = 0;
 	for (; ms < most_ms; ms++) {
 		struct rep *lead = net_leader();
-		if (lead && lead->members && membership_settled(lead->members))
+		if (lead && lead->members && rep_settled(lead))
 			break;
 		if (ms % 7 == 0)
 			propose();
@@ -165,8 +163,7 @@ START_TEST(a_node_gets_its_next_replica_after_the_old_one)
 	uint64_t old = id(again), ids[] = {id(1), id(2), id(3)};
 	ids[again - 1] += 1 << 8;
 	for (int i = 1; i <= 3; i++)
-		membership_want(W.rep[i].members,
-			&(struct membership_wanted){.voters = ids, .voter_count = 3});
+		rep_want(&W.rep[i], &(struct membership_wanted){.voters = ids, .voter_count = 3});
 	for (int ms = 0; ms < 10000 && named(old); ms++)
 		net_ms();
 	ck_assert(!named(old));

@@ -22,7 +22,9 @@ struct rep {
 	struct plog *log;
 	struct consensus *c;
 	struct membership *members; /* of tests that have any */
-	uint64_t applied, hash;     /* the table in memory */
+	uint64_t wanted[8];         /* as it was told: voters, then learners */
+	int wanted_count, voters_wanted;
+	uint64_t applied, hash; /* the table in memory */
 	int acked, lost, changed_calls;
 	uint64_t install_index;
 	struct consensus_change change;
@@ -264,6 +266,31 @@ static void rep_tick(struct rep *r)
 	if (r->members)
 		membership_tick(r->members, W.now_ms);
 	rep_turn(r);
+}
+
+static void rep_want(struct rep *r, const struct membership_wanted *w)
+{
+	must(w->voter_count + w->learner_count <= 8);
+	r->voters_wanted = w->voter_count;
+	r->wanted_count = w->voter_count + w->learner_count;
+	for (int i = 0; i < r->wanted_count; i++)
+		r->wanted[i] = i < w->voter_count ? w->voters[i] : w->learners[i - w->voter_count];
+	if (!r->members)
+		r->members = membership_new(r->c, &r->loop);
+	membership_want(r->members, w);
+}
+
+/* The configuration is what is wanted. */
+static bool rep_settled(const struct rep *r)
+{
+	struct consensus_peer p[16];
+	int count = consensus_peers(r->c, p, 16), found = 0;
+	for (int i = 0; i < r->wanted_count; i++)
+		for (int k = 0; k < count; k++)
+			found += p[k].replica == r->wanted[i] &&
+				p[k].role == (i < r->voters_wanted ? MEMBER_VOTER : MEMBER_STANDBY);
+	return r->voters_wanted > 0 && count == r->wanted_count && found == count &&
+		!consensus_changing(r->c);
 }
 
 /* Its data are gone: it comes back as another replica. */
