@@ -2,141 +2,32 @@
  * trims, restarts and crashes in the middle of runs. After each, a reader from the log's start must
  * find every record as it was appended, at its offset, all that is no key's newest gone as far as
  * the mark says, and by applying what it reads the very values that applying everything gives. */
-#include <check.h>
-#include <semaphore.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include "server/base/clock.h"
 #include "server/base/mem.h"
 #include "storage/change.h"
-#include "storage/compact.h"
 #include "storage/keys.h"
-#include "storage/store_priv.h"
+#include "tests/unit/storage/log_life.h"
 
 enum { GROUP = 9, KEYS = 150, OFFSETS_MAX = 200000 };
 
 static size_t memory = 24 * 4000;
 
-static struct store *store;
-static struct loops *loops;
-static struct writer *writer;
-static struct workers *workers;
 static struct compact_rate rate;
 static struct compactor *compactor;
-static struct plog_env env;
-static struct plog *p;
-static sem_t done;
-
-static struct store_ops freezing;
-static const struct store_ops *real;
-static _Atomic bool frozen;
-
-static enum err freezing_write(struct store *s, struct store_batch *b)
-{
-	return atomic_load(&frozen) ? OK : real->write(s, b);
-}
-static enum err freezing_sync(struct store *s)
-{
-	return atomic_load(&frozen) ? OK : real->sync(s);
-}
-
-static void open_store(uint64_t seed)
-{
-	ck_assert_int_eq(store_open_mem(seed, &store), OK);
-	real = store->ops;
-	freezing = *real;
-	freezing.write = freezing_write;
-	freezing.sync = freezing_sync;
-	store->ops = &freezing;
-}
 
 static void begin_life(size_t cache_bytes)
 {
-	atomic_store(&frozen, false);
-	loops = loops_new(1);
-	workers = workers_new(2);
-	writer = writer_new(store, loops);
 	compactor = compactor_new(&rate, memory);
-	env = (struct plog_env){
-		.loop = loops_at(loops, 0),
-		.store = store,
-		.lane = writer_lane(writer, loops_at(loops, 0)),
-		.cache = tail_cache_new(cache_bytes),
-		.workers = workers,
-		.compactor = compactor,
-	};
-	ck_assert_int_eq(plog_open(&env, GROUP, FAMILY_LOG_COMPACTED, &p), OK);
-	loops_run(loops);
-}
-
-struct call {
-	void (*fn)(void *arg);
-	void *arg;
-};
-
-static void call_run(void *arg)
-{
-	struct call *c = arg;
-
-	c->fn(c->arg);
-	sem_post(&done);
-}
-
-static void wait_done(void)
-{
-	while (sem_wait(&done) != 0)
-		;
-}
-
-static void on_loop(void (*fn)(void *arg), void *arg)
-{
-	struct call c = {fn, arg};
-
-	loop_call(env.loop, call_run, &c);
-	wait_done();
-}
-
-static void close_log(void *arg)
-{
-	(void)arg;
-	plog_close(p);
+	begin_log(GROUP, FAMILY_LOG_COMPACTED, cache_bytes, compactor);
 }
 
 static void end_life(bool crash)
 {
-	if (crash)
-		atomic_store(&frozen, true);
-	on_loop(close_log, NULL);
-	workers_free(workers);
-	loops_stop(loops);
-	writer_stop(writer);
-	loops_free(loops);
-	writer_free(writer);
-	tail_cache_free(env.cache);
+	end_log(crash);
 	compactor_free(compactor);
-	if (crash)
-		store_mem_crash(store);
-}
-
-static void durable_run(struct durable *d)
-{
-	(void)d;
-	sem_post(&done);
-}
-
-static void ask_durable(void *arg)
-{
-	lane_when_durable(env.lane, arg);
-}
-
-static void wait_durable(void)
-{
-	struct durable d = {.done = durable_run};
-
-	on_loop(ask_durable, &d);
-	wait_done();
 }
 
 /* --- the model --- */
@@ -473,7 +364,6 @@ static void begin(uint64_t with)
 	next_offset = 0;
 	hlc = clock_wall_ms() << 16;
 	rate = (struct compact_rate){0};
-	sem_init(&done, 0, 0);
 	open_store(with);
 	begin_life(pick(2) ? 64 << 10 : 64 << 20);
 }

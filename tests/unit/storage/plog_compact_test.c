@@ -1,101 +1,17 @@
 /* The exchange of entries: what may be exchanged, what readers get of it before and behind it, in
  * memory and in the store, over restarts; and what retention by bytes counts. */
-#include <check.h>
-#include <semaphore.h>
 #include <stdlib.h>
 #include "server/base/mem.h"
 #include "storage/change.h"
 #include "storage/keys.h"
 #include "storage/plog_priv.h"
+#include "tests/unit/storage/log_life.h"
 
 enum { GROUP = 5, BYTES = 1000, ENTRIES = 40 };
 
-static struct store *store;
-static struct loops *loops;
-static struct writer *writer;
-static struct workers *workers;
-static struct plog_env env;
-static struct plog *p;
-static sem_t done;
-
 static void begin_life(size_t cache_bytes)
 {
-	loops = loops_new(1);
-	workers = workers_new(1);
-	writer = writer_new(store, loops);
-	env = (struct plog_env){
-		.loop = loops_at(loops, 0),
-		.store = store,
-		.lane = writer_lane(writer, loops_at(loops, 0)),
-		.cache = tail_cache_new(cache_bytes),
-		.workers = workers,
-	};
-	ck_assert_int_eq(plog_open(&env, GROUP, FAMILY_LOG_COMPACTED, &p), OK);
-	loops_run(loops);
-}
-
-struct call {
-	void (*fn)(void *arg);
-	void *arg;
-};
-
-static void call_run(void *arg)
-{
-	struct call *c = arg;
-
-	c->fn(c->arg);
-	sem_post(&done);
-}
-
-static void wait_done(void)
-{
-	while (sem_wait(&done) != 0)
-		;
-}
-
-static void on_loop(void (*fn)(void *arg), void *arg)
-{
-	struct call c = {fn, arg};
-
-	loop_call(env.loop, call_run, &c);
-	wait_done();
-}
-
-static void close_log(void *arg)
-{
-	(void)arg;
-	plog_close(p);
-	ck_assert_uint_eq(tail_cache_bytes(env.cache), 0);
-}
-
-static void end_life(void)
-{
-	on_loop(close_log, NULL);
-	workers_free(workers);
-	loops_stop(loops);
-	writer_stop(writer);
-	loops_free(loops);
-	writer_free(writer);
-	tail_cache_free(env.cache);
-}
-
-static void durable_run(struct durable *d)
-{
-	(void)d;
-	sem_post(&done);
-}
-
-static void ask_durable(void *arg)
-{
-	lane_when_durable(env.lane, arg);
-}
-
-static void wait_durable(void)
-{
-	struct durable d = {.done = durable_run};
-
-	on_loop(ask_durable, &d);
-	wait_done();
+	begin_log(GROUP, FAMILY_LOG_COMPACTED, cache_bytes, NULL);
 }
 
 static struct slice bytes_like(uint8_t what, size_t len)
@@ -239,8 +155,7 @@ static void check_log(bool durable)
 
 static void begin(size_t cache_bytes)
 {
-	sem_init(&done, 0, 0);
-	ck_assert_int_eq(store_open_mem(3, &store), OK);
+	open_store(3);
 	begin_life(cache_bytes);
 	on_loop(append_all, NULL);
 	wait_durable();
@@ -248,7 +163,7 @@ static void begin(size_t cache_bytes)
 
 static void end(void)
 {
-	end_life();
+	end_log(false);
 	store_close(store);
 }
 
@@ -262,7 +177,7 @@ START_TEST(exchanged_entries_are_read)
 	check_log(false);
 	wait_durable();
 	check_log(true);
-	end_life();
+	end_log(false);
 	begin_life(_i ? 1 : 1 << 20);
 	check_log(true);
 	end();
@@ -354,7 +269,7 @@ START_TEST(bytes_are_what_is_left)
 		ck_assert_int_eq(keep_for(13 * BYTES), 15 * 2); /* half of the six */
 		ck_assert_int_eq(keep_for(0), ENTRIES * 2);
 		wait_durable();
-		end_life();
+		end_log(false);
 		begin_life(1 << 20);
 	}
 	end();
@@ -380,7 +295,7 @@ START_TEST(a_reset_forgets_it)
 	ck_assert_int_eq(plog_cleaned(p)->end_offset, 0);
 	ck_assert_int_eq(plog_bytes(p), 0);
 	wait_durable();
-	end_life();
+	end_log(false);
 	begin_life(1);
 	ck_assert_int_eq(plog_cleaned(p)->end_offset, 0);
 	end();

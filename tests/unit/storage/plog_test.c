@@ -1,129 +1,17 @@
-/* The log against a model: every life of it is loops, writer and workers over one store; what is
- * done and asked runs on the home loop, the test waits. */
-#include <check.h>
-#include <semaphore.h>
-#include <stdatomic.h>
+/* The log against a model. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include "server/base/clock.h"
 #include "server/base/mem.h"
 #include "storage/keys.h"
-#include "storage/plog.h"
-#include "storage/store_priv.h"
+#include "tests/unit/storage/log_life.h"
 
 enum { GROUP = 7, INDEX_MAX = 4096 };
 
-static struct store *store;
-static struct loops *loops;
-static struct writer *writer;
-static struct workers *workers;
-static struct plog_env env;
-static struct plog *p;
-static sem_t done;
-
-/* Once frozen the store takes writes and syncs and forgets them: the end of a power supply. */
-static struct store_ops freezing;
-static const struct store_ops *real;
-static _Atomic bool frozen;
-static _Atomic bool no_sync;
-
-static enum err freezing_write(struct store *s, struct store_batch *b)
-{
-	return atomic_load(&frozen) ? OK : real->write(s, b);
-}
-static enum err freezing_sync(struct store *s)
-{
-	return atomic_load(&frozen) || atomic_load(&no_sync) ? OK : real->sync(s);
-}
-
-static void open_store(uint64_t seed)
-{
-	ck_assert_int_eq(store_open_mem(seed, &store), OK);
-	real = store->ops;
-	freezing = *real;
-	freezing.write = freezing_write;
-	freezing.sync = freezing_sync;
-	store->ops = &freezing;
-}
-
 static void begin_life(size_t cache_bytes)
 {
-	atomic_store(&frozen, false);
-	loops = loops_new(1);
-	workers = workers_new(2);
-	writer = writer_new(store, loops);
-	env = (struct plog_env){
-		.loop = loops_at(loops, 0),
-		.store = store,
-		.lane = writer_lane(writer, loops_at(loops, 0)),
-		.cache = tail_cache_new(cache_bytes),
-		.workers = workers,
-	};
-	ck_assert_int_eq(plog_open(&env, GROUP, FAMILY_LOG_DAYS, &p), OK);
-	loops_run(loops);
-}
-
-struct call {
-	void (*fn)(void *arg);
-	void *arg;
-};
-
-static void call_run(void *arg)
-{
-	struct call *c = arg;
-
-	c->fn(c->arg);
-	sem_post(&done);
-}
-
-static void on_loop(void (*fn)(void *arg), void *arg)
-{
-	struct call c = {fn, arg};
-
-	loop_call(env.loop, call_run, &c);
-	sem_wait(&done);
-}
-
-static void close_log(void *arg)
-{
-	(void)arg;
-	plog_close(p);
-	ck_assert_uint_eq(tail_cache_bytes(env.cache), 0);
-}
-
-static void end_life(bool crash)
-{
-	if (crash)
-		atomic_store(&frozen, true);
-	on_loop(close_log, NULL);
-	workers_free(workers);
-	loops_stop(loops);
-	writer_stop(writer);
-	loops_free(loops);
-	writer_free(writer);
-	tail_cache_free(env.cache);
-	if (crash)
-		store_mem_crash(store);
-}
-
-static void durable_run(struct durable *d)
-{
-	(void)d;
-	sem_post(&done);
-}
-
-static void ask_durable(void *arg)
-{
-	lane_when_durable(env.lane, arg);
-}
-
-static void wait_durable(void)
-{
-	struct durable d = {.done = durable_run};
-
-	on_loop(ask_durable, &d);
-	sem_wait(&done);
+	begin_log(GROUP, FAMILY_LOG_DAYS, cache_bytes, NULL);
 }
 
 /* ---- the model: what every index was given last, by its unique stamp */
@@ -261,7 +149,7 @@ static void do_read(struct plog_read *r)
 	r->log = p;
 	r->done = read_done;
 	on_loop(start_read, r);
-	sem_wait(&done);
+	wait_done();
 }
 
 static void free_read(struct plog_read *r)
@@ -385,14 +273,14 @@ START_TEST(agrees_with_a_model)
 			atomic_store(&no_sync, true);
 			on_loop(append_some, &n);
 		}
-		end_life(crash);
+		end_log(crash);
 		atomic_store(&no_sync, false);
 		safe = crash ? safe : last;
 	}
 	begin_life(1 << 20);
 	take_recovered(safe);
 	read_all(first_offset, 100000);
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
@@ -410,7 +298,7 @@ START_TEST(recovery_reads_no_payload_without_rows)
 	on_loop(append_some, &n);
 	wait_durable();
 	on_loop(set_applied, &to);
-	end_life(false);
+	end_log(false);
 	for (uint64_t i = to + 1; i <= last; i++)
 		rows += model[i].flags == ENTRY_HAS_ROWS;
 	reads = store_reads(store, FAMILY_LOG_DAYS);
@@ -427,7 +315,7 @@ START_TEST(recovery_reads_no_payload_without_rows)
 	}
 	ck_assert_int_eq(plog_bytes(p) > 0, true);
 	read_all(0, 5000);
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
@@ -452,7 +340,7 @@ START_TEST(cold_reads_leave_the_tail_alone)
 	size_t before = tail_cache_bytes(env.cache);
 	read_all(0, 20000);
 	ck_assert_uint_eq(tail_cache_bytes(env.cache), before);
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
@@ -469,7 +357,7 @@ START_TEST(what_is_recovered_counts_when_it_may_leave)
 	on_loop(append_some, &n);
 	wait_durable();
 	all = last;
-	end_life(false);
+	end_log(false);
 	begin_life(50000);
 	ck_assert_uint_eq(plog_last_index(p), all);
 	ck_assert_ptr_nonnull(plog_header(p, 1));
@@ -477,7 +365,7 @@ START_TEST(what_is_recovered_counts_when_it_may_leave)
 	on_loop(set_applied, &all);
 	ck_assert_uint_gt(tail_cache_bytes(env.cache), 0);
 	ck_assert_uint_le(tail_cache_bytes(env.cache), 50000);
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
@@ -510,7 +398,7 @@ START_TEST(reads_by_index_give_every_entry)
 		}
 		free_read(&r);
 	}
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
@@ -556,7 +444,7 @@ START_TEST(finds_broken_payloads)
 		ck_assert_uint_eq(before.entries[2]->index, 4);
 		free_read(&before);
 	}
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
@@ -575,7 +463,7 @@ START_TEST(refuses_a_broken_index)
 	open_store(1);
 	begin_life(1 << 20);
 	on_loop(append_some, &n);
-	end_life(false);
+	end_log(false);
 	struct store_batch *b = store_batch_new(store);
 	if (_i == 0)
 		store_delete(b, FAMILY_IDX, KEY_BYTES(key));
@@ -630,7 +518,7 @@ static void check_seek(int64_t time_ms)
 	while (want <= last && model[want].max_ms < time_ms)
 		want++;
 	on_loop(start_seek, &s);
-	sem_wait(&done);
+	wait_done();
 	ck_assert_int_eq(s.err, want <= last ? OK : ERR_NOTFOUND);
 	if (s.err != OK)
 		return;
@@ -647,7 +535,7 @@ static void check_epoch(uint64_t asked)
 	while (after <= last && model[after].term <= asked)
 		after++;
 	on_loop(start_epoch, &q);
-	sem_wait(&done);
+	wait_done();
 	ck_assert_int_eq(q.err, OK);
 	ck_assert_uint_eq(q.found_term, after > 1 ? model[after - 1].term : 0);
 	ck_assert_int_eq(q.end_offset, after <= last ? model[after].base : next_offset);
@@ -673,7 +561,7 @@ static void check_retain(int64_t before_ms, int64_t bytes_max)
 			break;
 	}
 	on_loop(start_retain, &q);
-	sem_wait(&done);
+	wait_done();
 	ck_assert_int_eq(q.err, OK);
 	ck_assert_int_eq(q.bytes, all);
 	ck_assert_int_eq(q.keep_offset, keep <= last ? model[keep].base : next_offset);
@@ -706,7 +594,7 @@ START_TEST(finds_by_header)
 		check_retain(-1, ms * 3000);
 		check_retain(ms, ms * 3000);
 	}
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
@@ -761,13 +649,13 @@ START_TEST(trims)
 		ck_assert_int_eq(stored(FAMILY_IDX, i), i > 60);
 		ck_assert_int_eq(stored(FAMILY_LOG_DAYS, i), i > 60);
 	}
-	end_life(false);
+	end_log(false);
 	begin_life(1 << 20);
 	ck_assert_uint_eq(plog_marks(p)->first_index, 61);
 	ck_assert_int_eq(plog_marks(p)->first_offset, to);
 	ck_assert_uint_eq(plog_last_index(p), last);
 	read_all(to, 10000);
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
@@ -813,7 +701,7 @@ START_TEST(marks_reset_and_destroy)
 	on_loop(reset_log, NULL);
 	ck_assert_uint_eq(plog_last_index(p), 500);
 	ck_assert_int_eq(plog_next_offset(p), 1234);
-	end_life(false);
+	end_log(false);
 	begin_life(1 << 20);
 	ck_assert_uint_eq(plog_last_index(p), 500);
 	ck_assert_uint_eq(plog_last_term(p), 9);
@@ -830,11 +718,11 @@ START_TEST(marks_reset_and_destroy)
 	wait_durable();
 	ck_assert_int_eq(plog_groups(store, count_group, &groups), OK);
 	ck_assert_int_eq(groups, 1);
-	end_life(false);
+	end_log(false);
 	begin_life(1 << 20);
 	ck_assert_uint_eq(plog_last_index(p), 0);
 	ck_assert_uint_eq(plog_marks(p)->term, 0);
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
@@ -876,7 +764,7 @@ START_TEST(reads_survive_failed_allocations)
 	}
 	atomic_store(&fail_at, -1);
 	read_all(0, 1 << 20);
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
@@ -902,26 +790,19 @@ START_TEST(closing_ends_reads)
 	on_loop(set_applied, &all);
 	r.log = p;
 	on_loop(read_then_close, &r);
-	sem_wait(&done);
+	wait_done();
 	ck_assert_int_eq(r.err, ERR_CLOSED);
 	ck_assert_int_eq(r.count, 0);
 	ck_assert_int_eq(plog_open(&env, GROUP, FAMILY_LOG_DAYS, &p), OK);
-	end_life(false);
+	end_log(false);
 	store_close(store);
 }
 END_TEST
-
-static void setup(void)
-{
-	sem_init(&done, 0, 0);
-	atomic_store(&no_sync, false);
-}
 
 int main(void)
 {
 	TCase *tc = tcase_create("plog");
 	tcase_set_timeout(tc, 60);
-	tcase_add_checked_fixture(tc, setup, NULL);
 	tcase_add_loop_test(tc, agrees_with_a_model, 0, 12);
 	tcase_add_test(tc, recovery_reads_no_payload_without_rows);
 	tcase_add_test(tc, cold_reads_leave_the_tail_alone);
