@@ -43,15 +43,12 @@ static int16_t offset_code(const struct group_call *c, const struct group_offset
 	return kafka_group_code(c->err != GROUP_OK ? c->err : o->err);
 }
 
-static void on_commit(struct group_call *c)
+/* a NULL: the whole request is refused, and that is said of each partition. */
+static void answer_commit(struct kafka_request *r, const struct ask *a, int16_t refused)
 {
-	struct kafka_request *r = list_entry(c, struct ask, call)->r;
 	const struct kafka_offset_commit_req *req = r->req;
 	struct kafka_offset_commit_res *res = r->res;
-	const struct group_offset *o = c->offsets;
-	const bool *may = list_entry(c, struct ask, call)->may;
-	if (!kafka_landed(r))
-		return;
+	const struct group_offset *o = a != NULL ? a->call.offsets : NULL;
 	res->topics_count = req->topics_count;
 	res->topics = kafka_list(r, &kafka_offset_commit_res_topic_type, req->topics_count);
 	if (res->topics == NULL)
@@ -64,35 +61,20 @@ static void on_commit(struct group_call *c)
 		t->partitions = kafka_list(r, &kafka_offset_commit_res_partition_type, n);
 		if (t->partitions == NULL)
 			return;
-		for (uint32_t k = 0; k < n; k++, o++) {
-			t->partitions[k].index = o->partition;
-			t->partitions[k].error = offset_code(c, o, may[i]);
+		for (uint32_t k = 0; k < n; k++) {
+			t->partitions[k].index = req->topics[i].partitions[k].index;
+			t->partitions[k].error = a != NULL ? offset_code(&a->call, o++, a->may[i])
+							   : refused;
 		}
 	}
 	kafka_answer(r);
 }
 
-/* The whole request is refused: that is said of each partition. */
-static void refuse_commit(struct kafka_request *r, int16_t code)
+static void on_commit(struct group_call *c)
 {
-	const struct kafka_offset_commit_req *req = r->req;
-	struct kafka_offset_commit_res *res = r->res;
-	res->topics_count = req->topics_count;
-	res->topics = kafka_list(r, &kafka_offset_commit_res_topic_type, req->topics_count);
-	for (uint32_t i = 0; res->topics != NULL && i < req->topics_count; i++) {
-		uint32_t n = req->topics[i].partitions_count;
-		struct kafka_offset_commit_res_topic *t = &res->topics[i];
-		t->name = req->topics[i].name;
-		t->partitions = kafka_list(r, &kafka_offset_commit_res_partition_type, n);
-		if (t->partitions == NULL)
-			return;
-		t->partitions_count = n;
-		for (uint32_t k = 0; k < n; k++) {
-			t->partitions[k].index = req->topics[i].partitions[k].index;
-			t->partitions[k].error = code;
-		}
-	}
-	kafka_answer(r);
+	const struct ask *a = list_entry(c, struct ask, call);
+	if (kafka_landed(a->r))
+		answer_commit(a->r, a, KAFKA_NONE);
 }
 
 /* The call of a request about offsets, with room for them and for what may be read. */
@@ -121,7 +103,7 @@ void kafka_on_offset_commit(struct kafka_request *r)
 	uint32_t count = 0;
 	int16_t code = kafka_group(r, ACTION_READ, req->group_id, &inside);
 	if (code != KAFKA_NONE) {
-		refuse_commit(r, code);
+		answer_commit(r, NULL, code);
 		return;
 	}
 	for (uint32_t i = 0; i < req->topics_count; i++)
