@@ -97,7 +97,6 @@ enum {
 	META_BARE_NAME_MAX = 249,
 	META_NAME_MAX = META_TENANT_MAX + 1 + META_BARE_NAME_MAX
 };
-/* A stream's name as Kafka allows it, or TENANT/NAME (TENANT: 1-63 of [a-z0-9-], not "default"). */
 struct meta_docs { /* row dn */
 	uint32_t count;
 	uint64_t bytes;   /* of keys and values */
@@ -108,9 +107,9 @@ void meta_docs_encode(const struct meta_docs *d, uint8_t out[META_DOCS_BYTES]);
 enum err meta_docs_decode(struct bytes in, struct meta_docs *out) MUST_USE;
 
 bool meta_tenant_valid(struct bytes tenant);  /* 1-63 of [a-z0-9-], not "default" */
-bool meta_bare_name_valid(struct bytes name); /* a stream's without the tenant */
-bool meta_name_valid(struct bytes name);
-bool meta_name_internal(struct bytes name); /* begins with __, without the tenant */
+bool meta_bare_name_valid(struct bytes name); /* as Kafka allows it */
+bool meta_name_valid(struct bytes name);      /* a bare one, or TENANT/NAME */
+bool meta_name_internal(struct bytes name);   /* begins with __, without the tenant */
 /* One setting of a stream. ERR_INVALID, ERR_UNSUPPORTED, with why. */
 enum err meta_setting_check(
 	const char *key, const char *value, char *why, size_t why_size) MUST_USE;

@@ -1,4 +1,4 @@
-/* The insides of a node, shared by node.c (boot, end), node_ask.c (what others ask), node_change.c
+/* The insides of a node, shared by node.c (boot, end, what others ask), node_change.c
  * (changes of the catalogue), node_model.c (rows to a model), node_meta.c (from the model to groups
  * and catalogues in force), found.c (founding and joining), controller.c (who should have what) and
  * node_status.c. But where said, it is all the meta group's home loop's. */
