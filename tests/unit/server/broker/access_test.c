@@ -568,13 +568,15 @@ static void print_cost(const char *what, int64_t began_ns, int turns)
 
 static void measure(void)
 {
-	static char topics[COST_TOPICS][40], names[COST_TOPICS][40];
+	static char topics[COST_TOPICS][40], names[COST_TOPICS][40], allowed[COST_TURNS / 100][40];
 	struct access *a = held[0].h.access;
 	int yes = 0;
 	for (int i = 0; i < COST_TOPICS; i++) {
 		snprintf(topics[i], sizeof topics[i], "plant/%d/dev-1/temperature", i % COST_RULES);
 		snprintf(names[i], sizeof names[i], "orders-%d-eu", i % COST_RULES);
 	}
+	for (int i = 0; i < COST_TURNS / 100; i++)
+		snprintf(allowed[i], sizeof allowed[i], "plant/%d/dev-1/t-%d", i % COST_RULES, i);
 	int64_t began = cpu_ns();
 	for (int i = 0; i < COST_TURNS; i++)
 		yes += may(a, ACTION_WRITE, names[i % COST_TOPICS]);
@@ -591,6 +593,10 @@ static void measure(void)
 		yes += access_topic(a, ACTION_WRITE, B(topics[0]), B("dev-1"));
 	}
 	print_cost("topic, 24 filters, never seen", began, COST_TURNS / 100);
+	began = cpu_ns();
+	for (int i = 0; i < COST_TURNS / 100; i++)
+		yes += access_topic(a, ACTION_WRITE, B(allowed[i]), B("dev-1"));
+	print_cost("the same, allowed", began, COST_TURNS / 100);
 	began = cpu_ns();
 	for (int i = 0; i < COST_TURNS / 100; i++)
 		yes += access_filter(a, B("plant/3/dev-1/+"), B("dev-1")) == ACCESS_ALL;
