@@ -231,9 +231,9 @@ START_TEST(forgets_those_who_left)
 		usleep(2000);
 		close(fd);
 	}
-	for (int i = 0; i < 500 && net_conn_count(fix.net) > 0; i++)
+	for (int i = 0; i < 500 && net_conn_count(t.net) > 0; i++)
 		usleep(10000);
-	ck_assert_int_eq(net_conn_count(fix.net), 0);
+	ck_assert_int_eq(net_conn_count(t.net), 0);
 	for (int i = 0; i < 500; i++) { /* what waited ends a little later */
 		ck_assert_int_eq(ask("GET", "/metrics", NULL), 200);
 		if (strstr(got.body, "\nsluice_http_unanswered 1\n") != NULL)
@@ -260,7 +260,7 @@ START_TEST(says_when_it_stops)
 {
 	START();
 	ck_assert_int_eq(ask("GET", "/readyz", NULL), 200);
-	http_serving(fix.http, false);
+	http_serving(http, false);
 	ck_assert_int_eq(ask("GET", "/readyz", NULL), 503);
 	ck_assert_int_eq(ask("GET", "/livez", NULL), 200);
 	fix_stop();

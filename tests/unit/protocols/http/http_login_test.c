@@ -239,16 +239,16 @@ START_TEST(each_path_needs_its_right)
 	start_with_admin();
 	user_add(admin, "{\"name\":\"bob\",\"password\":\"pw\"}");
 	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-		const char *m = rows[i].method, *t = rows[i].target, *b = rows[i].body;
-		ck_assert_msg(ask_as(NULL, m, t, b) == 401, "%s %s: %d", m, t, got.status);
-		ck_assert_msg(ask_as("bob:pw", m, t, b) == 403, "%s %s: %d", m, t, got.status);
+		const char *m = rows[i].method, *to = rows[i].target, *b = rows[i].body;
+		ck_assert_msg(ask_as(NULL, m, to, b) == 401, "%s %s: %d", m, to, got.status);
+		ck_assert_msg(ask_as("bob:pw", m, to, b) == 403, "%s %s: %d", m, to, got.status);
 		BODY_HAS("\"code\":\"denied\"");
 		snprintf(rule, sizeof rule, "{\"user\":\"bob\",%s}", rows[i].rule);
 		rule_add(rule);
-		ck_assert_msg(ask_as("bob:pw", m, t, b) == rows[i].with, "%s %s: %d %s", m, t,
+		ck_assert_msg(ask_as("bob:pw", m, to, b) == rows[i].with, "%s %s: %d %s", m, to,
 			got.status, got.body);
 		ck_assert_int_eq(ask_as(admin, "DELETE", "/api/v1/acls?user=bob", NULL), 200);
-		ck_assert_msg(ask_as("bob:pw", m, t, b) == 403, "%s %s: %d", m, t, got.status);
+		ck_assert_msg(ask_as("bob:pw", m, to, b) == 403, "%s %s: %d", m, to, got.status);
 	}
 	fix_stop();
 }

@@ -1,101 +1,29 @@
-/* The Kafka door over real sockets, in front of a whole node in a temporary folder, and a client
- * that writes its frames by hand through the codec's client side. */
+/* The Kafka door, and a client that writes its frames by hand through the codec's client side. */
 #ifndef KAFKA_FIXTURE_H
 #define KAFKA_FIXTURE_H
-#include <arpa/inet.h>
-#include <check.h>
 #include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 #include "protocols/kafka/kafka.h"
 #include "protocols/kafka/kafka_schema.h"
 #include "server/base/clock.h"
-#include "server/base/log.h"
-#include "server/base/mem.h"
-#include "server/net/net.h"
 #include "storage/record_batch.h"
-#include "storage/storage.h"
+#include "tests/unit/protocols/door.h"
 
-static struct {
-	struct conf *conf;
-	struct storage_conf storage_conf;
-	struct node_conf node_conf;
-	struct broker_conf broker_conf;
-	struct kafka_conf kafka_conf;
-	void *net_conf;
-	struct loops *loops;
-	struct workers *workers;
-	struct storage *storage;
-	struct node *node;
-	struct broker *broker;
-	struct kafka *kafka;
-	struct net *net;
-	struct net_door door;
-	char dir[64];
-	int port;
-} t;
-
+static struct kafka_conf kafka_conf;
+static struct kafka *kafka;
 static struct arena arena;
-
-static inline void set(const char *key, const char *value)
-{
-	char why[200];
-	ck_assert_msg(conf_set(t.conf, key, value, why, sizeof why) == OK, "%s", why);
-}
 
 /* settings: "key", "value", ... NULL; before others of the node's. */
 static inline void boot_with(const char *const *settings)
 {
-	char why[200];
-	snprintf(t.dir, sizeof t.dir, "/tmp/sluice-kafka-test-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(t.dir));
-	log_setup(LOG_ERROR, false);
-	t.net_conf = mem_new(net_conf_bytes());
-	struct metric_table *tables[] = {
-		&net_metrics, &storage_metrics, &node_metrics, &broker_metrics, &kafka_metrics};
-	for (size_t i = 0; i < 5; i++)
-		metric_register(tables[i]);
-	t.conf = conf_new();
-	conf_add(t.conf, storage_rows, &t.storage_conf);
-	conf_add(t.conf, node_rows, &t.node_conf);
-	conf_add(t.conf, broker_rows, &t.broker_conf);
-	conf_add(t.conf, net_rows, t.net_conf);
-	conf_add(t.conf, kafka_rows, &t.kafka_conf);
-	set("data.dir", t.dir);
-	set("listen.kafka", "127.0.0.1:0");
-	set("stream.partitions", "2");
+	door_init("kafka", &kafka_kind, kafka_rows, &kafka_conf, &kafka_metrics);
 	set("message.bytes_max", "100000");
 	set("group.initial_rebalance_delay", "0");
-	const char *off[] = {"listen.mqtt", "listen.http", "listen.amqp", "listen.peer"};
-	for (size_t i = 0; i < 4; i++)
-		set(off[i], "off");
 	for (size_t i = 0; settings != NULL && settings[i] != NULL; i += 2)
 		set(settings[i], settings[i + 1]);
-	conf_apply(t.conf, true);
-	t.loops = loops_new(2);
-	t.workers = workers_new(2);
-	t.door = (struct net_door){"kafka", &kafka_kind, NULL, NULL, false};
-	ck_assert_int_eq(net_open(t.loops, t.net_conf, &t.door, 1, &t.net, why, sizeof why), OK);
-	ck_assert_int_eq(
-		storage_open(&t.storage_conf, t.loops, t.workers, &t.storage, why, sizeof why), OK);
-	ck_assert_int_eq(
-		node_open(&t.node_conf, t.loops, t.workers, t.storage, &t.node, why, sizeof why),
-		OK);
-	ck_assert_int_eq(
-		broker_new(&t.broker_conf, t.node, t.loops, &t.broker, why, sizeof why), OK);
-	t.kafka = kafka_new(&t.kafka_conf, t.broker, t.loops);
-	t.door.arg = t.kafka;
-	const char *at = net_addresses(t.net, "kafka", false, true);
-	kafka_advertise(t.kafka, at, "");
-	t.port = (int)strtol(strrchr(at, ':') + 1, NULL, 10);
-	loops_run(t.loops);
-	broker_start(t.broker);
-	for (int i = 0; i < 1000 && !broker_ready(t.broker); i++)
-		usleep(10000);
-	ck_assert(broker_ready(t.broker));
-	net_listen(t.net);
+	door_open();
+	kafka = kafka_new(&kafka_conf, t.broker, t.loops);
+	kafka_advertise(kafka, net_addresses(t.net, "kafka", false, true), "");
+	door_listen(kafka);
 	arena_init(&arena, 1 << 24);
 }
 
@@ -106,36 +34,15 @@ static inline void boot(void)
 
 static inline void down(void)
 {
-	char command[100];
 	net_drain(t.net, 1000);
-	kafka_stop(t.kafka);
-	node_close(t.node);
-	loops_stop(t.loops);
-	node_free(t.node);
-	net_free(t.net);
-	kafka_free(t.kafka);
-	broker_free(t.broker);
-	workers_free(t.workers);
-	storage_stop(t.storage);
-	loops_free(t.loops);
-	storage_free(t.storage);
-	conf_free(t.conf);
-	mem_free(t.net_conf);
+	kafka_stop(kafka);
+	door_close();
+	kafka_free(kafka);
+	door_free();
 	arena_fini(&arena);
-	snprintf(command, sizeof command, "rm -rf %s", t.dir);
-	ck_assert_int_eq(system(command), 0);
 }
 
 /* A client */
-
-static inline int dial(void)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)t.port)};
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
-	return fd;
-}
 
 static inline void emit(void *arg, struct slice s)
 {

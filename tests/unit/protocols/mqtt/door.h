@@ -1,135 +1,37 @@
-/* A door over real sockets for its tests: a node of one, packets in hex, spaces apart. */
+/* The MQTT door: packets in hex, spaces apart. */
 #ifndef TESTS_MQTT_DOOR_H
 #define TESTS_MQTT_DOOR_H
 #include "protocols/mqtt/mqtt.h"
-#include <arpa/inet.h>
-#include <check.h>
 #include <poll.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
-#include "cluster/node_metrics.h"
-#include "server/base/log.h"
-#include "server/base/mem.h"
-#include "server/net/net.h"
-#include "storage/storage.h"
+#include "tests/unit/protocols/door.h"
 
-static struct {
-	char dir[64];
-	struct storage_conf storage_conf;
-	struct node_conf node_conf;
-	struct broker_conf broker_conf;
-	struct mqtt_conf mqtt_conf;
-	void *net_conf;
-	struct conf *conf;
-	struct loops *loops;
-	struct workers *workers;
-	struct storage *storage;
-	struct node *node;
-	struct broker *broker;
-	struct mqtt *mqtt;
-	struct net *net;
-	struct net_door door;
-	int port;
-} t;
-
-static inline void set(const char *key, const char *value)
-{
-	char why[200];
-	ck_assert_msg(conf_set(t.conf, key, value, why, sizeof why) == OK, "%s", why);
-}
-
-static inline void configure(void)
-{
-	struct metric_table *tables[] = {
-		&net_metrics, &storage_metrics, &node_metrics, &broker_metrics, &mqtt_metrics};
-	for (size_t i = 0; i < 5; i++)
-		metric_register(tables[i]);
-	t.net_conf = mem_new(net_conf_bytes());
-	t.conf = conf_new();
-	conf_add(t.conf, storage_rows, &t.storage_conf);
-	conf_add(t.conf, node_rows, &t.node_conf);
-	conf_add(t.conf, broker_rows, &t.broker_conf);
-	conf_add(t.conf, net_rows, t.net_conf);
-	conf_add(t.conf, mqtt_rows, &t.mqtt_conf);
-	set("data.dir", t.dir);
-	set("listen.mqtt", "127.0.0.1:0");
-	set("stream.partitions", "2");
-	set("tables", "2");
-	set("disk.reserve", "1MiB");
-	set("message.bytes_max", "1024");
-	set("mqtt.inflight_max", "3");
-	set("mqtt.subscriptions_max", "4");
-	const char *off[] = {"listen.kafka", "listen.http", "listen.amqp", "listen.peer"};
-	for (size_t i = 0; i < 4; i++)
-		set(off[i], "off");
-	conf_apply(t.conf, true);
-}
+static struct mqtt_conf mqtt_conf;
+static struct mqtt *mqtt;
 
 static inline void boot(void)
 {
-	char why[200];
-	snprintf(t.dir, sizeof t.dir, "/tmp/sluice-mqtt-test-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(t.dir));
-	log_setup(LOG_ERROR, false);
-	configure();
-	t.loops = loops_new(2);
-	t.workers = workers_new(2);
-	t.door = (struct net_door){"mqtt", &mqtt_kind, NULL, NULL, false};
-	ck_assert_int_eq(net_open(t.loops, t.net_conf, &t.door, 1, &t.net, why, sizeof why), OK);
-	ck_assert_int_eq(
-		storage_open(&t.storage_conf, t.loops, t.workers, &t.storage, why, sizeof why), OK);
-	ck_assert_int_eq(
-		node_open(&t.node_conf, t.loops, t.workers, t.storage, &t.node, why, sizeof why),
-		OK);
-	ck_assert_int_eq(
-		broker_new(&t.broker_conf, t.node, t.loops, &t.broker, why, sizeof why), OK);
-	t.mqtt = mqtt_new(&t.mqtt_conf, t.broker, t.loops);
-	t.door.arg = t.mqtt;
-	const char *at = net_addresses(t.net, "mqtt", false, true);
-	t.port = (int)strtol(strrchr(at, ':') + 1, NULL, 10);
-	loops_run(t.loops);
-	broker_start(t.broker);
-	for (int i = 0; i < 1000 && !broker_ready(t.broker); i++)
-		usleep(10000);
-	ck_assert(broker_ready(t.broker));
-	net_listen(t.net);
+	door_init("mqtt", &mqtt_kind, mqtt_rows, &mqtt_conf, &mqtt_metrics);
+	set("tables", "2");
+	set("message.bytes_max", "1024");
+	set("mqtt.inflight_max", "3");
+	set("mqtt.subscriptions_max", "4");
+	door_open();
+	mqtt = mqtt_new(&mqtt_conf, t.broker, t.loops);
+	door_listen(mqtt);
 }
 
 static inline void down(void)
 {
-	char command[100];
 	net_drain(t.net, 1000);
-	mqtt_stop(t.mqtt);
-	node_close(t.node);
-	loops_stop(t.loops);
-	node_free(t.node);
-	net_free(t.net);
-	mqtt_free(t.mqtt);
-	broker_free(t.broker);
-	workers_free(t.workers);
-	storage_stop(t.storage);
-	loops_free(t.loops);
-	storage_free(t.storage);
-	conf_free(t.conf);
-	mem_free(t.net_conf);
-	snprintf(command, sizeof command, "rm -rf %s", t.dir);
-	ck_assert_int_eq(system(command), 0);
+	mqtt_stop(mqtt);
+	door_close();
+	mqtt_free(mqtt);
+	door_free();
 }
 
 /* A client */
 
 enum { WAIT_MS = 5000, ALLOCS = 8 };
-
-static inline int dial(void)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)t.port)};
-	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-	ck_assert_int_eq(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
-	return fd;
-}
 
 static inline size_t from_hex(const char *text, uint8_t *out)
 {

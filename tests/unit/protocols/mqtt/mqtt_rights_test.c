@@ -248,7 +248,7 @@ END_TEST
 START_TEST(too_late_is_too_late)
 {
 	int fd = in(USER5);
-	t.mqtt_conf.login_ms = 100;
+	mqtt_conf.login_ms = 100;
 	t.broker_conf.auth_fail_delay_ms = 400;
 	int late = asks(who(MQTT_V5, "c", "u", "wrong"), NULL);
 	hear(late, "20 03 00 88 00");
