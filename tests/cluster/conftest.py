@@ -12,12 +12,6 @@ for folder in ("crash", "faults"):
 from cluster import Cluster, Network  # noqa: E402
 
 
-def pytest_collection_modifyitems(items):
-    """TEST_PART=1/3: every third test, from the first on: parts run side by side."""
-    part, parts = map(int, os.environ.get("TEST_PART", "1/1").split("/"))
-    items[:] = items[part - 1::parts]
-
-
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
