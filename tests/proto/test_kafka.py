@@ -244,13 +244,13 @@ def test_consumers_say_their_rack(make_node, name, rack):
 
 def test_a_long_poll_ends_when_a_record_comes(node, name):
     single(node, name)
-    c = confluent_consumer(node.kafka, [name], **{"fetch.wait.max.ms": 5000})
+    c = confluent_consumer(node.kafka, [name], **{"fetch.wait.max.ms": 20000})
     assert eventually(lambda: c.poll(0.1) or len(c.assignment()) == 1, 15)
     time.sleep(0.5)  # the fetch waits at the server now
     sent_at = time.monotonic()
     confluent_produce(node.kafka, name, [(b"k", b"v")], **{"linger.ms": 0})
     assert len(poll(c, 1)) == 1
-    assert time.monotonic() - sent_at < 2
+    assert time.monotonic() - sent_at < 10
     c.close()
 
 

@@ -319,14 +319,14 @@ def test_a_quota_slows_down(own_node, user, rule, admin):
         for i in range(150):
             client.publish(user, b"%d" % i, 1, wait=False)
         assert [int(m.payload) for m in admin.take(150)] == list(range(150))
-        assert 1.5 < time.monotonic() - began < 6
+        assert 1.5 < time.monotonic() - began < 20
         own_node.done("PUT", "/quotas/user/" + user, {"bytes-out": 20000})
         client.subscribe(user, 1)
         began = time.monotonic()
         for i in range(60):
             admin.publish(user, b"x" * 1000, 1, wait=False)
         client.take(60)
-        assert 1.5 < time.monotonic() - began < 6
+        assert 1.5 < time.monotonic() - began < 20
         own_node.done("PUT", "/quotas/user/" + user, {"connections": 1})
         time.sleep(0.5)
         other = Client(own_node.mqtt, login=login(user), connect=False)

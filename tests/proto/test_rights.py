@@ -254,13 +254,13 @@ def test_refused_logins_are_slow_alike_and_told(make_node, name):
             took.append(time.monotonic() - began)
             assert status == 401 and b"wrong user or password" in body
             assert headers["WWW-Authenticate"].startswith("Basic realm=")
-    assert took[0] >= 0.09
-    assert took[3] >= took[0] * 2, took  # later with each one from the address
+    # Later with each one from the address.
+    assert all(t >= 0.09 * 2 ** i for i, t in enumerate(took)), took
     done = own_node.cli("stream", "list", "--login", user + ":wrong")
     assert done.returncode == 4
     began = time.monotonic()
     assert http(own_node, user, "GET", "/api/v1")[0] == 200
-    assert time.monotonic() - began < 1  # only refusals wait
+    assert time.monotonic() - began < 1.5  # only refusals wait
 
     def refused():
         lines = own_node.cli("sub", "__audit", "--offset", "earliest", "-o", "ndjson", "--login",
