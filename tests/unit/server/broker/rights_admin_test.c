@@ -445,7 +445,7 @@ END_TEST
 START_TEST(a_user_with_many_rules_goes)
 {
 	static struct rule many[CATALOG_CHANGE_DOCS_MAX];
-	static char names[CATALOG_CHANGE_DOCS_MAX][16];
+	static char names[CATALOG_CHANGE_DOCS_MAX][32];
 	struct rule others[] = {rule("acme", "bobby", "a"), rule("acme", "bo", "a"),
 		rule("", "bob", "a"), rule("acme", "*", "a")};
 	ck_assert_int_eq(add(NULL, "root", "", "admin"), OK);

@@ -154,6 +154,7 @@ START_TEST(leaves_only_with_a_right)
 	struct rule right = rule_of(
 		"u", false, ACTION_WRITE, RESOURCE_TOPIC, RULE_LITERAL, "gone/%c");
 	world_init(&w);
+	log_setup(LOG_ERROR, false); /* wills that may not leave are told */
 	world_start(&w, 2);
 	ck_assert_int_eq(left_by(&a, "u"), ERR_DENIED);
 	put_user_named("u", "", NULL);
