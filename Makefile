@@ -24,8 +24,8 @@ WARN  := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-proto
          -Wimplicit-fallthrough -Wswitch-enum -Wpointer-arith -Wwrite-strings -Wcast-qual \
          -Wundef -Wdouble-promotion -Wformat=2 -Wnull-dereference -Werror
 FLAGS.release := -O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong
-FLAGS.asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
-FLAGS.tsan    := -O1 -fsanitize=thread
+FLAGS.asan    := -g1 -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+FLAGS.tsan    := -g1 -O1 -fsanitize=thread
 # One short line per step; V=1: the commands themselves.
 SAY := $(if $(V),,@)echo
 # libFuzzer is clang's; the other modes are where warnings are judged.
@@ -59,9 +59,11 @@ $(O)/%.o: %.c $(O)/.flags
 $(O)/tests/unit/%: $(O)/tests/unit/%.o $(LIB)
 	$(SAY) '  LD $@'; $(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(shell pkg-config --libs check)
 
-# What is built depends on the flags as well as on the files.
+# What is built depends on the flags as well as on the files: on everybody's, not on those that the
+# first who asks for this one has of its own.
+BUILT_WITH := $(CC) $(CFLAGS)
 $(O)/.flags: FORCE
-	@mkdir -p $(@D); echo '$(CC) $(CFLAGS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS)' > $@
+	@mkdir -p $(@D); echo '$(BUILT_WITH)' | cmp -s - $@ || echo '$(BUILT_WITH)' > $@
 
 unit: $(UNIT_BINS)
 	@set -e; for t in $(UNIT_BINS); do CK_VERBOSITY=minimal $$t; done
