@@ -10,6 +10,7 @@ import uuid
 import confluent_kafka
 import mqtt_client as mqtt
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from node import eventually
 
 CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK, PINGREQ = 2, 3, 4, 5, 6, 7, 9, 12
 
@@ -299,6 +300,16 @@ class Reader:
         self.consumer.close()
 
 
+def offsets(consumer, partition):
+    """The first and the next; None: its leader has changed since the client has asked for leaders."""
+    try:
+        return consumer.get_watermark_offsets(partition, timeout=15)
+    except confluent_kafka.KafkaException as e:
+        if e.args[0].code() != confluent_kafka.KafkaError.NOT_LEADER_FOR_PARTITION:
+            raise
+        return None
+
+
 def read_back(cluster, history, stream, within=40):
     """The whole stream into the history, from offset 0 to the end known when it began."""
     c = confluent_kafka.Consumer({
@@ -307,7 +318,7 @@ def read_back(cluster, history, stream, within=40):
         "topic.metadata.refresh.interval.ms": 1000})
     try:
         parts = sorted(c.list_topics(stream, timeout=10).topics[stream].partitions)
-        ends = {p: c.get_watermark_offsets(TopicPartition(stream, p), timeout=15) for p in parts}
+        ends = {p: eventually(lambda p=p: offsets(c, TopicPartition(stream, p)), 20) for p in parts}
         got = {p: [] for p in parts}
         left = {p for p in parts if ends[p][1] > ends[p][0]}
         c.assign([TopicPartition(stream, p, OFFSET_BEGINNING) for p in left])
