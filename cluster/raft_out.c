@@ -12,7 +12,7 @@
  * term of what is committed, so that they need not wait for the next heartbeat to apply it. */
 #include "cluster/consensus_priv.h"
 
-enum { WINDOW_BYTES = 4 << 20, ENTRY_OVERHEAD = 64 };
+enum { WINDOW_BYTES = 4 << 20, UNMARKED_BYTES = 64 << 10, ENTRY_OVERHEAD = 64 };
 
 struct cold { /* an AppendEntries that waits for payloads */
 	struct plog_read read;
@@ -129,7 +129,7 @@ void out_heard(
 	if (result->rejected > 0 && progress->state == GUARD_PEER_PROBE)
 		p->rejected = true;
 	acknowledged(p, progress->match_index);
-	if (p->next <= p->last)
+	if (p->next <= p->last || p->commit_told < c->raft->commit_index)
 		out_want(c);
 }
 
@@ -363,13 +363,26 @@ static void send_mark(struct consensus *c, struct peer_out *p, const char *addre
 		frame_send(c, &w, address, false);
 }
 
+/* A peer that has much on its way needs no mark: what follows tells it, or the mark after its
+ * acknowledgement. */
+static bool wants_mark(
+	const struct consensus *c, const struct peer_out *p, const struct raft_server *s)
+{
+	const struct raft_progress *progress =
+		&c->raft->leader_state.progress[server_at(c->raft, p->replica)];
+	return p->commit_told < c->raft->commit_index &&
+		p->mark_bytes + p->more_bytes < UNMARKED_BYTES && !p->absent &&
+		s->role != RAFT_SPARE && p->heard_ms != 0 &&
+		loop_now_ms(c->env->loop) - p->heard_ms < c->o.election_ms &&
+		progress->state != GUARD_PEER_INSTALLING;
+}
+
 static void out_send(struct consensus *c, struct peer_out *p)
 {
 	unsigned i = server_at(c->raft, p->replica);
 	if (i == c->raft->configuration.n)
 		return;
 	const struct raft_server *s = &c->raft->configuration.servers[i];
-	const struct raft_progress *progress = &c->raft->leader_state.progress[i];
 	/* The first entries of all leave in any case: a log that is empty says the same. */
 	bool takes = !p->absent || p->next == 1;
 	while (p->next <= p->last && takes && !p->reading && !p->rejected &&
@@ -377,9 +390,7 @@ static void out_send(struct consensus *c, struct peer_out *p)
 		;
 	if (p->due)
 		send_empty(c, p, s->address);
-	if (p->commit_told < c->raft->commit_index && !p->absent && s->role != RAFT_SPARE &&
-		p->heard_ms != 0 && loop_now_ms(c->env->loop) - p->heard_ms < c->o.election_ms &&
-		progress->state != GUARD_PEER_INSTALLING)
+	if (wants_mark(c, p, s))
 		send_mark(c, p, s->address);
 }
 

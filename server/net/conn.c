@@ -8,7 +8,9 @@
  * own: closing with unread input would make the kernel reset the connection, and the peer lose
  * the last answer, which is the one that says why. */
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdatomic.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "server/base/clock.h"
@@ -404,6 +406,15 @@ enum err conn_switch(struct conn *c, const struct conn_kind *kind)
 }
 
 /* NULL: no memory. */
+/* Between nodes the host's way with congestion may be dear: BBR paces, which is a timer and an
+ * interrupt for every few segments. One that the host does not have leaves it as it is. */
+static void choose_congestion(const struct net_home *h, int fd)
+{
+	const char *name = h->conf->peer_congestion;
+	if (*name != 0)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
+}
+
 static struct conn *conn_new(struct net_home *h, const struct door *d, int fd,
 	const struct sockaddr *peer, struct tls_context *secure)
 {
@@ -424,6 +435,8 @@ static struct conn *conn_new(struct net_home *h, const struct door *d, int fd,
 	c->fd = fd;
 	c->refs = 1;
 	c->state = inline_state(c);
+	if (d->internal)
+		choose_congestion(h, fd);
 	c->peer = mem_text(text, strlen(text));
 	list_init(&c->pending);
 	list_push_back(&h->conns, &c->all);

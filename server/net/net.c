@@ -127,6 +127,14 @@ const struct conf_row net_rows[] = {
 		"How long a connection being closed may take to accept its last output."),
 	MSEC("conn.handshake_ms", handshake_ms, "10s",
 		"How long a connection may take for TLS and the PROXY header."),
+	{.key = "peer.congestion",
+		.kind = CONF_TEXT,
+		.at = AT(peer_congestion),
+		.initial = "cubic",
+		.effect = CONF_AT_START,
+		.help = "TCP congestion control between nodes, if the host has it (cubic, reno, "
+			"bbr); empty: what the host uses for everything. BBR paces, which costs "
+			"processor time and gains only over long lines."},
 	{0},
 };
 

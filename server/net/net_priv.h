@@ -46,6 +46,7 @@ struct net_conf { /* filled by net_rows */
 	int64_t input_max;
 	int64_t receive_buffer;
 	int64_t linger_ms, handshake_ms;
+	const char *peer_congestion;
 };
 
 enum net_metric { /* each has a row per door: row = metric * DOOR_COUNT + door */

@@ -122,6 +122,37 @@ static bool to_silent(const struct frame *f)
 	return f->to == silent && f->bytes.bytes.len > 100000;
 }
 
+static int small_to_silent;
+static bool count_small(const struct frame *f)
+{
+	small_to_silent += f->to == silent && f->bytes.bytes.len < 1000;
+	return false;
+}
+
+/* A peer that has much on its way is told of commits by what follows, and by a mark when it has
+ * acknowledged all. */
+START_TEST(no_marks_beside_what_is_on_its_way)
+{
+	struct rep *lead = begin(3), *slow = &W.rep[at_of(lead) % 3 + 1];
+	silent = at_of(slow);
+	small_to_silent = 0;
+	N.lose = count_small;
+	slow->slow = true;
+	for (int i = 0; i < 5; i++) {
+		propose_large(lead, 200000);
+		net_run(10);
+		ck_assert_uint_eq(lead->applied, plog_last_index(lead->log));
+	}
+	ck_assert_int_eq(small_to_silent, 0);
+	slow->slow = false;
+	slow->loop.now_ms = W.now_ms;
+	rep_sync(slow);
+	net_run(3 * N.latency_ms + 1);
+	ck_assert_int_eq(small_to_silent, 1);
+	ck_assert_uint_eq(slow->applied, lead->applied);
+}
+END_TEST
+
 /* A follower that answers nothing is not sent more than a window, and that not again and again. */
 START_TEST(what_is_on_the_way_to_a_peer_is_bounded)
 {
@@ -784,6 +815,7 @@ int main(void)
 	tcase_add_test(tc, followers_apply_without_a_heartbeat);
 	tcase_add_test(tc, a_mark_waits_for_the_append);
 	tcase_add_test(tc, entries_of_a_turn_are_one_message);
+	tcase_add_test(tc, no_marks_beside_what_is_on_its_way);
 	tcase_add_test(tc, what_is_on_the_way_to_a_peer_is_bounded);
 	tcase_add_test(tc, what_was_lost_is_sent_again);
 	tcase_add_test(tc, a_peer_that_was_away_reads_cold_entries);

@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include "server/base/clock.h"
 #include "tests/unit/server/net/fixture.h"
 
@@ -153,6 +155,41 @@ START_TEST(speaks_like_any_connection)
 	ck_assert_int_eq(net_conn_count(fix.net), 1);
 	stop();
 	ck_assert_int_eq(call.why, ERR_CLOSED);
+}
+END_TEST
+
+/* Which way with congestion the socket has whose other end is at the port; NULL: none is there. */
+static const char *congestion_towards(uint16_t port)
+{
+	static char name[16];
+	for (int fd = 3; fd < 1000; fd++) {
+		struct sockaddr_in peer;
+		socklen_t len = sizeof peer, name_len = sizeof name - 1;
+		memset(name, 0, sizeof name);
+		if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0 &&
+			ntohs(peer.sin_port) == port &&
+			getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &name_len) == 0)
+			return name;
+	}
+	return NULL;
+}
+
+/* A name the host does not have changes nothing. */
+START_TEST(nodes_have_their_own_way_with_congestion)
+{
+	static const char *const settings[] = {"peer.congestion=reno", "peer.congestion=nonsense"};
+	char usual[16] = {0};
+	socklen_t len = sizeof usual - 1;
+	int fresh = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(getsockopt(fresh, IPPROTO_TCP, TCP_CONGESTION, usual, &len), 0);
+	close(fresh);
+	START("listen.mqtt=127.0.0.1:0", settings[_i]);
+	start_call(here("127.0.0.1"), "ehello", false, 3000);
+	place_call();
+	ck_assert(reaches(&call.answered, 1));
+	const char *port = strrchr(here("127.0.0.1"), ':');
+	ck_assert_str_eq(congestion_towards((uint16_t)atoi(port + 1)), _i == 0 ? "reno" : usual);
+	stop();
 }
 END_TEST
 
@@ -436,6 +473,7 @@ int main(void)
 	TCase *tc = tcase_create("dial");
 	tcase_add_unchecked_fixture(tc, make_certificates, remove_certificates);
 	tcase_add_loop_test(tc, speaks_like_any_connection, 0, 2);
+	tcase_add_loop_test(tc, nodes_have_their_own_way_with_congestion, 0, 2);
 	tcase_add_test(tc, ends_with_the_other_side);
 	tcase_add_test(tc, adapter_may_refuse);
 	tcase_add_loop_test(tc, failures_are_told, 0, 4);
