@@ -188,7 +188,8 @@ START_TEST(nodes_have_their_own_way_with_congestion)
 	place_call();
 	ck_assert(reaches(&call.answered, 1));
 	const char *port = strrchr(here("127.0.0.1"), ':');
-	ck_assert_str_eq(congestion_towards((uint16_t)strtol(port + 1, NULL, 10)), _i == 0 ? "reno" : usual);
+	ck_assert_str_eq(
+		congestion_towards((uint16_t)strtol(port + 1, NULL, 10)), _i == 0 ? "reno" : usual);
 	stop();
 }
 END_TEST
