@@ -181,10 +181,22 @@ static void refuse_sync(struct group_sync *s, enum group_err why)
 	s->done(s);
 }
 
+/* The join of who is back, as if nothing had been said of its answer; or NULL. */
+static struct group_join *take_back(struct group_member *m)
+{
+	struct group_join *j = m->back;
+	m->back = NULL;
+	if (j != NULL) {
+		j->skip_assignment = false;
+		slice_unref(&j->leader);
+	}
+	return j;
+}
+
 /* Ends what a member waits for. */
 static void member_refuse(struct group *g, struct group_member *m, enum group_err why)
 {
-	struct group_join *j = m->join;
+	struct group_join *j = m->join, *back = take_back(m);
 	struct group_sync *s = m->sync;
 	m->join = NULL;
 	m->sync = NULL;
@@ -192,6 +204,8 @@ static void member_refuse(struct group *g, struct group_member *m, enum group_er
 		g->joining--;
 		refuse_join(j, why);
 	}
+	if (back != NULL)
+		refuse_join(back, why);
 	if (s != NULL)
 		refuse_sync(s, why);
 }
@@ -357,6 +371,13 @@ enum err group_member_new(struct group *g, const struct group_join *j, const str
 
 /* Rebalance */
 
+/* Who is back takes part in it like all others. */
+static void join_instead(struct group *g, struct group_member *m)
+{
+	m->join = take_back(m);
+	g->joining++;
+}
+
 static void begin_rebalance(struct group *g, int64_t now_ms)
 {
 	int64_t longest = 0;
@@ -370,6 +391,8 @@ static void begin_rebalance(struct group *g, int64_t now_ms)
 		struct group_sync *s = m->sync;
 		m->sync = NULL;
 		m->synced = false;
+		if (m->back != NULL)
+			join_instead(g, m);
 		if (s != NULL) {
 			touch(m, now_ms);
 			refuse_sync(s, GROUP_REBALANCING);
@@ -455,7 +478,7 @@ static void end_rebalance(struct group *g, int64_t now_ms)
 
 static void try_end_rebalance(struct group *g, int64_t now_ms)
 {
-	if (g->state != GROUP_PREPARING)
+	if (g->state != GROUP_PREPARING || g->keeping)
 		return;
 	bool all = g->joining == g->members.count && g->promised_count == 0;
 	bool nobody = g->members.count == 0;
@@ -521,21 +544,40 @@ static void add_member(
 	await_join(g, m, j, now_ms);
 }
 
-/* The group goes on as it was, but for the member's id, which is kept: where the group is led next
- * the old one would be taken for the instance's, and this one fenced. A leader that does not know
- * that it need not assign is told that the id it had leads: it would assign what it does not know.
- */
+/* The group goes on as it was, but for the member's id. A leader that does not know that it need
+ * not assign is told that the id it had leads: it would assign what it does not know. */
 static void come_back(
 	struct group *g, struct group_member *m, struct group_join *j, const struct slice *before)
 {
 	bool skips = g->leader == m && j->knows_skip;
 	j->skip_assignment = skips;
-	if (g->store != NULL)
-		g->store(g);
-	accept_join(g, m, j, g->leader == m && !skips ? before : &g->leader->id, skips);
+	j->leader = slice_ref(g->leader == m && !skips ? *before : g->leader->id);
+	m->back = j;
 }
 
-/* An instance has come back under no or a new id: the one before it is fenced. */
+void group_kept(struct group *g, bool ok, int64_t now_ms)
+{
+	g->keeping = false;
+	for (struct list *l = g->in_order.next; l != &g->in_order; l = l->next) {
+		struct group_member *m = list_entry(l, struct group_member, node);
+		if (m->back == NULL)
+			continue;
+		struct slice leader = slice_ref(m->back->leader);
+		bool skips = m->back->skip_assignment;
+		struct group_join *j = take_back(m);
+		j->skip_assignment = ok && skips;
+		if (ok)
+			accept_join(g, m, j, &leader, skips);
+		else
+			refuse_join(j, GROUP_UNAVAILABLE);
+		slice_unref(&leader);
+	}
+	try_end_rebalance(g, now_ms);
+}
+
+/* An instance has come back under no or a new id: the one before it is fenced. The new id is not
+ * told before it is stored: where the group is led next the old one would be taken for the
+ * instance's, and this one fenced. */
 static void replace_instance(
 	struct group *g, struct group_member *m, struct group_join *j, int64_t now_ms)
 {
@@ -555,11 +597,16 @@ static void replace_instance(
 	m->id = id;
 	map_put(&g->members, m->id.bytes, m);
 	touch(m, now_ms);
+	g->keeping = true;
 	if (g->state == GROUP_STABLE && same)
 		come_back(g, m, j, &before);
 	else
 		await_join(g, m, j, now_ms);
 	slice_unref(&before);
+	if (g->store != NULL)
+		g->store(g);
+	else
+		group_kept(g, true, now_ms);
 }
 
 static void join_new(struct group *g, struct group_join *j, int64_t now_ms)

@@ -126,6 +126,7 @@ struct group {
 	int64_t initial_until_ms; /* a first rebalance is not extended beyond; 0: not a first one */
 	size_t bytes;
 	bool storing;
+	bool keeping; /* a member has a new id that is not stored: it is not told before */
 	/* What must be kept is to be stored, then group_stored called: the leader has assigned, or
 	 * (storing is false, nobody waits) a member has gone. */
 	void (*store)(struct group *g);
@@ -147,7 +148,13 @@ enum group_err group_may_commit(struct group *g, int32_t generation, struct byte
 	struct bytes instance_id, int64_t now_ms) MUST_USE;
 /* Does what is due; gives when to be called next, 0: not needed. */
 int64_t group_tick(struct group *g, int64_t now_ms);
+/* What was to be stored is, or not; and nothing has been added since. */
+void group_kept(struct group *g, bool ok, int64_t now_ms);
 uint32_t group_size(const struct group *g);
+/* Whether consumers are in it, and one of them reads that topic. If what they said of themselves
+ * can't be read, it may be so. */
+bool group_consumers(const struct group *g);
+bool group_subscribes(const struct group *g, struct bytes topic);
 /* Nobody is in it, was promised an id, or waits. */
 bool group_idle(const struct group *g);
 /* All members, for administrators; give back with group_views_free. ERR_NOMEM. */

@@ -234,6 +234,8 @@ static void on_stored(struct proposal *p)
 	group_stored(&s->group, s->storing_generation, ok, loop_now_ms(s->home->loop));
 	if (s->store_again)
 		begin_store(s);
+	else
+		group_kept(&s->group, ok, loop_now_ms(s->home->loop));
 	slot_settle(s);
 }
 
@@ -275,6 +277,8 @@ static void on_store(struct group *g)
 		s->store_again = true;
 	else if (g->storing || s->exists)
 		begin_store(s);
+	else
+		group_kept(g, true, loop_now_ms(s->home->loop));
 }
 
 static void run_call(struct slot *s, struct group_call *c);
@@ -475,13 +479,23 @@ static void run_commit(struct slot *s, struct group_call *c)
 		propose_offsets(s, c);
 }
 
+/* Members do not lose what they have read of what they read (Kafka's OffsetDelete). */
 static void run_forget(struct slot *s, struct group_call *c)
 {
-	bool consumer = s->group.protocol_type.bytes.len > 0 && group_size(&s->group) > 0;
-	if (!s->exists && group_size(&s->group) == 0)
+	bool members = group_size(&s->group) > 0;
+	uint32_t good = 0;
+	for (uint32_t i = 0; i < c->offset_count; i++) {
+		struct group_offset *o = &c->offsets[i];
+		if (members && o->err == GROUP_OK && group_subscribes(&s->group, o->topic))
+			o->err = GROUP_SUBSCRIBED;
+		good += o->err == GROUP_OK;
+	}
+	if (!s->exists && !members)
 		answer(c, GROUP_NOT_FOUND);
-	else if (consumer)
+	else if (members && !group_consumers(&s->group))
 		answer(c, GROUP_NOT_EMPTY);
+	else if (good == 0)
+		answer(c, GROUP_OK);
 	else
 		propose_offsets(s, c);
 }

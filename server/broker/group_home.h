@@ -42,6 +42,7 @@ struct group_offset { /* one partition's committed position */
 	int64_t offset;
 	int32_t epoch;
 	struct bytes metadata; /* asked: borrowed; found: see offsets_read */
+	struct bytes topic;    /* GROUP_CALL_FORGET: what members call the stream; borrowed */
 	enum group_err err;
 };
 struct group_listed {

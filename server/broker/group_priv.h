@@ -16,6 +16,7 @@ struct group_member {
 	int64_t deadline_ms; /* of the session, while it does not wait */
 	size_t bytes;
 	struct group_join *join; /* waits */
+	struct group_join *back; /* waits for nothing but that its new id is stored */
 	struct group_sync *sync; /* waits */
 	bool synced;             /* has asked for its assignment of this generation */
 };

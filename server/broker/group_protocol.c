@@ -2,6 +2,7 @@
  * with everybody; which one the group takes. */
 #include "server/broker/group_priv.h"
 #include "server/base/mem.h"
+#include "server/base/wire.h"
 
 /* Shares: copies of what a request lends. A null stays null. */
 
@@ -114,4 +115,41 @@ struct slice group_protocol_choose(const struct group *g)
 	}
 	must(best != NULL); /* group_protocols_fit has let everyone in */
 	return slice_ref(*best);
+}
+
+/* What consumers say of themselves begins with a version and the topics they want (Kafka's
+ * ConsumerProtocolSubscription): 2, count 4 {length 2, name}. */
+static bool wants(struct bytes metadata, struct bytes topic)
+{
+	struct rd r = rd_over(metadata);
+	bool found = false;
+	rd_skip(&r, 2);
+	for (uint32_t left = rd_count(&r, rd_u32be(&r), 2); left > 0 && !found; left--)
+		found = bytes_equal(rd_bytes16(&r), topic);
+	return found || r.err != OK;
+}
+
+static const struct group_member_protocol *chosen(
+	const struct group *g, const struct group_member *m)
+{
+	for (uint32_t i = 0; i < m->protocol_count; i++)
+		if (bytes_equal(m->protocols[i].name.bytes, g->protocol.bytes))
+			return &m->protocols[i];
+	return NULL;
+}
+
+bool group_consumers(const struct group *g)
+{
+	return g->members.count > 0 && bytes_equal(g->protocol_type.bytes, bytes_text("consumer"));
+}
+
+bool group_subscribes(const struct group *g, struct bytes topic)
+{
+	for (struct list *l = g->in_order.next; l != &g->in_order; l = l->next) {
+		const struct group_member *m = list_entry(l, struct group_member, node);
+		const struct group_member_protocol *p = chosen(g, m);
+		if (p == NULL || wants(p->metadata.bytes, topic))
+			return true;
+	}
+	return false;
 }

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "server/base/clock.h"
-#include "server/broker/group.h"
+#include "server/base/mem.h"
+#include "server/broker/group_priv.h"
 
 enum { SESSION = 10000, REBALANCE = 60000 };
 
@@ -358,12 +359,16 @@ START_TEST(instances_keep_their_place)
 END_TEST
 
 static int stores;
+static bool stores_wait;
 
 static void count_store(struct group *of)
 {
 	stores++;
+	if (stores_wait)
+		return;
 	if (of->storing)
 		group_stored(of, of->generation, true, now);
+	group_kept(of, true, now);
 }
 
 /* The new id is stored, or the next coordinator would fence who has it; and who can't be told to
@@ -395,6 +400,88 @@ START_TEST(an_instance_that_comes_back_is_stored_under_its_new_id)
 	client_fini(&b);
 	client_fini(&again);
 	client_fini(&back);
+}
+END_TEST
+
+START_TEST(a_new_id_is_not_told_before_it_is_stored)
+{
+	struct client a = {.instance = "one"}, b = {.instance = "two"};
+	g.store = count_store;
+	two(&a, &b);
+	struct client again = {.instance = "two"}, failed = {.instance = "two"};
+	stores_wait = true;
+	join(&again);
+	ck_assert(!again.joined && again.joining);
+	group_kept(&g, true, now);
+	ck_assert(again.joined);
+	ck_assert_int_eq(again.join.err, GROUP_OK);
+	ck_assert_int_eq(g.state, GROUP_STABLE);
+	join(&failed);
+	ck_assert(failed.joining);
+	group_kept(&g, false, now);
+	ck_assert(!failed.joining);
+	ck_assert_int_eq(failed.join.err, GROUP_UNAVAILABLE);
+	stores_wait = false;
+	client_fini(&a);
+	client_fini(&b);
+	client_fini(&again);
+	client_fini(&failed);
+}
+END_TEST
+
+START_TEST(who_is_back_takes_part_in_a_rebalance_that_begins_meanwhile)
+{
+	struct client a = {.instance = "one"}, b = {.instance = "two"};
+	g.store = count_store;
+	two(&a, &b);
+	struct client again = {.instance = "two"}, more = {0};
+	stores_wait = true;
+	join(&again);
+	join(&more);
+	ck_assert_int_eq(g.state, GROUP_PREPARING);
+	a.joined = false;
+	join(&a);
+	/* All have joined, but the new id is not stored. */
+	ck_assert(!again.joined && !more.joined && !a.joined);
+	group_kept(&g, true, now);
+	ck_assert(again.joined && more.joined && a.joined);
+	ck_assert_int_eq(again.join.err, GROUP_OK);
+	ck_assert_int_eq(again.generation, a.generation);
+	ck_assert_int_eq(g.state, GROUP_COMPLETING);
+	stores_wait = false;
+	client_fini(&a);
+	client_fini(&b);
+	client_fini(&again);
+	client_fini(&more);
+}
+END_TEST
+
+START_TEST(what_consumers_read_is_in_what_they_say)
+{
+	static const char said[] = "\0\1\0\0\0\2\0\1a\0\2bc\xff\xff\xff\xff";
+	struct client a = {0};
+	ck_assert(!group_consumers(&g));
+	join(&a);
+	pass(conf.initial_delay_ms);
+	ck_assert(group_consumers(&g));
+	ck_assert(group_subscribes(&g, bytes_text("x"))); /* "metadata" is no subscription */
+	struct group_member *m = list_entry(g.in_order.next, struct group_member, node);
+	for (size_t len = 0; len < sizeof said; len++) {
+		uint8_t *exact = malloc(len + 1);
+		memcpy(exact, said, len);
+		for (uint32_t i = 0; i < m->protocol_count; i++) {
+			slice_unref(&m->protocols[i].metadata);
+			ck_assert_int_eq(
+				slice_copy(bytes_of(exact, len), &m->protocols[i].metadata), OK);
+		}
+		bool whole = len >= 13;
+		ck_assert(group_subscribes(&g, bytes_text("a")));
+		ck_assert(group_subscribes(&g, bytes_text("bc")));
+		ck_assert_int_eq(group_subscribes(&g, bytes_text("b")), !whole);
+		ck_assert_int_eq(group_subscribes(&g, bytes_text("")), !whole);
+		free(exact);
+	}
+	client_fini(&a);
 }
 END_TEST
 
@@ -644,6 +731,9 @@ int main(void)
 	tcase_add_test(tc, leaving_empties_the_group);
 	tcase_add_test(tc, instances_keep_their_place);
 	tcase_add_test(tc, an_instance_that_comes_back_is_stored_under_its_new_id);
+	tcase_add_test(tc, a_new_id_is_not_told_before_it_is_stored);
+	tcase_add_test(tc, who_is_back_takes_part_in_a_rebalance_that_begins_meanwhile);
+	tcase_add_test(tc, what_consumers_read_is_in_what_they_say);
 	tcase_add_test(tc, refusals);
 	tcase_add_test(tc, members_and_bytes_are_bounded);
 	tcase_add_test(tc, groups_of_a_loop_share_a_budget);
