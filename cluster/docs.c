@@ -159,10 +159,14 @@ const struct catalog_doc *docs_get(const struct docs *d, struct bytes key)
 	return same ? &l->docs[at]->d : NULL;
 }
 
+static bool begins(const struct doc *d, struct bytes prefix)
+{
+	return d->d.key.len >= prefix.len && bytes_equal(bytes_of(d->d.key.at, prefix.len), prefix);
+}
+
 bool docs_any(const struct docs *d, struct bytes prefix)
 {
 	int leaf, at;
-	struct bytes key;
 	bool same;
 
 	if (d == NULL || d->count == 0)
@@ -174,8 +178,31 @@ bool docs_any(const struct docs *d, struct bytes prefix)
 			return false;
 		at = 0;
 	}
-	key = d->leaves[leaf]->docs[at]->d.key;
-	return key.len >= prefix.len && bytes_equal(bytes_of(key.at, prefix.len), prefix);
+	return begins(d->leaves[leaf]->docs[at], prefix);
+}
+
+int docs_count_of(const struct docs *d, struct bytes prefix)
+{
+	int count = 0, leaf, at;
+	bool same;
+
+	if (d == NULL || d->count == 0)
+		return 0;
+	leaf = find_leaf(d, prefix);
+	at = find_in(d->leaves[leaf], prefix, &same);
+	for (; leaf < d->leaf_count; leaf++, at = 0) {
+		const struct leaf *l = d->leaves[leaf];
+
+		if (at < l->count && begins(l->docs[l->count - 1], prefix)) {
+			count += l->count - at;
+			continue;
+		}
+		for (; at < l->count && begins(l->docs[at], prefix); at++)
+			count++;
+		if (at < l->count)
+			break;
+	}
+	return count;
 }
 
 int docs_count(const struct docs *d)

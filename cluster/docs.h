@@ -21,6 +21,7 @@ void docs_unref(const struct docs *d); /* of shared ones; NULL is fine */
 /* Of either kind; NULL has none. */
 const struct catalog_doc *docs_get(const struct docs *d, struct bytes key);
 bool docs_any(const struct docs *d, struct bytes prefix);
+int docs_count_of(const struct docs *d, struct bytes prefix); /* those that begin so */
 int docs_count(const struct docs *d);
 uint64_t docs_version(const struct docs *d); /* grows with each change */
 

@@ -166,6 +166,29 @@ static uint64_t replica_of(uint32_t node, uint32_t incarnation)
 	return (uint64_t)node << 32 | incarnation;
 }
 
+/* --- limits --- */
+
+enum err meta_may_grow(
+	struct eval *v, const struct meta_view *view, const struct meta_limit *l, int64_t more)
+{
+	int64_t now = more > 0 ? view->count(view->arg, l) : 0;
+
+	if (more <= 0 || now + more <= l->most)
+		return OK;
+	return meta_say(v, ERR_QUOTA, "the tenant may have %lld %.*s, and has %lld",
+		(long long)l->most, (int)l->what.len, (const char *)l->what.at, (long long)now);
+}
+
+static enum err may_grow(const struct change *c, enum meta_limited of, int64_t more)
+{
+	enum err e = OK;
+
+	for (int i = 0; e == OK && i < c->q->limit_count; i++)
+		if (c->q->limits[i].of == of)
+			e = meta_may_grow(c->v, c->view, &c->q->limits[i], more);
+	return e;
+}
+
 /* --- streams --- */
 
 /* Gives the stream count more groups, and these their nodes. */
@@ -276,6 +299,11 @@ static enum err create(const struct change *c, const struct meta_stream *old)
 		return e;
 	if (old != NULL)
 		return meta_say(c->v, ERR_EXISTS, "stream \"%.100s\" exists already", c->q->name);
+	e = may_grow(c, LIMIT_STREAMS, 1);
+	if (e == OK)
+		e = may_grow(c, LIMIT_PARTITIONS, c->q->partitions);
+	if (e != OK)
+		return e;
 	s = mem_new(sizeof *s);
 	random_fill(s->uuid, sizeof s->uuid);
 	s->created_ms = eval_now_ms(c->v);
@@ -302,7 +330,9 @@ static enum err add_partitions(const struct change *c, struct meta_stream *s)
 		return meta_say(c->v, ERR_INVALID,
 			"stream has %d partitions; the new number must be greater, at most %d",
 			s->group_count, META_STREAM_PARTITIONS_MAX);
-	e = groups_add(c, s, c->q->partitions - s->group_count);
+	e = may_grow(c, LIMIT_PARTITIONS, c->q->partitions - s->group_count);
+	if (e == OK)
+		e = groups_add(c, s, c->q->partitions - s->group_count);
 	return e == OK && !c->q->check_only ? stream_put(c->v, c->q->name, s) : e;
 }
 
@@ -365,9 +395,31 @@ static enum err change_stream(const struct change *c)
 	return e;
 }
 
+/* How many more settings that the limit is about there will be. */
+static enum err settings_more(const struct change *c, const struct meta_limit *l, int64_t *more)
+{
+	*more = 0;
+	for (int i = 0; i < c->q->setting_count; i++) {
+		const struct stream_setting *set = &c->q->settings[i];
+		struct bytes value;
+		struct key key;
+		enum err e;
+
+		if (!meta_limited(l, bytes_text(set->key)))
+			continue;
+		e = eval_get(c->v, META_KEYSPACE, key_text('k', set->key, &key), &value);
+		if (e != OK && e != ERR_NOTFOUND)
+			return e;
+		*more += (set->value != NULL) - (e == OK);
+	}
+	return OK;
+}
+
 static enum err change_settings(const struct change *c)
 {
 	struct key key;
+	enum err e = OK;
+	int64_t more;
 
 	for (int i = 0; i < c->q->setting_count; i++) {
 		const struct stream_setting *set = &c->q->settings[i];
@@ -378,6 +430,13 @@ static enum err change_settings(const struct change *c)
 		if (set->value != NULL && strlen(set->value) > VALUE_MAX)
 			return meta_say(c->v, ERR_INVALID, "%.60s: value too long", set->key);
 	}
+	for (int i = 0; e == OK && i < c->q->limit_count; i++) {
+		e = settings_more(c, &c->q->limits[i], &more);
+		if (e == OK)
+			e = meta_may_grow(c->v, c->view, &c->q->limits[i], more);
+	}
+	if (e != OK)
+		return e;
 	for (int i = 0; i < c->q->setting_count && !c->q->check_only; i++) {
 		struct bytes at = key_text('k', c->q->settings[i].key, &key);
 
@@ -805,7 +864,10 @@ static enum err evaluate(struct eval *v, struct bytes args)
 	if (e != OK)
 		return e;
 	c.q = q;
-	e = run(&c);
+	if (q->limit_count > 0) /* what is counted must be all there is */
+		e = eval_settle(v);
+	if (e == OK)
+		e = run(&c);
 	meta_request_free(q);
 	return e;
 }

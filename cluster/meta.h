@@ -30,6 +30,7 @@ enum {
 	META_DOORS_MAX = 32,
 	META_TEXT_MAX = 1024,
 	META_PLACES_MAX = 256, /* changed at once */
+	META_LIMITS_MAX = 8,
 };
 
 struct meta_cluster {
@@ -141,6 +142,8 @@ struct meta_request {
 	int doc_count;          /* META_DOCS; what is borrowed lies in the bytes decoded */
 	struct meta_doc *docs;
 	struct bytes docs_none;
+	int limit_count;
+	struct meta_limit *limits; /* likewise */
 };
 void meta_request_encode(const struct meta_request *q, struct buf *out);
 enum err meta_request_decode(struct bytes in, struct meta_request **out) MUST_USE;
@@ -181,10 +184,17 @@ struct meta_view {
 	bool (*votes)(void *arg, uint64_t group, uint32_t node);
 	/* How balancing would go: groups that change. */
 	int (*balance_count)(void *arg);
+	/* What there is, as applied, of what the limit is about. */
+	int64_t (*count)(void *arg, const struct meta_limit *l);
 };
 /* The reply of a refusal, or of a check, is one line for the user. Gives e. */
 enum err meta_say(struct eval *v, enum err e, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Whether so many more may come to be: ERR_QUOTA, said. */
+enum err meta_may_grow(struct eval *v, const struct meta_view *view, const struct meta_limit *l,
+	int64_t more) MUST_USE;
+/* Whether what has that name counts for the limit (of settings, documents). */
+bool meta_limited(const struct meta_limit *l, struct bytes name);
 extern const struct proposal_kind meta_kind, meta_found_kind;
 enum err meta_change_docs(struct eval *v, const struct meta_view *view,
 	const struct meta_request *q) MUST_USE; /* meta_docs.c's part */

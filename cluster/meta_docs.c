@@ -19,6 +19,7 @@ struct docs_change {
 	const struct meta_request *q;
 	struct meta_docs row;
 	int changed;
+	int64_t more[META_LIMITS_MAX]; /* by limit: how many come, less those that go */
 };
 
 static struct bytes row_key(struct bytes key, uint8_t out[CATALOG_DOC_KEY_MAX + 2])
@@ -91,6 +92,9 @@ static enum err change_one(struct docs_change *c, const struct meta_doc *d)
 		c->row.count++;
 		c->row.bytes += d->key.len + d->value.len;
 	}
+	for (int i = 0; i < c->q->limit_count; i++)
+		if (meta_limited(&c->q->limits[i], d->key))
+			c->more[i] += (d->value.at != NULL) - (now.at != NULL);
 	c->changed++;
 	if (c->q->check_only)
 		return OK;
@@ -141,6 +145,8 @@ enum err meta_change_docs(
 			CATALOG_DOCS_BYTES_MAX >> 20);
 	if (e == OK && c.row.count > CATALOG_DOCS_MAX && c.row.count > before.count)
 		e = meta_say(c.v, ERR_TOOBIG, "there may be %d of them", CATALOG_DOCS_MAX);
+	for (int i = 0; e == OK && i < q->limit_count; i++)
+		e = meta_may_grow(v, view, &q->limits[i], c.more[i]);
 	if (e != OK || c.changed == 0 || q->check_only)
 		return e;
 	c.row.changes++;

@@ -1,11 +1,12 @@
 /* Changes of the catalogue as bytes, so that the leader of the meta group can decide them on any
  * node. Pure; checked like a peer's input.
  *
- *	change    version 1, kind 1, flags 1 (1 check only, 2 force), name, partitions 8,
+ *	change    version 1, kind 1, flags 1 (1 check only, 2 force, 4 limits), name, partitions 8,
  *	          replicas 8, settings 2 {key, has 1, value}, node 4, state 1,
  *	          places 2 {group 8, voters 1, nodes 1 {node 4}}, has node 1 {node row: length 4}
  *	          only of kind META_DOCS: none, documents 2 {key, only 1, flags 1 (1 has a value,
  *	          2 has a before), value, before}
+ *	          limits, if said: 1 {of 1, most 8, prefix, what}
  *	founding  version 1, cluster row {length 4}, node 4, node row {length 4}
  *	joined    cluster 16, replica 8
  *
@@ -17,10 +18,15 @@ enum {
 	VERSION = 1,
 	FLAG_CHECK = 1,
 	FLAG_FORCE = 2,
+	FLAG_LIMITS = 4,
 	FLAG_VALUE = 1,
 	FLAG_BEFORE = 2,
 	VALUE_BYTES_MAX = 64 << 10,
-	DOC_BYTES_MIN = 14
+	DOC_BYTES_MIN = 14,
+	LIMIT_BYTES_MIN = 17,
+	LIMIT_WORD_MAX = 32,
+	LIMITS_BYTES_MAX = 1 +
+		META_LIMITS_MAX * (LIMIT_BYTES_MIN + LIMIT_WORD_MAX + CATALOG_DOC_KEY_MAX)
 };
 
 static void add_text(struct buf *out, const char *text)
@@ -77,11 +83,24 @@ static void add_docs(struct buf *out, const struct meta_request *q)
 	}
 }
 
+static void add_limits(struct buf *out, const struct meta_request *q)
+{
+	buf_add_u8(out, (uint8_t)q->limit_count);
+	for (int i = 0; i < q->limit_count; i++) {
+		buf_add_u8(out, (uint8_t)q->limits[i].of);
+		buf_add_u64be(out, (uint64_t)q->limits[i].most);
+		buf_add_bytes32(out, q->limits[i].prefix);
+		buf_add_bytes32(out, q->limits[i].what);
+	}
+}
+
 void meta_request_encode(const struct meta_request *q, struct buf *out)
 {
 	buf_add_u8(out, VERSION);
 	buf_add_u8(out, (uint8_t)q->kind);
-	buf_add_u8(out, (uint8_t)((q->check_only ? FLAG_CHECK : 0) | (q->force ? FLAG_FORCE : 0)));
+	buf_add_u8(out,
+		(uint8_t)((q->check_only ? FLAG_CHECK : 0) | (q->force ? FLAG_FORCE : 0) |
+			(q->limit_count > 0 ? FLAG_LIMITS : 0)));
 	add_text(out, q->name);
 	buf_add_u64be(out, (uint64_t)q->partitions);
 	buf_add_u64be(out, (uint64_t)q->replicas);
@@ -108,6 +127,8 @@ void meta_request_encode(const struct meta_request *q, struct buf *out)
 		add_node_row(out, q->node);
 	if (q->kind == META_DOCS)
 		add_docs(out, q);
+	if (q->limit_count > 0)
+		add_limits(out, q);
 }
 
 static void read_settings(struct rd *r, struct meta_request *q)
@@ -194,7 +215,8 @@ static void read_docs(struct rd *r, struct meta_request *q)
 {
 	uint32_t count;
 
-	if (rd_left(r) > CATALOG_CHANGE_BYTES_MAX + CATALOG_CHANGE_DOCS_MAX * DOC_BYTES_MIN)
+	if (rd_left(r) > CATALOG_CHANGE_BYTES_MAX + CATALOG_CHANGE_DOCS_MAX * DOC_BYTES_MIN +
+			LIMITS_BYTES_MAX)
 		rd_fail(r, ERR_MALFORMED);
 	q->docs_none = rd_bytes32(r);
 	count = rd_count(r, rd_u16be(r), DOC_BYTES_MIN);
@@ -205,6 +227,29 @@ static void read_docs(struct rd *r, struct meta_request *q)
 	q->docs = mem_new((count + 1) * sizeof *q->docs);
 	for (uint32_t i = 0; i < count && r->err == OK; i++)
 		read_doc(r, &q->docs[q->doc_count++]);
+}
+
+static void read_limits(struct rd *r, struct meta_request *q)
+{
+	uint32_t count = rd_count(r, rd_u8(r), LIMIT_BYTES_MIN);
+
+	if (count == 0 || count > META_LIMITS_MAX)
+		rd_fail(r, ERR_MALFORMED);
+	if (r->err != OK)
+		return;
+	q->limits = mem_new(count * sizeof *q->limits);
+	for (uint32_t i = 0; i < count && r->err == OK; i++) {
+		struct meta_limit *l = &q->limits[q->limit_count++];
+		uint8_t of = rd_u8(r);
+
+		l->of = of;
+		l->most = (int64_t)rd_u64be(r);
+		l->prefix = rd_bytes32(r);
+		l->what = rd_bytes32(r);
+		if (of > LIMIT_DOCS || l->most < 0 || l->prefix.len > CATALOG_DOC_KEY_MAX ||
+			l->what.len > LIMIT_WORD_MAX)
+			rd_fail(r, ERR_MALFORMED);
+	}
 }
 
 enum err meta_request_decode(struct bytes in, struct meta_request **out)
@@ -233,6 +278,8 @@ enum err meta_request_decode(struct bytes in, struct meta_request **out)
 		q->node->id = q->node_id;
 	if (q->kind == META_DOCS)
 		read_docs(&r, q);
+	if (flags & FLAG_LIMITS)
+		read_limits(&r, q);
 	if (rd_done(&r) != OK) {
 		meta_request_free(q);
 		return ERR_MALFORMED;
@@ -250,6 +297,7 @@ void meta_request_free(struct meta_request *q)
 	mem_free(q->settings);
 	mem_free(q->places);
 	mem_free(q->docs);
+	mem_free(q->limits);
 	mem_free(q->name);
 	meta_node_free(q->node);
 	mem_free(q);

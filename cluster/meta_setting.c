@@ -55,6 +55,16 @@ bool meta_name_internal(struct bytes full)
 	return name.len >= 2 && name.at[0] == '_' && name.at[1] == '_';
 }
 
+bool meta_limited(const struct meta_limit *l, struct bytes name)
+{
+	size_t len = l->prefix.len;
+
+	if (name.len < len || !bytes_equal(bytes_of(name.at, len), l->prefix))
+		return false;
+	return l->of == LIMIT_DOCS || name.len == len ||
+		memchr(name.at + len, '/', name.len - len) == NULL;
+}
+
 enum setting_kind {
 	SETTING_INT,
 	SETTING_BOOL,

@@ -403,7 +403,8 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 		.alive = model_alive,
 		.held = model_held,
 		.votes = model_votes,
-		.balance_count = controller_balance_count};
+		.balance_count = controller_balance_count,
+		.count = model_count};
 	n->started_ms = clock_ms();
 	atomic_store(&n->alone, conf->seeds == NULL || conf->seeds[0] == 0);
 	snprintf(n->why[0], sizeof n->why[0], "starting");

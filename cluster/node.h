@@ -171,6 +171,14 @@ struct meta_doc {
 	enum { DOC_ANY, DOC_NEW, DOC_OLD, DOC_SAME } only;
 	struct bytes before;
 };
+/* How many there may be of what begins with prefix, when a change has added to them; else
+ * ERR_QUOTA. Of streams and settings what has a slash behind it is another one's. */
+enum meta_limited { LIMIT_STREAMS, LIMIT_PARTITIONS, LIMIT_SETTINGS, LIMIT_DOCS };
+struct meta_limit {
+	enum meta_limited of;
+	struct bytes prefix, what; /* what: a word for people */
+	int64_t most;
+};
 struct meta_setting {
 	const char *key;
 	const char *value; /* NULL: remove, back to the default */
@@ -198,11 +206,13 @@ struct meta_op {                  /* belongs to the node until done runs on the 
 	/* Not empty: ERR_CONFLICT if a document's key starts with it; ERR_BUSY: documents are just
 	 * being changed. */
 	struct bytes docs_none;
+	const struct meta_limit *limits; /* those that concern it, at most 8; read by the call */
+	int limit_count;
 	bool check_only; /* validate, change nothing */
 	/* Names as in Kafka: 1-249 of [a-zA-Z0-9._-], not "." or ".."; or TENANT/NAME: that clients
 	 * say no slash is seen to by the doors. Settings: retention.ms,
 	 * retention.bytes, max.message.bytes, cleanup.policy (delete), min.insync.replicas, ...;
-	 * unknown ones: ERR_INVALID. ERR_EXISTS, ERR_NOTFOUND, ERR_UNSUPPORTED. */
+	 * unknown ones: ERR_INVALID. ERR_EXISTS, ERR_NOTFOUND, ERR_UNSUPPORTED, ERR_QUOTA. */
 	enum err err;
 	char why[160]; /* one line for the user when err is not OK; or what a check found */
 	void (*done)(struct meta_op *op); /* after the change is in force on every loop */

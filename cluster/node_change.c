@@ -87,6 +87,8 @@ static enum err op_encode(struct meta_op *op)
 		.doc_count = op->doc_count,
 		.docs = (struct meta_doc *)(uintptr_t)op->docs,
 		.docs_none = op->docs_none,
+		.limit_count = op->limit_count,
+		.limits = (struct meta_limit *)(uintptr_t)op->limits,
 	};
 	struct buf args;
 	enum err e;
@@ -94,7 +96,8 @@ static enum err op_encode(struct meta_op *op)
 	if (op->kind == META_DOCS && (e = docs_check(op)) != OK)
 		return e;
 	if (op->setting_count < 0 || op->setting_count > META_SETTINGS_MAX ||
-		op->member_count < 0 || op->member_count > META_MEMBERS_MAX)
+		op->member_count < 0 || op->member_count > META_MEMBERS_MAX ||
+		op->limit_count < 0 || op->limit_count > META_LIMITS_MAX)
 		return ERR_INVALID;
 	if (op->kind == META_PLACE && op->member_count > 0) {
 		place.count = op->member_count;

@@ -197,6 +197,32 @@ void model_row(struct node *n, enum row_op op, struct bytes key, struct bytes va
 	}
 }
 
+/* --- what limits are about --- */
+
+int64_t model_count(void *node, const struct meta_limit *l)
+{
+	const struct node *n = node;
+	const struct model_stream *s;
+	const struct stream_setting *k;
+	int64_t count = 0;
+	uint32_t at = 0;
+
+	switch (l->of) {
+	case LIMIT_STREAMS:
+	case LIMIT_PARTITIONS:
+		while ((s = map_next(&n->streams, &at)) != NULL)
+			if (meta_limited(l, bytes_text(s->row->name)))
+				count += l->of == LIMIT_STREAMS ? 1 : s->row->group_count;
+		break;
+	case LIMIT_SETTINGS:
+		while ((k = map_next(&n->settings, &at)) != NULL)
+			count += meta_limited(l, bytes_text(k->key));
+		break;
+	case LIMIT_DOCS: count = docs_count_of(n->docs, l->prefix); break;
+	}
+	return count;
+}
+
 void model_forget(struct node *n)
 {
 	struct model_stream *s;

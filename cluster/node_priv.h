@@ -172,6 +172,7 @@ enum meta_alive model_alive(void *node, uint32_t id);
 /* Groups that count on the node still, or may, whatever their rows say. */
 int model_held(void *node, uint32_t id);
 bool model_votes(void *node, uint64_t group, uint32_t id);
+int64_t model_count(void *node, const struct meta_limit *l);
 /* How long the node has not answered; 0: it does, or is not known. */
 int64_t model_silent_ms(const struct node *n, uint32_t id);
 bool model_lost(const struct node *n, uint64_t replica); /* went with the data of its node */

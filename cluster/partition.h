@@ -41,8 +41,8 @@ struct proposal_kind { /* static const */
 	enum proposal_number number;
 	/* Reads through eval_get and eval_batch, writes through eval_put/eval_delete, answers OK or
 	 * what to answer, and in eval_reply whatever the proposer wants to know. ERR_MORE, passed
-	 * on from eval_get: rows are fetched, then it runs anew. args: the proposal's; checked like
-	 * a peer's input (ERR_MALFORMED). */
+	 * on from eval_get or eval_settle: it runs anew when what it needs is there. args: the
+	 * proposal's; checked like a peer's input (ERR_MALFORMED). */
 	enum err (*evaluate)(struct eval *v, struct bytes args);
 };
 /* Boot, before loops run; the same one again is fine. Number 0 stands for no kind. */
@@ -91,6 +91,9 @@ uint64_t eval_index(
 	const struct eval *v); /* a number that grows with each entry (the next index) */
 /* Borrowed until the next eval call. ERR_NOTFOUND; ERR_MORE: not in memory, see evaluate. */
 enum err eval_get(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes *out) MUST_USE;
+/* OK: all that was decided before is applied, so what follows the log tells what there is. Else
+ * ERR_MORE, to be passed on: it runs anew when that is so. Before anything is written. */
+enum err eval_settle(struct eval *v) MUST_USE;
 void eval_put(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes value);
 void eval_delete(struct eval *v, uint8_t keyspace, struct bytes key);
 /* The batch as proposed; "" without one. */
@@ -226,6 +229,8 @@ struct partition_info {
 	struct partition *at;
 	struct loop *to; /* set by the call */
 	int64_t wait_ms; /* for the leader's answer, then ERR_UNAVAILABLE; 0: 3 s */
+	bool prefer; /* asked of the leader: to hand over to who leads best, if that one is in sync
+		      */
 	enum err err;
 	uint64_t term, last_index, commit_index;
 	int64_t first_offset, high_watermark, bytes;

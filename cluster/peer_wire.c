@@ -171,7 +171,7 @@ static const struct {
 	{ERR_EXISTS, 10}, {ERR_CONFLICT, 11}, {ERR_RANGE, 12}, {ERR_CORRUPT, 13}, {ERR_FENCED, 14},
 	{ERR_SEQUENCE, 15}, {ERR_UNAUTHENTICATED, 16}, {ERR_DENIED, 17}, {ERR_NOTLEADER, 18},
 	{ERR_UNAVAILABLE, 19}, {ERR_UNKNOWN, 20}, {ERR_TIMEOUT, 21}, {ERR_NOSPACE, 22},
-	{ERR_IO, 23}, {ERR_CLOSED, 24}};
+	{ERR_IO, 23}, {ERR_CLOSED, 24}, {ERR_QUOTA, 25}};
 
 static_assert(sizeof numbers / sizeof numbers[0] == ERR_COUNT, "a code without a number");
 

@@ -25,6 +25,7 @@ struct eval {
 	struct proposal *proposal;
 	enum err err; /* of writing */
 	bool rows, duplicate, offset_set;
+	bool settles;   /* waits for what was decided before */
 	int64_t offset; /* with either of the last two */
 	struct buf reply;
 };
@@ -255,6 +256,15 @@ enum err eval_get(struct eval *v, uint8_t keyspace, struct bytes key, struct byt
 	return ERR_MORE;
 }
 
+/* Whatever was decided before is in an entry that is in flight, or in the one being made, which
+ * leaves when nothing more is evaluated: entry_finished comes back. */
+enum err eval_settle(struct eval *v)
+{
+	must(!v->rows);
+	v->settles = !list_empty(&v->p->inflight) || !building_empty(v->b);
+	return v->settles ? ERR_MORE : OK;
+}
+
 static void eval_write(struct eval *v, const struct row_change *row)
 {
 	enum err e = row->keyspace == KEYSPACE_OWN ? OK : rows_stage(v->p->rows, row);
@@ -332,7 +342,7 @@ static enum err run_evaluate(struct partition *p, struct eval *v, struct proposa
 		p->fetching = false;
 	}
 	if (e == ERR_MORE)
-		must(p->fetching);
+		must(p->fetching || v->settles);
 	if (e == OK)
 		e = v->err != OK ? v->err : v->reply.err;
 	return e;
@@ -356,7 +366,7 @@ static void take_outcome(struct eval *v, enum err e)
 	buf_fini(&v->reply);
 }
 
-/* The first gathered proposal; false: it waits for rows. */
+/* The first gathered proposal; false: it waits for rows, or for those before it. */
 static bool evaluate_one(struct partition *p, struct building *b, struct proposal *q)
 {
 	struct eval v = {.p = p, .b = b, .proposal = q};
@@ -424,7 +434,7 @@ void evaluate_gathered(struct partition *p)
 		if (p->overlay_stale || consensus_inflight(p->consensus) >= inflight_max)
 			break; /* entry_finished comes back */
 		if (!evaluate_one(p, b, q))
-			break; /* fetched comes back */
+			break; /* fetched or entry_finished comes back */
 	}
 	if (building_begun(b))
 		building_seal(p, b);

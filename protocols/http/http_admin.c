@@ -16,24 +16,21 @@ enum { KEY_BYTES_MAX = 240, WHY_BYTES = 200 };
 /* ---- one replicated setting */
 
 struct set_op {
-	struct meta_op op;
+	struct admin_change change;
 	struct meta_setting setting;
 	struct exchange *x;
 	char key[KEY_BYTES_MAX];
 	char *value; /* NULL: removed */
 };
 
-static void set_done(struct meta_op *op)
+static void set_done(struct admin_change *c)
 {
-	struct set_op *s = list_entry(op, struct set_op, op);
+	struct set_op *s = list_entry(c, struct set_op, change);
 	struct exchange *x = s->x;
-	enum err e = op->err;
-	char why[sizeof op->why];
+	enum err e = c->op.err;
+	char why[sizeof c->op.why];
 
-	memcpy(why, op->why, sizeof why);
-	if (!op->check_only)
-		exchange_audit(x, s->value != NULL ? "setting-set" : "setting-delete",
-			bytes_text(s->key), e, s->value);
+	memcpy(why, c->op.why, sizeof why);
 	mem_free(s->value);
 	mem_free(s);
 	if (e != OK)
@@ -62,14 +59,13 @@ static void setting_set(
 	s->x = x;
 	s->value = value;
 	s->setting = (struct meta_setting){s->key, value};
-	s->op = (struct meta_op){.kind = META_SET,
+	s->change.op = (struct meta_op){.kind = META_SET,
 		.partitions = -1,
 		.replicas = -1,
 		.settings = &s->setting,
 		.setting_count = 1,
-		.check_only = dry,
-		.done = set_done};
-	node_change(shard_node(x->shard), &s->op);
+		.check_only = dry};
+	exchange_change(x, &s->change, set_done);
 }
 
 /* ---- routes */

@@ -55,6 +55,7 @@ static struct meaning meaning_of(enum err e)
 	case ERR_CORRUPT: return (struct meaning){500, "corrupt"};
 	case ERR_UNAUTHENTICATED: return (struct meaning){401, "unauthenticated"};
 	case ERR_DENIED: return (struct meaning){403, "denied"};
+	case ERR_QUOTA: return (struct meaning){403, "quota"};
 	case ERR_NOTLEADER:
 	case ERR_UNAVAILABLE:
 	case ERR_CLOSED: return (struct meaning){503, "unavailable"};

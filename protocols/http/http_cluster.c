@@ -377,7 +377,7 @@ void api_partition(struct exchange *x)
 /* ---- changes */
 
 struct node_change_op {
-	struct meta_op op;
+	struct admin_change change;
 	struct exchange *x;
 };
 
@@ -430,18 +430,12 @@ static void answer_plan(struct exchange *x, const struct meta_op *op)
 	answer_json(x, 200);
 }
 
-static void node_changed(struct meta_op *op)
+static void node_changed(struct admin_change *c)
 {
-	struct node_change_op *n = list_entry(op, struct node_change_op, op);
+	struct node_change_op *n = list_entry(c, struct node_change_op, change);
+	const struct meta_op *op = &c->op;
 	struct exchange *x = n->x;
 
-	if (!op->check_only)
-		exchange_audit(x,
-			op->kind == META_BALANCE                  ? "cluster-balance"
-				: op->node_state == NODE_DRAINING ? "node-drain"
-				: op->node_state == NODE_REMOVED  ? "node-remove"
-								  : "node-undrain",
-			x->params[0], op->err, op->why);
 	if (op->err != OK)
 		answer_err(x, op->err, op->why);
 	else if (op->check_only)
@@ -456,10 +450,9 @@ static void start_change(struct exchange *x, const struct meta_op *op)
 	struct node_change_op *n = mem_new(sizeof *n);
 
 	n->x = x;
-	n->op = *op;
-	n->op.partitions = n->op.replicas = -1;
-	n->op.done = node_changed;
-	node_change(shard_node(x->shard), &n->op);
+	n->change.op = *op;
+	n->change.op.partitions = n->change.op.replicas = -1;
+	exchange_change(x, &n->change, node_changed);
 }
 
 static bool read_dry_run(struct exchange *x, struct meta_op *op)

@@ -299,16 +299,24 @@ const char *stream_bare(const char *name)
 
 /* ---- what is told of it */
 
+static void who_is(struct exchange *x, struct admin_who *out)
+{
+	admin_who(out, x->shard, x->access, "http", x->gone ? NULL : conn_peer(x->conn));
+}
+
 void exchange_audit(
 	struct exchange *x, const char *what, struct bytes object, enum err e, const char *detail)
 {
-	audit(x->shard,
-		&(struct audit_event){.what = what,
-			.door = "http",
-			.peer = x->gone ? NULL : conn_peer(x->conn),
-			.user = access_user(x->access),
-			.tenant = access_tenant(x->access),
-			.object = object,
-			.err = e,
-			.detail = detail != NULL && *detail ? detail : NULL});
+	struct admin_who w;
+
+	who_is(x, &w);
+	admin_tell(&w, what, object, e, detail);
+}
+
+void exchange_change(
+	struct exchange *x, struct admin_change *c, void (*done)(struct admin_change *c))
+{
+	who_is(x, &c->who);
+	c->done = done;
+	admin_change(c);
 }

@@ -10,6 +10,7 @@
 #include "protocols/http/http_json.h"
 #include "server/base/list.h"
 #include "server/base/map.h"
+#include "server/broker/admin_change.h"
 #include "server/broker/auth.h"
 #include "server/broker/rights_admin.h"
 #include "server/broker/tenant.h"
@@ -188,9 +189,12 @@ bool exchange_must(
 	struct exchange *x, enum action action, enum resource resource, struct bytes name);
 /* The stream's name as its tenant says it. */
 const char *stream_bare(const char *name);
-/* Into __audit: what an administrator has done. */
+/* Into __audit: what an administrator has done that is no change of the catalogue. */
 void exchange_audit(
 	struct exchange *x, const char *what, struct bytes object, enum err e, const char *detail);
+/* Starts a change of the catalogue, of which only op is filled. done runs while x is there. */
+void exchange_change(
+	struct exchange *x, struct admin_change *c, void (*done)(struct admin_change *c));
 
 /* ---- http_route.c */
 

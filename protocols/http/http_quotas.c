@@ -3,7 +3,8 @@
 #include "server/base/conf.h"
 #include "server/base/mem.h"
 
-static const char fields[] = "bytes-in bytes-out messages-in messages-out connections";
+static const char fields[] = "bytes-in bytes-out messages-in messages-out connections streams "
+			     "partitions users rules routes";
 
 static const char *kind_word(enum quota_kind k)
 {

@@ -228,7 +228,7 @@ void api_stream(struct exchange *x)
 /* ---- changing */
 
 struct change { /* one request that changes the catalogue */
-	struct meta_op op;
+	struct admin_change asked;
 	struct exchange *x;
 	cJSON *json;
 	char *name;
@@ -306,7 +306,7 @@ static struct change *change_new(struct exchange *x, enum meta_kind kind, const 
 	enum err e;
 
 	c->x = x;
-	c->op = (struct meta_op){.kind = kind, .partitions = -1, .replicas = -1};
+	c->asked.op = (struct meta_op){.kind = kind, .partitions = -1, .replicas = -1};
 	c->partitions = c->replicas = -1;
 	c->json = exchange_json(x, fields);
 	if (c->json == NULL)
@@ -318,37 +318,27 @@ static struct change *change_new(struct exchange *x, enum meta_kind kind, const 
 		answer_err(x, e, "settings must be an object of texts; dry_run true or false");
 		goto fail;
 	}
-	c->op.check_only = dry;
-	c->op.settings = c->settings;
-	c->op.setting_count = c->setting_count;
+	c->asked.op.check_only = dry;
+	c->asked.op.settings = c->settings;
+	c->asked.op.setting_count = c->setting_count;
 	return c;
 fail:
 	change_free(c);
 	return NULL;
 }
 
-static void change_start(struct change *c, void (*done)(struct meta_op *op))
+static void change_start(struct change *c, void (*done)(struct admin_change *a))
 {
-	c->op.name = c->name;
-	c->op.done = done;
-	node_change(shard_node(c->x->shard), &c->op);
+	c->asked.op.name = c->name;
+	exchange_change(c->x, &c->asked, done);
 }
 
 /* Answers what every change answers that did not work or was only tried. Whether it did. */
 static bool answered_otherwise(struct change *c)
 {
-	static const char *const what[] = {
-		[META_CREATE_STREAM] = "stream-create", [META_DELETE_STREAM] = "stream-delete"};
-	size_t kind = (size_t)c->op.kind;
-
-	if (!c->op.check_only)
-		exchange_audit(c->x,
-			kind < sizeof what / sizeof what[0] && what[kind] != NULL ? what[kind]
-										  : "stream-alter",
-			bytes_text(stream_bare(c->name)), c->op.err, c->op.why);
-	if (c->op.err != OK) {
-		answer_err(c->x, c->op.err, c->op.why);
-	} else if (c->op.check_only) {
+	if (c->asked.op.err != OK) {
+		answer_err(c->x, c->asked.op.err, c->asked.op.why);
+	} else if (c->asked.op.check_only) {
 		answer_tried(c->x);
 	} else {
 		return false;
@@ -368,9 +358,9 @@ static void answer_changed(struct change *c, int status)
 	change_free(c);
 }
 
-static void created(struct meta_op *op)
+static void created(struct admin_change *a)
 {
-	struct change *c = list_entry(op, struct change, op);
+	struct change *c = list_entry(a, struct change, asked);
 
 	if (!answered_otherwise(c))
 		answer_changed(c, 201);
@@ -385,8 +375,8 @@ void api_stream_create(struct exchange *x)
 	if (c == NULL)
 		return;
 	if (json_get_text(c->json, "name", &name) != OK || name == NULL ||
-		json_get_int(c->json, "partitions", &c->op.partitions) != OK ||
-		json_get_int(c->json, "replicas", &c->op.replicas) != OK) {
+		json_get_int(c->json, "partitions", &c->asked.op.partitions) != OK ||
+		json_get_int(c->json, "replicas", &c->asked.op.replicas) != OK) {
 		answer_error(x, 400, "invalid",
 			"name must be a text, partitions and replicas whole numbers");
 		change_free(c);
@@ -407,9 +397,10 @@ void api_stream_create(struct exchange *x)
 }
 
 /* One change after the other, settings, partitions, replicas; the first that fails ends it. */
-static void altered(struct meta_op *op)
+static void altered(struct admin_change *a)
 {
-	struct change *c = list_entry(op, struct change, op);
+	struct change *c = list_entry(a, struct change, asked);
+	struct meta_op *op = &a->op;
 
 	if (op->err == OK && c->partitions >= 0) {
 		op->kind = META_ADD_PARTITIONS;
@@ -461,14 +452,14 @@ void api_stream_alter(struct exchange *x)
 	c->name = mem_text(s->name, strlen(s->name));
 	c->partitions = partitions == s->partition_count ? -1 : partitions;
 	if (c->setting_count == 0 && (c->partitions >= 0 || c->replicas >= 0))
-		altered(&c->op);
+		altered(&c->asked);
 	else
 		change_start(c, altered);
 }
 
-static void deleted(struct meta_op *op)
+static void deleted(struct admin_change *a)
 {
-	struct change *c = list_entry(op, struct change, op);
+	struct change *c = list_entry(a, struct change, asked);
 
 	if (answered_otherwise(c))
 		return;

@@ -4,6 +4,7 @@
 #include "protocols/http/http_priv.h"
 #include "server/base/clock.h"
 #include "server/base/mem.h"
+#include "server/broker/tenant_limit.h"
 
 /* ---- changes */
 
@@ -323,21 +324,17 @@ void api_user_delete(struct exchange *x)
 
 static void add_tenant(struct json *j, const struct catalog *c, struct bytes tenant)
 {
-	struct user_doc u;
-	int users = 0, streams = 0;
-
-	for (int at = 0; rights_user_next(c, &at, &tenant, &u);)
-		users++;
-	for (int i = 0; i < catalog_stream_count(c); i++) {
-		const struct stream *s = catalog_stream_at(c, i);
-		struct bytes of, name;
-		tenant_stream_split(bytes_text(s->name), &of, &name);
-		streams += !s->internal && bytes_equal(of, tenant);
-	}
 	json_open(j, NULL, '{');
 	json_bytes(j, "name", tenant.len > 0 ? tenant : bytes_text(tenant_text("")));
-	json_int(j, "users", users);
-	json_int(j, "streams", streams);
+	for (int w = QUOTA_STREAMS; w < QUOTA_WHATS; w++)
+		json_int(j, quota_word((enum quota_what)w),
+			tenant_has(c, tenant, (enum quota_what)w));
+	json_open(j, "limits", '{');
+	for (int w = QUOTA_STREAMS; w < QUOTA_WHATS; w++)
+		if (tenant_may_have(c, tenant, (enum quota_what)w) >= 0)
+			json_int(j, quota_word((enum quota_what)w),
+				tenant_may_have(c, tenant, (enum quota_what)w));
+	json_close(j, '}');
 	json_close(j, '}');
 }
 

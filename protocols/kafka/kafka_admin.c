@@ -3,7 +3,7 @@
 #include "protocols/kafka/kafka_priv.h"
 
 struct change {
-	struct meta_op op;
+	struct admin_change asked;
 	struct kafka_new_stream stream;
 	struct kafka_request *r;
 	int16_t *error;
@@ -19,7 +19,7 @@ static void land(struct kafka_request *r)
 
 static void tell_created(struct change *c)
 {
-	const struct stream *s = catalog_stream(kafka_catalog(c->r), bytes_text(c->op.name));
+	const struct stream *s = catalog_stream(kafka_catalog(c->r), bytes_text(c->asked.op.name));
 	if (s == NULL)
 		return;
 	memcpy(&c->created->topic_id, s->uuid, sizeof c->created->topic_id);
@@ -46,9 +46,10 @@ static void on_ready(struct kafka_new_stream *n)
 	land(c->r);
 }
 
-static void on_changed(struct meta_op *op)
+static void on_changed(struct admin_change *a)
 {
-	struct change *c = list_entry(op, struct change, op);
+	struct change *c = list_entry(a, struct change, asked);
+	const struct meta_op *op = &a->op;
 	if (!c->r->sent) {
 		*c->error = change_code(op);
 		if (op->err != OK && c->message != NULL)
@@ -73,9 +74,7 @@ static void refuse(int16_t *error, struct bytes *message, int16_t code, const ch
 static void start(struct kafka_request *r, struct change *c)
 {
 	c->r = r;
-	c->op.done = on_changed;
-	r->outstanding++;
-	node_change(shard_node(kafka_shard(r)), &c->op);
+	kafka_change(r, &c->asked, on_changed);
 }
 
 /* CreateTopics */
@@ -180,7 +179,7 @@ static void create_one(
 	c->error = &res->error;
 	c->message = &res->message;
 	c->created = res;
-	c->op = (struct meta_op){.kind = META_CREATE_STREAM,
+	c->asked.op = (struct meta_op){.kind = META_CREATE_STREAM,
 		.name = name,
 		.partitions = t->assignments_count > 0 ? (int64_t)t->assignments_count
 						       : t->partitions,
@@ -238,7 +237,7 @@ static void delete_one(struct kafka_request *r, struct kafka_delete_topics_res_t
 		return;
 	c->error = &res->error;
 	c->message = &res->message;
-	c->op = (struct meta_op){.kind = META_DELETE_STREAM, .name = inside};
+	c->asked.op = (struct meta_op){.kind = META_DELETE_STREAM, .name = inside};
 	start(r, c);
 }
 
@@ -297,7 +296,7 @@ static void grow_one(struct kafka_request *r, const struct kafka_create_partitio
 		return;
 	c->error = &res->error;
 	c->message = &res->message;
-	c->op = (struct meta_op){.kind = META_ADD_PARTITIONS,
+	c->asked.op = (struct meta_op){.kind = META_ADD_PARTITIONS,
 		.name = name,
 		.partitions = t->count,
 		.check_only = req->validate_only};

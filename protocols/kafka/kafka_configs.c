@@ -211,7 +211,7 @@ void kafka_on_describe_configs(struct kafka_request *r)
 /* Altering: both requests become a list of settings, NULL for back to the default. */
 
 struct alter {
-	struct meta_op op;
+	struct admin_change change;
 	struct kafka_request *r;
 	struct meta_setting *settings;
 	int count;
@@ -225,9 +225,10 @@ static void land(struct kafka_request *r)
 		kafka_answer(r);
 }
 
-static void on_altered(struct meta_op *op)
+static void on_altered(struct admin_change *c)
 {
-	struct alter *a = list_entry(op, struct alter, op);
+	struct alter *a = list_entry(c, struct alter, change);
+	const struct meta_op *op = &c->op;
 	if (!a->r->sent && op->err != OK) {
 		*a->error = kafka_admin_code(op->err);
 		*a->message = bytes_text(op->why[0] ? op->why : err_text(op->err));
@@ -258,8 +259,8 @@ static struct alter *alter_new(struct kafka_request *r, int8_t type, struct byte
 	a->r = r;
 	a->error = error;
 	a->message = message;
-	a->op.name = kafka_text(r, bytes_text(s->name));
-	a->settings = a->op.name ? kafka_take(r, (room + 1) * sizeof *a->settings) : NULL;
+	a->change.op.name = kafka_text(r, bytes_text(s->name));
+	a->settings = a->change.op.name ? kafka_take(r, (room + 1) * sizeof *a->settings) : NULL;
 	return a->settings ? a : NULL;
 }
 
@@ -276,13 +277,11 @@ static bool alter_add(struct alter *a, struct bytes key, struct bytes value)
 
 static void alter_start(struct alter *a, bool check_only)
 {
-	a->op.kind = META_ALTER_STREAM;
-	a->op.settings = a->settings;
-	a->op.setting_count = a->count;
-	a->op.check_only = check_only;
-	a->op.done = on_altered;
-	a->r->outstanding++;
-	node_change(shard_node(kafka_shard(a->r)), &a->op);
+	a->change.op.kind = META_ALTER_STREAM;
+	a->change.op.settings = a->settings;
+	a->change.op.setting_count = a->count;
+	a->change.op.check_only = check_only;
+	kafka_change(a->r, &a->change, on_altered);
 }
 
 static bool key_given(const struct kafka_alter_configs_req_resource *req, const char *key)

@@ -5,8 +5,9 @@
 struct ask { /* a call of a request */
 	struct group_call call;
 	struct kafka_request *r;
-	void *part; /* of the answer, where there are several calls */
-	bool asked; /* of several: nothing was wrong before */
+	void *part;      /* of the answer, where there are several calls */
+	bool asked;      /* of several: nothing was wrong before */
+	struct bytes id; /* as they call the group, to be told of */
 };
 
 static struct ask *ask_new(struct kafka_request *r, enum group_call_kind kind, struct bytes group,
@@ -377,6 +378,7 @@ static void on_deleted(struct group_call *c)
 		struct kafka_delete_groups_res_result *one = a->part;
 		one->error = kafka_group_code(c->err);
 	}
+	kafka_tell_group(r, "group-delete", a->id, c->err);
 	if (kafka_landed(r) && r->outstanding == 0)
 		kafka_answer(r);
 }
@@ -396,6 +398,7 @@ void kafka_on_delete_groups(struct kafka_request *r)
 		res->results[i].group_id = req->groups[i];
 		all->list[i].r = r;
 		all->list[i].part = &res->results[i];
+		all->list[i].id = req->groups[i];
 		all->list[i].call.kind = GROUP_CALL_DELETE;
 		res->results[i].error = kafka_group(
 			r, ACTION_DELETE, req->groups[i], &all->list[i].call.group_id);

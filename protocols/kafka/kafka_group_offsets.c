@@ -139,6 +139,7 @@ static void on_forget(struct group_call *c)
 	struct kafka_offset_delete_res *res = r->res;
 	const struct group_offset *o = c->offsets;
 	const bool *may = list_entry(c, struct ask, call)->may;
+	kafka_tell_group(r, "group-offsets-delete", req->group_id, c->err);
 	if (!kafka_landed(r))
 		return;
 	res->error = kafka_group_code(c->err);
@@ -184,8 +185,10 @@ void kafka_on_offset_delete(struct kafka_request *r)
 		struct bytes name = req->topics[i].name;
 		a->may[i] = kafka_may_stream(r, ACTION_READ, name);
 		const struct stream *s = a->may[i] ? kafka_stream(r, name) : NULL;
-		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++, o++)
+		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++, o++) {
 			find_partition(s, req->topics[i].partitions[n].index, o);
+			o->topic = name;
+		}
 	}
 	offsets_start(r, a);
 }

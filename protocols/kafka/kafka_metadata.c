@@ -33,9 +33,14 @@ void kafka_on_api_versions(struct kafka_request *r)
 /* Topics to be created before the answer. */
 
 struct creation {
-	struct meta_op op;
+	struct admin_change asked;
 	struct kafka_new_stream stream;
 	struct kafka_request *r;
+	struct bytes name; /* as they call it */
+};
+struct creations { /* of a request */
+	uint32_t count;
+	struct creation at[];
 };
 
 static bool all_lead(const struct shard *shard, const struct stream *s)
@@ -93,10 +98,10 @@ static void on_ready(struct kafka_new_stream *n)
 		metadata_answer(r);
 }
 
-static void on_created(struct meta_op *op)
+static void on_created(struct admin_change *a)
 {
-	struct creation *c = list_entry(op, struct creation, op);
-	c->stream = (struct kafka_new_stream){.r = c->r, .name = op->name, .done = on_ready};
+	struct creation *c = list_entry(a, struct creation, asked);
+	c->stream = (struct kafka_new_stream){.r = c->r, .name = a->op.name, .done = on_ready};
 	kafka_await_leaders(&c->stream);
 }
 
@@ -117,7 +122,7 @@ static bool auto_creates(struct kafka_request *r)
 
 static bool create_missing(struct kafka_request *r, const struct kafka_metadata_req *req)
 {
-	struct creation *list;
+	struct creations *list;
 	uint32_t count = 0;
 	for (uint32_t i = 0; auto_creates(r) && i < req->topics_count; i++)
 		count += to_create(r, req->topics[i].name);
@@ -125,27 +130,24 @@ static bool create_missing(struct kafka_request *r, const struct kafka_metadata_
 		count = CREATE_MAX;
 	if (count == 0)
 		return true;
-	list = kafka_take(r, count * sizeof *list);
+	list = kafka_take(r, sizeof *list + count * sizeof list->at[0]);
 	if (list == NULL)
 		return false;
-	uint32_t most = count;
-	count = 0;
-	for (uint32_t i = 0; i < req->topics_count && count < most; i++) {
+	r->op = list;
+	for (uint32_t i = 0; i < req->topics_count && list->count < count; i++) {
 		if (!to_create(r, req->topics[i].name))
 			continue;
 		char *text = kafka_inside(r, req->topics[i].name);
 		if (text == NULL)
 			return false;
-		list[count].r = r;
-		list[count++].op = (struct meta_op){.kind = META_CREATE_STREAM,
-			.name = text,
-			.partitions = -1,
-			.replicas = -1,
-			.done = on_created};
+		struct creation *c = &list->at[list->count++];
+		c->r = r;
+		c->name = req->topics[i].name;
+		c->asked.op = (struct meta_op){
+			.kind = META_CREATE_STREAM, .name = text, .partitions = -1, .replicas = -1};
 	}
-	r->outstanding = count;
-	for (uint32_t i = 0; i < count; i++)
-		node_change(shard_node(kafka_shard(r)), &list[i].op);
+	for (uint32_t i = 0; i < list->count; i++)
+		kafka_change(r, &list->at[i].asked, on_created);
 	return true;
 }
 
@@ -208,6 +210,16 @@ static bool fill_topic(struct kafka_request *r, struct kafka_metadata_res_topic 
 	return add_partitions(r, t, s);
 }
 
+/* It would have been created, were it not too much. */
+static bool over_limit(const struct kafka_request *r, struct bytes name)
+{
+	const struct creations *list = r->op;
+	for (uint32_t i = 0; list != NULL && i < list->count; i++)
+		if (list->at[i].asked.op.err == ERR_QUOTA && bytes_equal(list->at[i].name, name))
+			return true;
+	return false;
+}
+
 /* Why an answer says nothing of a topic that was asked for. */
 static int16_t missing_code(
 	struct kafka_request *r, const struct kafka_metadata_req_topic *asked, bool by_id)
@@ -220,6 +232,8 @@ static int16_t missing_code(
 		return KAFKA_UNKNOWN_TOPIC_ID;
 	if (!kafka_name_valid(asked->name))
 		return KAFKA_INVALID_TOPIC;
+	if (over_limit(r, asked->name))
+		return KAFKA_POLICY_VIOLATION;
 	bool may = access_may_create(r->access, asked->name);
 	return auto_creates(r) && !may ? KAFKA_TOPIC_DENIED : KAFKA_UNKNOWN_TOPIC;
 }

@@ -1,4 +1,5 @@
 /* Where things are in a partition: by time, by leader epoch, and where it is made to start. */
+#include <stdio.h>
 #include "protocols/kafka/kafka_priv.h"
 
 enum { LATEST = -1, EARLIEST = -2, MAX_TIMESTAMP = -3, EARLIEST_LOCAL = -4 };
@@ -235,7 +236,34 @@ struct trim {
 	struct proposal proposal;
 	struct kafka_request *r;
 	struct kafka_delete_records_res_partition *res;
+	struct trimmed *topic;
 };
+struct trimmed { /* what becomes of a topic, for the audit */
+	uint32_t asked, done;
+	enum err err; /* the first that went wrong */
+};
+
+/* Once for each topic of which something was trimmed, or was to be. */
+static void tell_trimmed(struct kafka_request *r)
+{
+	const struct kafka_delete_records_req *req = r->req;
+	const struct trimmed *of = r->op;
+	struct admin_who who;
+	char detail[40];
+	kafka_who(r, &who);
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		snprintf(detail, sizeof detail, "partitions=%u", of[i].done);
+		if (of[i].asked > 0)
+			admin_tell(&who, "stream-trim", req->topics[i].name, of[i].err, detail);
+	}
+}
+
+static void trim_land(struct kafka_request *r)
+{
+	if (r->outstanding == 1)
+		tell_trimmed(r);
+	land(r);
+}
 
 static void on_trimmed(struct proposal *p)
 {
@@ -244,12 +272,15 @@ static void on_trimmed(struct proposal *p)
 		t->res->error = kafka_code(p->err);
 		t->res->low_watermark = p->err == OK ? partition_first_offset(p->to) : -1;
 	}
-	land(t->r);
+	t->topic->done += p->err == OK;
+	if (t->topic->err == OK)
+		t->topic->err = p->err;
+	trim_land(t->r);
 }
 
 static void trim_one(struct kafka_request *r, bool may, struct bytes topic,
 	const struct kafka_delete_records_req_partition *req,
-	struct kafka_delete_records_res_partition *res)
+	struct kafka_delete_records_res_partition *res, struct trimmed *told)
 {
 	struct partition *p;
 	res->index = req->index;
@@ -268,7 +299,8 @@ static void trim_one(struct kafka_request *r, bool may, struct bytes topic,
 		res->low_watermark = partition_first_offset(p);
 		return;
 	}
-	*t = (struct trim){.r = r, .res = res};
+	*t = (struct trim){.r = r, .res = res, .topic = told};
+	told->asked++;
 	t->proposal = (struct proposal){.to = p, .done = on_trimmed};
 	r->outstanding++;
 	partition_trim(&t->proposal, to);
@@ -291,13 +323,17 @@ void kafka_on_delete_records(struct kafka_request *r)
 		if (res->topics[i].partitions == NULL)
 			return;
 	}
+	struct trimmed *told = kafka_take(r, (req->topics_count + 1) * sizeof *told);
+	if (told == NULL)
+		return;
+	r->op = told;
 	hold(r);
 	for (uint32_t i = 0; i < req->topics_count; i++) {
 		struct bytes name = req->topics[i].name;
 		bool may = kafka_may_stream(r, ACTION_DELETE, name);
 		for (uint32_t n = 0; n < req->topics[i].partitions_count; n++)
 			trim_one(r, may, name, &req->topics[i].partitions[n],
-				&res->topics[i].partitions[n]);
+				&res->topics[i].partitions[n], &told[i]);
 	}
-	land(r);
+	trim_land(r);
 }

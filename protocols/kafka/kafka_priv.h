@@ -6,6 +6,7 @@
 #include "protocols/kafka/kafka_wire.h"
 #include "server/base/mem.h"
 #include "server/broker/access.h"
+#include "server/broker/admin_change.h"
 #include "server/broker/group_expire.h"
 #include "server/broker/group_home.h"
 #include "server/broker/place.h"
@@ -175,6 +176,12 @@ int32_t kafka_stream_operations(struct kafka_request *r, struct bytes name);
 int32_t kafka_group_operations(struct kafka_request *r, struct bytes id);
 int32_t kafka_cluster_operations(struct kafka_request *r); /* 0: may not even describe it */
 
+/* Who asks, for the audit. */
+void kafka_who(struct kafka_request *r, struct admin_who *out);
+void kafka_tell_group(struct kafka_request *r, const char *what, struct bytes id, enum group_err e);
+/* Starts a change of the catalogue, of which only op is filled: one more that is outstanding. */
+void kafka_change(
+	struct kafka_request *r, struct admin_change *c, void (*done)(struct admin_change *c));
 /* Begins a change of users, rules or quotas by who asked; the rest is the caller's to fill in. */
 struct rights_change;
 void kafka_rights_change(struct kafka_request *r, struct rights_change *c, int kind,
@@ -214,6 +221,9 @@ void kafka_on_alter_scram_users(struct kafka_request *r);
 void kafka_on_describe_client_quotas(struct kafka_request *r);
 void kafka_on_alter_client_quotas(struct kafka_request *r);
 void kafka_on_list_reassignments(struct kafka_request *r);
+void kafka_on_elect_leaders(struct kafka_request *r);
+void kafka_on_describe_quorum(struct kafka_request *r);
+void kafka_on_describe_producers(struct kafka_request *r);
 void kafka_on_join_group(struct kafka_request *r);
 void kafka_on_sync_group(struct kafka_request *r);
 void kafka_on_heartbeat(struct kafka_request *r);
@@ -291,8 +301,11 @@ enum kafka_code {
 	KAFKA_UNSUPPORTED_COMPRESSION = 76,
 	KAFKA_OFFSET_NOT_AVAILABLE = 78,
 	KAFKA_MEMBER_ID_REQUIRED = 79,
+	KAFKA_PREFERRED_NOT_AVAILABLE = 80,
 	KAFKA_GROUP_MAX_SIZE = 81,
 	KAFKA_FENCED_INSTANCE = 82,
+	KAFKA_ELIGIBLE_NOT_AVAILABLE = 83,
+	KAFKA_ELECTION_NOT_NEEDED = 84,
 	KAFKA_GROUP_SUBSCRIBED = 86,
 	KAFKA_INVALID_RECORD = 87,
 	KAFKA_RESOURCE_NOT_FOUND = 91,

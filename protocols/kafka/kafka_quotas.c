@@ -19,7 +19,7 @@ static const char *word_of(enum quota_what w)
 
 static bool what_of(struct bytes word, enum quota_what *out)
 {
-	for (int w = 0; w < QUOTA_WHATS; w++) {
+	for (int w = 0; w < QUOTA_STREAMS; w++) { /* the others are of tenants */
 		*out = (enum quota_what)w;
 		if (bytes_equal(word, bytes_text(quota_word(*out))) ||
 			bytes_equal(word, bytes_text(word_of(*out))))

@@ -113,6 +113,32 @@ int32_t kafka_cluster_operations(struct kafka_request *r)
 	return bits;
 }
 
+void kafka_who(struct kafka_request *r, struct admin_who *out)
+{
+	const struct conn *c = r->kc->conn;
+	admin_who(
+		out, kafka_shard(r), r->access, "kafka", conn_is_closing(c) ? NULL : conn_peer(c));
+}
+
+/* Who asked the wrong node goes on to the right one. */
+void kafka_tell_group(struct kafka_request *r, const char *what, struct bytes id, enum group_err e)
+{
+	struct admin_who who;
+	if (e == GROUP_NOT_HERE)
+		return;
+	kafka_who(r, &who);
+	admin_tell(&who, what, id, e == GROUP_OK ? OK : ERR_CONFLICT, NULL);
+}
+
+void kafka_change(
+	struct kafka_request *r, struct admin_change *c, void (*done)(struct admin_change *c))
+{
+	kafka_who(r, &c->who);
+	c->done = done;
+	r->outstanding++;
+	admin_change(c);
+}
+
 void kafka_rights_change(struct kafka_request *r, struct rights_change *c, int kind,
 	void (*done)(struct rights_change *c))
 {

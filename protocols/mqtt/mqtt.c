@@ -132,7 +132,8 @@ enum mqtt_reason mqtt_reason_of(enum err e)
 	case ERR_INVALID: return MQTT_BAD_TOPIC;
 	case ERR_TOOBIG:
 	case ERR_BUSY:
-	case ERR_NOSPACE: return MQTT_QUOTA;
+	case ERR_NOSPACE:
+	case ERR_QUOTA: return MQTT_QUOTA;
 	case ERR_UNAUTHENTICATED:
 	case ERR_DENIED: return MQTT_NOT_AUTHORIZED;
 	case ERR_FENCED: return MQTT_IMPLEMENTATION;

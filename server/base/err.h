@@ -30,7 +30,8 @@
 	X(ERR_TIMEOUT, "timed out")                                                                \
 	X(ERR_NOSPACE, "not enough free disk space")                                               \
 	X(ERR_IO, "input/output error")                                                            \
-	X(ERR_CLOSED, "closed")
+	X(ERR_CLOSED, "closed")                                                                    \
+	X(ERR_QUOTA, "over the limit of the tenant")
 
 enum err {
 #define X(code, text) code,

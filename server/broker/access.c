@@ -151,9 +151,10 @@ struct access *access_later(struct shard *s, struct bytes user, const char *peer
 	return anonymous_allowed(rights_of(s), loopback) ? access_anonymous(s, peer) : NULL;
 }
 
-struct access *access_all(struct shard *s, struct bytes tenant)
+/* Its name is no user's: those have no colon. */
+struct access *access_all(struct shard *s, struct bytes tenant, const char *peer)
 {
-	return access_get(rights_of(s), BY_ALL, tenant, bytes_text(anonymous), bytes_of(NULL, 0));
+	return access_get(rights_of(s), BY_ALL, tenant, bytes_text(peer), bytes_of(NULL, 0));
 }
 
 struct access *access_in(struct access *a, struct bytes tenant)

@@ -79,8 +79,8 @@ struct access *access_anonymous(struct shard *s, const char *peer); /* with rule
 /* What access_user named so has now, for what it left to be done later; NULL: it may not come in.
  */
 struct access *access_later(struct shard *s, struct bytes user, const char *peer);
-/* May everything: while no user exists, and on the node's own socket. tenant: acts in it. */
-struct access *access_all(struct shard *s, struct bytes tenant);
+/* May everything: on the node's own socket. tenant: acts in it. peer: what it is called. */
+struct access *access_all(struct shard *s, struct bytes tenant, const char *peer);
 /* a, acting in another tenant; for admins of the cluster. */
 struct access *access_in(struct access *a, struct bytes tenant);
 

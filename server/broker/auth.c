@@ -435,7 +435,7 @@ enum err auth_without(struct shard *s, const struct auth_peer *peer, struct acce
 	loop_must_own(s->loop);
 	*out = NULL;
 	if (peer->local) {
-		*out = access_all(s, bytes_of(NULL, 0));
+		*out = access_all(s, bytes_of(NULL, 0), peer->address);
 		return OK;
 	}
 	if (!rights_known(r))

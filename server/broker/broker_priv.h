@@ -80,6 +80,7 @@ struct space {
 	bool following; /* feeds are wanted */
 	bool in_round;  /* point.c */
 	bool missing;   /* some stream that a route names does not exist */
+	bool full;      /* and may not be made: the tenant has as many as it may */
 	bool wanted;    /* on the first shard: it is to be made */
 	struct list feeds;
 	int feed_count;

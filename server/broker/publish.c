@@ -537,6 +537,8 @@ static void taken(struct shard *s, size_t size)
 /* Where it goes there is no stream yet. */
 static enum err way_missing(struct shard *s, const struct way *w)
 {
+	if (w->space->full)
+		return ERR_QUOTA;
 	if (!space_awaits_streams(w->space))
 		return ERR_UNAVAILABLE;
 	COUNT(s, M_PUBLISH_BUSY, 1);

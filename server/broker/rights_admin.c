@@ -12,6 +12,7 @@
 #include "server/broker/auth_priv.h"
 #include "server/broker/rights_priv.h"
 #include "server/broker/tenant.h"
+#include "server/broker/tenant_limit.h"
 
 enum {
 	ATTEMPTS = 8,
@@ -99,7 +100,7 @@ static void tell_rule(const struct rights_change *c, const struct rule *r)
 
 static void tell_quota(const struct rights_change *c)
 {
-	char detail[200];
+	char detail[16 + QUOTA_WHATS * 40];
 	int at = snprintf(
 		detail, sizeof detail, "%s", c->quota.kind == QUOTA_TENANT ? "tenant" : "user");
 	for (int i = 0; i < QUOTA_WHATS; i++)
@@ -181,11 +182,27 @@ static void changed(struct meta_op *op)
 	end(c, op->err);
 }
 
+/* Of the tenants that it adds something to. */
+static enum err limits_of(struct rights_change *c, struct tenant_limits *out)
+{
+	const struct catalog *at = shard_catalog(c->shard);
+	enum err e = OK;
+	if (c->kind == USER_ADD)
+		e = tenant_limit_add(out, at, c->tenant, QUOTA_USERS);
+	for (int i = 0; c->kind == RULES_ADD && e == OK && i < c->rule_count; i++)
+		if (i == 0 || !bytes_equal(c->rules[i].tenant, c->rules[i - 1].tenant))
+			e = tenant_limit_add(out, at, c->rules[i].tenant, QUOTA_RULES);
+	return e == OK ? OK : rights_no(c, e, "rules of too many tenants at once");
+}
+
 static void attempt(struct rights_change *c)
 {
 	struct work *w = c->work;
+	struct tenant_limits limits = {0};
 	enum err e = rights_make(c, shard_catalog(c->shard), &w->made);
 	bool nothing = w->made.user_gone && w->made.count == 0;
+	if (e == OK && !nothing)
+		e = limits_of(c, &limits);
 	if (e != OK || nothing) {
 		end(c, e);
 		return;
@@ -194,6 +211,8 @@ static void attempt(struct rights_change *c)
 		.docs = w->made.docs,
 		.doc_count = (int)w->made.count,
 		.docs_none = c->first ? bytes_of("u", 2) : bytes_of(NULL, 0),
+		.limits = limits.at,
+		.limit_count = limits.count,
 		.check_only = c->check_only,
 		.done = changed};
 	node_change(shard_node(c->shard), &c->op);

@@ -216,6 +216,11 @@ static const char *const quota_words[QUOTA_WHATS] = {
 	[QUOTA_MESSAGES_IN] = "messages-in",
 	[QUOTA_MESSAGES_OUT] = "messages-out",
 	[QUOTA_CONNECTIONS] = "connections",
+	[QUOTA_STREAMS] = "streams",
+	[QUOTA_PARTITIONS] = "partitions",
+	[QUOTA_USERS] = "users",
+	[QUOTA_RULES] = "rules",
+	[QUOTA_ROUTES] = "routes",
 };
 
 static const char *word_at(const char *const *words, int end, int at)
@@ -470,11 +475,15 @@ void quota_key(enum quota_kind kind, struct bytes name, struct buf *out)
 	buf_add(out, name);
 }
 
+/* Limits that a version before this one has not are written when they are set. */
 void quota_write(const struct quota_doc *q, struct buf *out)
 {
+	int count = QUOTA_WHATS;
+	while (count > QUOTA_STREAMS && q->limit[count - 1] < 0)
+		count--;
 	buf_add_u8(out, VERSION);
-	buf_add_u8(out, QUOTA_WHATS);
-	for (int i = 0; i < QUOTA_WHATS; i++)
+	buf_add_u8(out, (uint8_t)count);
+	for (int i = 0; i < count; i++)
 		buf_add_u64be(out, (uint64_t)q->limit[i]);
 }
 
@@ -488,7 +497,8 @@ enum err quota_check(const struct quota_doc *q)
 		      : !tenant_name_valid(q->name) && !is(q->name, "default")))
 		return ERR_INVALID;
 	for (int i = 0; i < QUOTA_WHATS; i++)
-		if (q->limit[i] < -1 || (q->limit[i] == 0 && i != QUOTA_CONNECTIONS))
+		if (q->limit[i] < -1 || (q->limit[i] == 0 && i < QUOTA_CONNECTIONS) ||
+			(q->limit[i] >= 0 && i >= QUOTA_STREAMS && user))
 			return ERR_INVALID; /* a rate of nothing would never end */
 	return OK;
 }

@@ -98,15 +98,20 @@ bool action_of(struct bytes word, enum action *out);
 bool resource_of(struct bytes word, enum resource *out);
 bool resource_has(enum resource r, enum action a); /* whether a rule may say so */
 
-/* --- quotas: of a user or a tenant, on each node */
+/* --- quotas: of a user or a tenant */
 
 enum quota_kind { QUOTA_USER = 'u', QUOTA_TENANT = 't' };
 enum quota_what {
-	QUOTA_BYTES_IN, /* per second, like the next three */
+	QUOTA_BYTES_IN, /* per second and node, like the next three */
 	QUOTA_BYTES_OUT,
 	QUOTA_MESSAGES_IN,
 	QUOTA_MESSAGES_OUT,
-	QUOTA_CONNECTIONS,
+	QUOTA_CONNECTIONS, /* on each node */
+	QUOTA_STREAMS,     /* of a tenant only, in the whole cluster, like those behind it */
+	QUOTA_PARTITIONS,
+	QUOTA_USERS,
+	QUOTA_RULES,
+	QUOTA_ROUTES,
 	QUOTA_WHATS
 };
 struct quota_doc {
@@ -116,7 +121,7 @@ struct quota_doc {
 };
 const char *quota_word(enum quota_what w); /* "bytes-in", ... */
 bool quota_of(struct bytes word, enum quota_what *out);
-/* ERR_INVALID: the name, or a limit: rates are at least 1, connections may be 0. */
+/* ERR_INVALID: the name, or a limit: rates are at least 1, numbers of things may be 0. */
 enum err quota_check(const struct quota_doc *q) MUST_USE;
 void quota_key(enum quota_kind kind, struct bytes name, struct buf *out);
 void quota_write(const struct quota_doc *q, struct buf *out);

@@ -211,7 +211,7 @@ static enum err check_quota(struct rights_change *c)
 			q.limit[i] = -1;
 	if (quota_check(&q) != OK)
 		return rights_no(c, ERR_INVALID,
-			"not a valid name, or a limit below 1 (connections: below 0)");
+			"not a valid name, or a limit that it has not, or below 1 (of rates) or 0");
 	if ((c->quota.kind == QUOTA_TENANT || c->quota.name.len == 0) && c->by != NULL &&
 		!access_cluster_admin(c->by))
 		return rights_no(c, ERR_DENIED, "only administrators of the cluster set that");

@@ -11,6 +11,7 @@
 #include "server/base/log.h"
 #include "server/broker/broker_priv.h"
 #include "server/broker/rights_admin.h"
+#include "server/broker/tenant_limit.h"
 
 enum {
 	CREATE_SOON_MS = 20,
@@ -158,6 +159,9 @@ static void targets_build(struct space *sp)
 	if (missing && !sp->missing)
 		sp->missing_ms = loop_now_ms(sp->shard->loop);
 	sp->missing = missing;
+	sp->full = missing &&
+		tenant_full(sp->shard->catalog, space_tenant(sp),
+			node_conf(sp->shard->broker->node)->stream_partitions);
 }
 
 static void space_build(struct space *sp)
@@ -205,8 +209,11 @@ static void create_again(struct loop_timer *t)
 	streams_check(list_entry(t, struct broker, create_timer));
 }
 
+/* One that can be made. */
 static const char *missing_of(const struct space *sp)
 {
+	if (sp->full)
+		return NULL;
 	for (int i = 0; i < sp->target_count; i++)
 		if (sp->targets[i].stream == NULL)
 			return sp->targets[i].name;
@@ -235,6 +242,7 @@ static const char *missing_next(struct shard *s, bool *later)
 static void streams_check(struct broker *b)
 {
 	struct shard *s = &b->shards[0];
+	struct tenant_limits limits = {0};
 	bool later;
 	if (!atomic_load(&b->started) || s->catalog == NULL || b->creating != NULL)
 		return;
@@ -254,6 +262,9 @@ static void streams_check(struct broker *b)
 		.partitions = -1,
 		.replicas = -1,
 		.done = stream_created};
+	tenant_limits_of(&limits, s->catalog, &b->create);
+	b->create.limits = limits.at;
+	b->create.limit_count = limits.count;
 	node_change(b->node, &b->create);
 }
 

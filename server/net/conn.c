@@ -405,6 +405,17 @@ enum err conn_switch(struct conn *c, const struct conn_kind *kind)
 	return kind->opened(c);
 }
 
+/* Who comes by a socket in the file system is a user of this machine. */
+static void peer_text(int fd, const struct sockaddr *peer, char text[ADDRESS_TEXT_BYTES])
+{
+	struct ucred who;
+	socklen_t len = sizeof who;
+	if (peer->sa_family == AF_UNIX && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) == 0)
+		snprintf(text, ADDRESS_TEXT_BYTES, "uid:%u", who.uid);
+	else
+		address_text(peer, text, ADDRESS_TEXT_BYTES);
+}
+
 /* NULL: no memory. */
 /* Between nodes the host's way with congestion may be dear: BBR paces, which is a timer and an
  * interrupt for every few segments. One that the host does not have leaves it as it is. */
@@ -427,7 +438,7 @@ static struct conn *conn_new(struct net_home *h, const struct door *d, int fd,
 		return NULL;
 	}
 	memset(c, 0, sizeof *c + kind->state_bytes);
-	address_text(peer, text, sizeof text);
+	peer_text(fd, peer, text);
 	c->home = h;
 	c->kind = kind;
 	c->door = d;

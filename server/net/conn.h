@@ -34,7 +34,8 @@ struct conn_kind {          /* an adapter; static */
 void *conn_state(struct conn *c);
 void *conn_door_arg(const struct conn *c); /* the arg of the door it came through (net.h) */
 struct loop *conn_loop(const struct conn *c);
-const char *conn_peer(const struct conn *c); /* "10.0.0.1:4711", by PROXY header if there is one */
+/* "10.0.0.1:4711", by PROXY header if there is one; "uid:0" of a local one. */
+const char *conn_peer(const struct conn *c);
 bool conn_is_tls(const struct conn *c);
 /* It came through the node's own socket (net_open_local). */
 bool conn_is_local(const struct conn *c);

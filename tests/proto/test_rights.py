@@ -11,6 +11,7 @@ import time
 
 import confluent_kafka
 import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from kafka_raw import Raw as KafkaRaw, string
 from mqtt_client import CONNACK, PUBACK, SUBACK, V5, Client, Raw, connect, publish, subscribe, text
@@ -229,7 +230,8 @@ def test_tenants_with_equal_names(own_node, name):
         names = json.loads(http(own_node, "x" + name, "GET", "/api/v1/streams")[1])
         assert {s["name"] for s in names["streams"]} == {"mqtt", "orders"}
         out = own_node.as_admin("tenant", "list", "-o", "json")
-        assert {"name": tenants["x"], "users": 1, "streams": 2} in json.loads(out)["tenants"]
+        assert {"name": tenants["x"], "users": 1, "streams": 2, "partitions": 9, "rules": 0,
+                "routes": 0, "limits": {}} in json.loads(out)["tenants"]
         out = own_node.as_admin("stream", "list", "--tenant", tenants["y"], "-o", "json")
         assert {s["name"] for s in json.loads(out)["streams"]} == {"mqtt", "orders"}
         own_node.as_admin("stream", "list", "--tenant", "none-such", code=3)
@@ -295,6 +297,106 @@ def test_the_audit_tells_what_was_changed(own_node, user):
     own_node.as_admin("acl", "add", "--user", "r" + user, "--allow", "all", "--stream", "*")
     assert not http_read(own_node, "r" + user, "__audit")
     assert http_read(own_node, "r" + user, "mqtt")
+
+
+def audited(node, about):
+    """(what, door, user, result, detail) of what is told of names with that in them."""
+    lines = node.as_admin("sub", "__audit", "--offset", "earliest", "-o", "ndjson")
+    records = [json.loads(json.loads(line)["value"]) for line in lines.splitlines()]
+    return [(r["what"], r["door"], r["user"], r["result"], r.get("detail", "")) for r in records
+            if about in r.get("object", "")]
+
+
+def test_the_audit_tells_what_came_by_kafka(own_node, name):
+    admin = AdminClient(kafka(own_node, "admin"))
+
+    def done(futures):
+        return [f.result(10) for f in futures.values()]
+    done(admin.create_topics([NewTopic(name, 2, 1, config={"retention.ms": "1000"})]))
+    done(admin.create_topics([NewTopic(name + "tried", 1, 1)], validate_only=True))
+    done(admin.create_partitions([NewPartitions(name, 3)]))
+    change = ConfigResource("topic", name)
+    change.set_config("retention.ms", "2000")
+    done(admin.alter_configs([change]))
+    assert kafka_produce(own_node, "admin", name)
+    with KafkaRaw(own_node.ports["kafka"]) as raw:
+        assert raw.login("admin", "pw-admin") == 0
+        raw.ask(21, 0, struct.pack(">i", 1) + string(name) +
+                struct.pack(">iiqiqi", 2, 0, -1, 1, -1, 10000))  # DeleteRecords, v0
+        commit = (string("g" + name) + struct.pack(">i", -1) + string("") +
+                  struct.pack(">qi", -1, 1) + string(name) + struct.pack(">iiq", 1, 0, 0) +
+                  string(""))
+        assert raw.ask(8, 2, commit)[-2:] == b"\0\0"
+        forget = string("g" + name) + struct.pack(">i", 1) + string(name) + struct.pack(
+            ">ii", 1, 0)
+        assert raw.ask(47, 0, forget)[:2] == b"\0\0"
+        raw.ask(42, 0, struct.pack(">i", 1) + string("g" + name))
+        raw.ask(3, 4, struct.pack(">i", 1) + string(name + "auto") + b"\1")
+    done(admin.delete_topics([name]))
+    expected = [("stream-create", "partitions=2 replicas=1 retention.ms=1000 "),
+                ("stream-alter", "partitions=3 "), ("stream-alter", "retention.ms=2000 "),
+                ("stream-trim", "partitions=2"), ("group-offsets-delete", ""),
+                ("group-delete", ""), ("stream-create", "partitions=8 replicas=3 "),
+                ("stream-delete", "")]
+
+    def told():
+        return [(what, detail) for what, door, user, result, detail in audited(own_node, name)
+                if (door, user, result) == ("kafka", "admin", "ok")]
+    assert eventually(lambda: sorted(told()) == sorted(expected)), told()
+
+
+def test_who_comes_by_the_nodes_own_socket_is_named(own_node, name):
+    done = own_node.cli("stream", "create", name, server="unix:" + os.path.join(own_node.data, "sluice.sock"))
+    assert done.returncode == 0, done.stderr
+    me = "uid:%d" % os.getuid()
+    assert eventually(lambda: [a[:4] for a in audited(own_node, name)] ==
+                      [("stream-create", "http", me, "ok")]), audited(own_node, name)
+
+
+def test_a_tenant_has_no_more_than_it_may(own_node, name):
+    """The same at every door: what would be too much is refused, as each says it."""
+    tenant, user = "q-" + name.lower().replace("_", "-")[:40], "q" + name
+    own_node.add_user(user, "--tenant", tenant, "--role", "admin")
+    own_node.as_admin("quota", "set", "--tenant", tenant, "streams=1", "partitions=8", "users=2",
+                      "rules=1", "routes=1")
+
+    def streams(many):
+        return http(own_node, user, "POST", "/api/v1/streams", json.dumps(many))
+    status, body, _ = streams({"name": "a", "partitions": 9})
+    assert status == 403 and b'"quota"' in body and b"may have 8 partitions, and has 0" in body
+    assert streams({"name": "a", "partitions": 2})[0] == 201
+    assert streams({"name": "b", "partitions": 1})[0] == 403
+    admin = AdminClient(kafka(own_node, user))
+    future, = admin.create_topics([NewTopic("b", 1, 1)]).values()
+    with pytest.raises(confluent_kafka.KafkaException) as raised:
+        future.result(10)
+    assert raised.value.args[0].code() == confluent_kafka.KafkaError.POLICY_VIOLATION
+    assert "may have 1 streams" in raised.value.args[0].str()
+    with KafkaRaw(own_node.ports["kafka"]) as raw:
+        assert raw.login(user, "pw-" + user) == 0
+        answer = raw.ask(3, 4, struct.pack(">i", 1) + string("auto") + b"\1")
+        assert struct.pack(">h", 44) + string("auto") in answer
+    # The stream of its route can't be made: QoS 1 is told, QoS 0 dropped, neither waits.
+    with mqtt(own_node, user) as raw:
+        began = time.monotonic()
+        raw.send(publish("news", b"x", qos=1, pid=7))
+        body = raw.expect(PUBACK).body
+        assert body[2] == 0x97 and time.monotonic() - began < 2
+    status, body, _ = http(own_node, user, "POST", "/topics/news", b"x")
+    assert status == 403 and b'"quota"' in body
+    # Room: it goes on by itself.
+    assert http(own_node, user, "DELETE", "/api/v1/streams/a")[0] == 204
+    assert eventually(lambda: mqtt_publish(own_node, user, "news"))
+    own_node.as_admin("user", "add", "q2" + name, "--tenant", tenant, "--no-password")
+    own_node.as_admin("user", "add", "q3" + name, "--tenant", tenant, "--no-password", code=4)
+    status, body, _ = http(own_node, user, "PUT", "/api/v1/routes/r", b'{"route": "r -> mqtt"}')
+    assert status in (200, 204), body
+    assert http(own_node, user, "PUT", "/api/v1/routes/s", b'{"route": "s -> mqtt"}')[0] == 403
+    assert http(own_node, user, "PUT", "/api/v1/routes/r", b'{"route": "q -> mqtt"}')[0] != 403
+    found = json.loads(own_node.as_admin("tenant", "list", "-o", "json"))["tenants"]
+    mine = next(t for t in found if t["name"] == tenant)
+    assert mine["limits"] == {"streams": 1, "partitions": 8, "users": 2, "rules": 1, "routes": 1}
+    assert (mine["streams"], mine["users"], mine["routes"]) == (1, 2, 1)
 
 
 def test_a_right_taken_away_ends_a_wait(own_node, user):

@@ -69,8 +69,9 @@ const struct command commands[] = {
 		"dry_run",
 		"Delete all rules that match.", acl_delete, false},
 	{"quota", "list", "", 0, 0, "", "Limits of users and tenants.", quota_list, false},
-	{"quota", "set", "LIMIT=NUMBER...", 1, 5, "user tenant dry_run",
-		"Set bytes-in, bytes-out, messages-in, messages-out (a second), connections.",
+	{"quota", "set", "LIMIT=NUMBER...", 1, 10, "user tenant dry_run",
+		"Set bytes-in, bytes-out, messages-in, messages-out (a second), connections; of a "
+		"tenant also streams, partitions, users, rules, routes.",
 		quota_set, false},
 	{"quota", "delete", "", 0, 0, "user tenant yes dry_run", "Take all limits away.",
 		quota_delete, false},

@@ -63,6 +63,9 @@ enum exit_code tenant_list(const struct options *o)
 		{"NAME", "name", COLUMN_TEXT, false},
 		{"USERS", "users", COLUMN_INT, false},
 		{"STREAMS", "streams", COLUMN_INT, false},
+		{"PARTITIONS", "partitions", COLUMN_INT, false},
+		{"RULES", "rules", COLUMN_INT, false},
+		{"ROUTES", "routes", COLUMN_INT, false},
 		{0},
 	};
 	return list(o, "/api/v1/tenants", "tenants", columns);
@@ -352,6 +355,11 @@ static const struct column quota_columns[] = {
 	{"MESSAGES IN/S", "messages-in", COLUMN_INT, false},
 	{"MESSAGES OUT/S", "messages-out", COLUMN_INT, false},
 	{"CONNECTIONS", "connections", COLUMN_INT, false},
+	{"STREAMS", "streams", COLUMN_INT, false},
+	{"PARTITIONS", "partitions", COLUMN_INT, false},
+	{"USERS", "users", COLUMN_INT, false},
+	{"RULES", "rules", COLUMN_INT, false},
+	{"ROUTES", "routes", COLUMN_INT, false},
 	{0},
 };
 

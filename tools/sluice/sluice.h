@@ -75,7 +75,7 @@ enum flag {
 #undef X
 		FLAG_COUNT
 };
-enum { WORDS_MAX = 8, REPEATS_MAX = 100 };
+enum { WORDS_MAX = 12, REPEATS_MAX = 100 };
 
 struct command;
 

@@ -74,6 +74,31 @@ static int view_balance(void *arg)
 	return w.balance;
 }
 
+/* Streams, or their partitions, or settings: all is applied. */
+static int64_t view_count(void *arg, const struct meta_limit *l)
+{
+	int64_t count = 0;
+
+	(void)arg;
+	for (struct list *n = w.rows.next; n != &w.rows; n = n->next) {
+		const struct fake_row *r = list_entry(n, struct fake_row, node);
+		struct meta_stream *s;
+
+		if (r->len < 2 || r->key[1] != '/' ||
+			r->key[0] != (l->of == LIMIT_SETTINGS ? 'k' : 's') ||
+			!meta_limited(l, bytes_of(r->key + 2, r->len - 2)))
+			continue;
+		if (l->of != LIMIT_PARTITIONS) {
+			count++;
+			continue;
+		}
+		ck_assert_int_eq(meta_stream_decode(r->value.bytes, &s), OK);
+		count += s->group_count;
+		meta_stream_free(s);
+	}
+	return count;
+}
+
 /* --- asking --- */
 
 static struct stream_setting doors[] = {{"kafka", "h:1"}, {"mqtt", "h:2"}};
@@ -166,7 +191,8 @@ static void setup(void)
 		.alive = view_alive,
 		.held = view_held,
 		.votes = view_votes,
-		.balance_count = view_balance};
+		.balance_count = view_balance,
+		.count = view_count};
 	w.partition.options.owner = &w.view;
 	w.alive = 1u << 1;
 	ck_assert_int_eq(found(), OK);
@@ -313,6 +339,77 @@ START_TEST(streams_are_placed_on_the_nodes_there_are)
 	ck_assert_int_eq(create("more", 4096, 3), OK);
 	ck_assert_int_eq(create("over", 4096, 3), ERR_TOOBIG);
 	ck_assert(said("on a node"));
+}
+END_TEST
+
+static struct meta_limit limits[] = {
+	{.of = LIMIT_STREAMS, .most = 2}, {.of = LIMIT_PARTITIONS, .most = 5}};
+
+static enum err create_limited(const char *name, const char *prefix, int64_t partitions)
+{
+	struct meta_request q = {.kind = META_CREATE_STREAM,
+		.name = (char *)(uintptr_t)name,
+		.partitions = partitions,
+		.replicas = 1,
+		.limit_count = 2,
+		.limits = limits};
+
+	for (int i = 0; i < 2; i++) {
+		limits[i].prefix = bytes_text(prefix);
+		limits[i].what = bytes_text(i == 0 ? "streams" : "partitions");
+	}
+	return ask(&q);
+}
+
+START_TEST(a_tenant_has_no_more_streams_than_it_may)
+{
+	struct meta_request grow = {.kind = META_ADD_PARTITIONS,
+		.name = (char[]){"a/s"},
+		.limit_count = 1,
+		.limits = limits + 1};
+
+	ck_assert_int_eq(create_limited("a/s", "a/", 3), OK);
+	ck_assert_int_eq(create_limited("a/t", "a/", 3), ERR_QUOTA);
+	ck_assert(said("may have 5 partitions, and has 3"));
+	ck_assert_int_eq(w.writes, 0);
+	ck_assert_int_eq(create_limited("a/s", "a/", 1), ERR_EXISTS); /* what it is first of all */
+	grow.partitions = 6;
+	ck_assert_int_eq(ask(&grow), ERR_QUOTA);
+	grow.partitions = 4;
+	ck_assert_int_eq(ask(&grow), OK);
+	ck_assert_int_eq(create_limited("a/t", "a/", 1), OK);
+	ck_assert_int_eq(create_limited("a/u", "a/", 1), ERR_QUOTA);
+	ck_assert(said("may have 2 streams, and has 2"));
+	ck_assert_int_eq(create_limited("ab/u", "ab/", 1), OK); /* other tenants' */
+	ck_assert_int_eq(create_limited("b/u", "b/", 1), OK);
+	ck_assert_int_eq(create_limited("x", "", 1), OK); /* only what is the default one's */
+	ck_assert_int_eq(create_limited("y", "", 1), OK);
+	ck_assert_int_eq(create_limited("z", "", 1), ERR_QUOTA);
+	w.unsettled = true; /* what there is is not known yet */
+	ck_assert_int_eq(create_limited("z", "", 1), ERR_MORE);
+	ck_assert_int_eq(create("z", 1, 1), OK); /* no limit: no matter */
+}
+END_TEST
+
+START_TEST(a_tenant_has_no_more_settings_than_it_may)
+{
+	struct stream_setting two[] = {{"r.a/x", "1"}, {"r.a/y", "1"}};
+	struct meta_limit l = {.of = LIMIT_SETTINGS, .prefix = bytes_text("r.a/"), .most = 1};
+	struct meta_request q = {.kind = META_SET,
+		.setting_count = 2,
+		.settings = two,
+		.limit_count = 1,
+		.limits = &l};
+
+	ck_assert_int_eq(ask(&q), ERR_QUOTA);
+	ck_assert_int_eq(w.writes, 0);
+	q.setting_count = 1;
+	ck_assert_int_eq(ask(&q), OK);
+	ck_assert_int_eq(ask(&q), OK); /* again: it is there */
+	q.setting_count = 2;
+	ck_assert_int_eq(ask(&q), ERR_QUOTA);
+	two[0].value = NULL; /* one for the other */
+	ck_assert_int_eq(ask(&q), OK);
 }
 END_TEST
 
@@ -622,6 +719,8 @@ int main(void)
 	tcase_add_test(tc, addresses_are_refreshed);
 	tcase_add_test(tc, an_id_in_use_is_refused_a_wiped_node_comes_back_as_another);
 	tcase_add_test(tc, streams_are_placed_on_the_nodes_there_are);
+	tcase_add_test(tc, a_tenant_has_no_more_streams_than_it_may);
+	tcase_add_test(tc, a_tenant_has_no_more_settings_than_it_may);
 	tcase_add_test(tc, a_deleted_stream_takes_its_places_along);
 	tcase_add_test(tc, places_change_by_nodes_and_keep_replicas);
 	tcase_add_test(tc, a_replica_that_went_with_its_data_is_not_kept);

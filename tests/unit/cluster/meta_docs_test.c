@@ -6,12 +6,19 @@
 static struct docs *applied;
 static struct meta_docs applied_row;
 
+static int64_t view_count(void *arg, const struct meta_limit *l)
+{
+	(void)arg;
+	return docs_count_of(applied, l->prefix);
+}
+
 static void setup(void)
 {
 	rows_begin();
 	applied = docs_new();
 	applied_row = (struct meta_docs){0};
-	w.view = (struct meta_view){.conf = &w.conf, .docs = applied, .docs_row = &applied_row};
+	w.view = (struct meta_view){
+		.conf = &w.conf, .docs = applied, .docs_row = &applied_row, .count = view_count};
 	w.partition.options.owner = &w.view;
 }
 
@@ -221,11 +228,48 @@ START_TEST(a_check_of_documents_changes_nothing)
 }
 END_TEST
 
+START_TEST(there_are_no_more_documents_than_a_limit_says)
+{
+	struct meta_doc three[] = {doc("u/a", "1"), doc("u/b", "1"), doc("v/a", "1")};
+	struct meta_limit l[] = {{.of = LIMIT_DOCS, .prefix = bytes_text("u/"), .most = 1},
+		{.of = LIMIT_DOCS, .prefix = bytes_text("v/"), .most = 9}};
+	struct meta_request q = {
+		.kind = META_DOCS, .docs = three, .doc_count = 3, .limits = l, .limit_count = 2};
+
+	q.check_only = true; /* nobody here takes back what a refusal has staged */
+	ck_assert_int_eq(ask(&q), ERR_QUOTA);
+	q.check_only = false;
+	l[0].most = 2;
+	ck_assert_int_eq(ask(&q), OK);
+	apply_docs();
+	three[0].value = bytes_text("2"); /* other than before, no more */
+	ck_assert_int_eq(ask(&q), OK);
+	apply_docs();
+	three[0].key = bytes_text("u/c");
+	q.check_only = true;
+	ck_assert_int_eq(ask(&q), ERR_QUOTA);
+	q.check_only = false;
+	three[1].value = bytes_of(NULL, 0); /* one for the other */
+	ck_assert_int_eq(ask(&q), OK);
+	apply_docs();
+	l[0].most = 0; /* fewer is always fine */
+	three[0].value = bytes_of(NULL, 0);
+	ck_assert_int_eq(ask(&q), OK);
+	w.unsettled = true;
+	ck_assert_int_eq(ask(&q), ERR_MORE);
+}
+END_TEST
+
 static struct slice docs_request(void)
 {
+	static struct meta_limit limits[2];
 	static struct meta_doc docs[3];
-	struct meta_request q = {
-		.kind = META_DOCS, .docs = docs, .doc_count = 3, .docs_none = bytes_text("none")};
+	struct meta_request q = {.kind = META_DOCS,
+		.docs = docs,
+		.doc_count = 3,
+		.docs_none = bytes_text("none"),
+		.limits = limits,
+		.limit_count = 2};
 	struct slice out;
 	struct buf b;
 
@@ -235,6 +279,11 @@ static struct slice docs_request(void)
 	docs[1] = doc("two", NULL);
 	docs[1].only = DOC_OLD;
 	docs[2] = doc("three", "");
+	limits[0] = (struct meta_limit){.of = LIMIT_DOCS,
+		.prefix = bytes_text("t"),
+		.what = bytes_text("things"),
+		.most = 7};
+	limits[1] = (struct meta_limit){.of = LIMIT_STREAMS, .most = INT64_MAX};
 	buf_init(&b, 1 << 20);
 	meta_request_encode(&q, &b);
 	out = buf_share(&b);
@@ -259,6 +308,12 @@ START_TEST(requests_of_documents_come_back)
 	ck_assert_ptr_nonnull(q->docs[2].value.at);
 	ck_assert_uint_eq(q->docs[2].value.len, 0);
 	ck_assert_ptr_null(q->docs[2].before.at);
+	ck_assert_int_eq(q->limit_count, 2);
+	ck_assert_int_eq(q->limits[0].of, LIMIT_DOCS);
+	ck_assert_int_eq(q->limits[0].most, 7);
+	ck_assert(bytes_equal(q->limits[0].prefix, bytes_text("t")));
+	ck_assert(bytes_equal(q->limits[0].what, bytes_text("things")));
+	ck_assert_int_eq(q->limits[1].most, INT64_MAX);
 	meta_request_free(q);
 	slice_unref(&bytes);
 }
@@ -312,6 +367,7 @@ int main(void)
 	tcase_add_test(tc, that_there_are_none_is_told_of_what_is_decided);
 	tcase_add_test(tc, documents_are_bounded);
 	tcase_add_test(tc, a_check_of_documents_changes_nothing);
+	tcase_add_test(tc, there_are_no_more_documents_than_a_limit_says);
 	tcase_add_test(tc, requests_of_documents_come_back);
 	tcase_add_test(tc, short_and_changed_requests_of_documents_are_refused_or_harmless);
 	suite_add_tcase(s, tc);

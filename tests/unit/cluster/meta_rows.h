@@ -26,6 +26,7 @@ struct eval {
 	uint32_t unknown;
 	int balance, held, writes;
 	uint32_t votes; /* bit per node */
+	bool unsettled; /* something that was decided is not applied */
 };
 
 static struct eval w;
@@ -78,6 +79,12 @@ void eval_put(struct eval *v, uint8_t keyspace, struct bytes key, struct bytes v
 	r->len = key.len;
 	r->value = copy;
 	list_push_back(&w.rows, &r->node);
+}
+
+enum err eval_settle(struct eval *v)
+{
+	ck_assert_ptr_eq(v, &w);
+	return w.unsettled ? ERR_MORE : OK;
 }
 
 int64_t eval_now_ms(const struct eval *v)

@@ -334,7 +334,7 @@ START_TEST(tenants_do_not_meet)
 	ck_assert_int_eq(ask_as("ed:pw", "GET", "/streams/s/records", NULL), 200);
 	BODY_HAS("of acme");
 	ck_assert_int_eq(ask_as(admin, "GET", "/api/v1/tenants", NULL), 200);
-	BODY_HAS("{\"name\":\"acme\",\"users\":2,\"streams\":2}");
+	BODY_HAS("{\"name\":\"acme\",\"streams\":2,\"partitions\":4,\"users\":2,");
 	ck_assert_int_eq(ask_as("ed:pw", "GET", "/api/v1/tenants", NULL), 200);
 	ck_assert_ptr_null(strstr(got.body, "default"));
 	fix_stop();

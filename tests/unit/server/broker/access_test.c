@@ -383,7 +383,7 @@ static void tenants_ask(void)
 	ck_assert(!access_sees(boss, access_stream(root, B("mqtt")), &name));
 	struct access *same = access_in(boss, B("acme"));
 	ck_assert_ptr_eq(same, boss);
-	struct access *all = access_all(shard(), B("acme"));
+	struct access *all = access_all(shard(), B("acme"), "uid:0");
 	ck_assert(access_admin(all) && access_cluster_admin(all));
 	ck_assert(bytes_equal(access_tenant(all), B("acme")));
 	struct access *drop[] = {root, boss, user, in, same, all};

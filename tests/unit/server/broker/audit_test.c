@@ -1,5 +1,5 @@
 /* What is told ends up in the stream __audit, as JSON, in order; floods become numbers. */
-#include "server/broker/audit.h"
+#include "server/broker/admin_change.h"
 #include <cjson/cJSON.h>
 #include "server/broker/stream.h"
 #include "tests/unit/server/broker/world.h"
@@ -165,6 +165,85 @@ START_TEST(events_are_records)
 }
 END_TEST
 
+/* --- changes of the catalogue */
+
+static void changed(struct admin_change *c)
+{
+	access_unref(c->who.by);
+	sem_post(&w.done);
+}
+
+static void change_run(void *arg)
+{
+	struct admin_change *c = arg;
+	struct shard *s = world_shard(&w, 0);
+	admin_who(&c->who, s, access_all(s, bytes_of("", 0), "uid:7"), "kafka", NULL);
+	c->done = changed;
+	admin_change(c);
+}
+
+static enum err change(struct meta_op op)
+{
+	struct admin_change c = {.op = op};
+	world_call(&w, 0, change_run, &c);
+	return c.op.err;
+}
+
+START_TEST(changes_of_the_catalogue_are_told_as_what_they_are)
+{
+	struct meta_setting s[] = {{"retention.ms", "5"}, {"retention.bytes", NULL}};
+	struct meta_setting set = {"route.acme/r", "# -> x"}, gone = {"route.acme/r", NULL};
+	struct meta_op create = {.kind = META_CREATE_STREAM,
+		.name = "acme/s",
+		.partitions = 2,
+		.replicas = -1,
+		.settings = s,
+		.setting_count = 1,
+		.check_only = true};
+	ck_assert_int_eq(change(create), OK); /* only tried */
+	create.check_only = false;
+	ck_assert_int_eq(change(create), OK);
+	ck_assert_int_eq(change((struct meta_op){
+				 .kind = META_ADD_PARTITIONS, .name = "acme/s", .partitions = 3}),
+		OK);
+	ck_assert_int_eq(change((struct meta_op){.kind = META_ALTER_STREAM,
+				 .name = "acme/s",
+				 .settings = s,
+				 .setting_count = 2}),
+		OK);
+	ck_assert_int_eq(
+		change((struct meta_op){.kind = META_SET, .settings = &set, .setting_count = 1}),
+		OK);
+	ck_assert_int_eq(
+		change((struct meta_op){.kind = META_SET, .settings = &gone, .setting_count = 1}),
+		OK);
+	ck_assert_int_eq(
+		change((struct meta_op){.kind = META_DELETE_STREAM, .name = "acme/s"}), OK);
+	ck_assert_int_ne(
+		change((struct meta_op){
+			.kind = META_NODE_STATE, .node_id = 9, .node_state = NODE_DRAINING}),
+		OK);
+	static const struct {
+		const char *what, *object, *detail;
+	} told[] = {{"stream-create", "s", "partitions=2 replicas=3 retention.ms=5 "},
+		{"stream-alter", "s", "partitions=3 "},
+		{"stream-alter", "s", "retention.ms=5 retention.bytes= "},
+		{"setting-set", "route.acme/r", "# -> x"}, {"setting-delete", "route.acme/r", NULL},
+		{"stream-delete", "s", NULL}, {"node-drain", "9", "no node 9"}};
+	await(7);
+	ck_assert_int_eq(record_count, 7);
+	for (int i = 0; i < 7; i++) {
+		ck_assert_str_eq(field(i, "what"), told[i].what);
+		ck_assert_str_eq(field(i, "object"), told[i].object);
+		ck_assert_pstr_eq(field(i, "detail"), told[i].detail);
+		ck_assert_str_eq(field(i, "user"), "uid:7");
+		ck_assert_str_eq(field(i, "door"), "kafka");
+		ck_assert_ptr_null(field(i, "peer"));
+	}
+	forget();
+}
+END_TEST
+
 START_TEST(many_keep_their_order)
 {
 	char detail[16];
@@ -237,6 +316,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, events_are_records);
+	tcase_add_test(tc, changes_of_the_catalogue_are_told_as_what_they_are);
 	tcase_add_test(tc, many_keep_their_order);
 	tcase_add_test(tc, refused_logins_are_bounded);
 	tcase_add_test(tc, what_does_not_fit_is_counted);

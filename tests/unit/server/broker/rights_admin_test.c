@@ -127,7 +127,7 @@ static enum err quota(const char *as, enum quota_kind kind, const char *name, in
 		.change = {.kind = QUOTA_SET,
 			.quota = {.kind = kind,
 				.name = text(name),
-				.limit = {bytes_in, -1, -1, -1, -1}}}};
+				.limit = {bytes_in, -1, -1, -1, -1, -1, -1, -1, -1, -1}}}};
 	return ask(&a);
 }
 
@@ -518,6 +518,68 @@ START_TEST(limits_of_one_quota_at_a_time_are_all_set)
 }
 END_TEST
 
+static enum err limit(const char *tenant, enum quota_what what, int64_t most)
+{
+	struct ask a = {.change = {.kind = QUOTA_SET,
+				.quota = {.kind = QUOTA_TENANT, .name = text(tenant)}}};
+	for (int i = 0; i < QUOTA_WHATS; i++)
+		a.change.quota.limit[i] = i == (int)what ? most : -1;
+	return ask(&a);
+}
+
+START_TEST(a_tenant_has_no_more_users_and_rules_than_it_may)
+{
+	struct rule r[] = {rule("acme", "a", "x"), rule("acme", "a", "y"), rule("acme", "a", "z"),
+		rule("other", "b", "x"), rule("", "c", "x")};
+	ck_assert_int_eq(limit("acme", QUOTA_USERS, 2), OK);
+	ck_assert_int_eq(add(NULL, "a", "acme", "admin"), OK);
+	ck_assert_int_eq(add("a", "a2", "acme", ""), OK);
+	ck_assert_int_eq(add("a", "a3", "acme", ""), ERR_QUOTA);
+	ck_assert_int_eq(add(NULL, "a3", "acme", ""), ERR_QUOTA); /* whoever asks */
+	ck_assert_int_eq(add(NULL, "b", "other", ""), OK);
+	ck_assert_int_eq(add(NULL, "acme", "", ""), OK);
+	ck_assert_int_eq(set_role(NULL, "a2", "ops"), OK); /* nothing more */
+	ck_assert_int_eq(delete_user("a", "a2"), OK);
+	ck_assert_int_eq(add("a", "a3", "acme", ""), OK);
+	ck_assert_int_eq(limit("acme", QUOTA_RULES, 2), OK);
+	ck_assert_int_eq(rules("a", true, r, 3), ERR_QUOTA);
+	ck_assert_int_eq(count_rules("acme"), 0); /* all or none */
+	ck_assert_int_eq(rules(NULL, true, r + 1, 4), OK);
+	ck_assert_int_eq(rules("a", true, r, 1), ERR_QUOTA);
+	ck_assert_int_eq(rules("a", true, r + 1, 2), OK); /* they are there */
+	ck_assert_int_eq(rules("a", false, r + 1, 1), OK);
+	ck_assert_int_eq(rules("a", true, r, 1), OK);
+	ck_assert_int_eq(limit("", QUOTA_USERS, 1), OK); /* of those without a quota */
+	ck_assert_int_eq(add(NULL, "b2", "other", ""), ERR_QUOTA);
+	ck_assert_int_eq(add(NULL, "d", "acme", ""), OK); /* its own has no such limit now */
+	ck_assert_int_eq(limit("other", QUOTA_USERS, 0), OK);
+	ck_assert_int_eq(delete_user(NULL, "b"), OK);
+	ck_assert_int_eq(add(NULL, "b", "other", ""), ERR_QUOTA);
+	struct ask a = {
+		.change = {.kind = QUOTA_SET, .quota = {.kind = QUOTA_USER, .name = text("a")}}};
+	a.change.quota.limit[QUOTA_STREAMS] = 1; /* users have none of their own */
+	ck_assert_int_eq(ask(&a), ERR_INVALID);
+}
+END_TEST
+
+START_TEST(of_two_that_would_be_one_too_many_one_is)
+{
+	ck_assert_int_eq(limit("acme", QUOTA_USERS, 1), OK);
+	for (int round = 0; round < 10; round++) {
+		for (int i = 0; i < 2; i++)
+			pair.a[i] = (struct ask){.loop = i,
+				.change = {.kind = USER_ADD,
+					.name = text(i == 0 ? "a" : "b"),
+					.tenant = text("acme")}};
+		run_pair();
+		enum err one = pair.a[0].change.err, two = pair.a[1].change.err;
+		ck_assert_int_eq((one == OK) + (two == OK), 1);
+		ck_assert_int_eq((one == ERR_QUOTA) + (two == ERR_QUOTA), 1);
+		ck_assert_int_eq(delete_user(NULL, one == OK ? "a" : "b"), OK);
+	}
+}
+END_TEST
+
 START_TEST(who_is_of_a_tenant_changes_that_only)
 {
 	struct rule own = rule("acme", "bob", "a"), other = rule("", "bob", "a");
@@ -683,6 +745,8 @@ int main(void)
 	tcase_add_test(tc, many_rules_at_once_are_bounded);
 	tcase_add_test(tc, a_user_with_many_rules_goes);
 	tcase_add_test(tc, limits_of_one_quota_at_a_time_are_all_set);
+	tcase_add_test(tc, a_tenant_has_no_more_users_and_rules_than_it_may);
+	tcase_add_test(tc, of_two_that_would_be_one_too_many_one_is);
 	tcase_add_test(tc, who_is_of_a_tenant_changes_that_only);
 	tcase_add_test(tc, secrets_made_by_the_client_replace_what_knew_the_old_password);
 	tcase_add_test(tc, tenants_are_those_of_users_and_streams);

@@ -353,7 +353,7 @@ START_TEST(quotas_come_back)
 {
 	struct quota_doc q = {.kind = QUOTA_USER,
 				 .name = text("bob"),
-				 .limit = {1, -1, INT64_MAX, 5, 0}},
+				 .limit = {1, -1, INT64_MAX, 5, 0, -1, -1, -1, -1, -1}},
 			 back;
 	struct buf key, value;
 	buf_init(&key, 1000);
@@ -380,6 +380,18 @@ START_TEST(quotas_come_back)
 	ck_assert_int_eq(
 		quota_read(bytes_of("q\0x\0bob", 7), buf_bytes(&value), &back), ERR_MALFORMED);
 	ck_assert_int_eq(quota_read(bytes_of("q\0u", 3), buf_bytes(&value), &back), ERR_MALFORMED);
+	q.limit[QUOTA_STREAMS] = 0; /* a user has none of its own */
+	ck_assert_int_eq(quota_check(&q), ERR_INVALID);
+	q.kind = QUOTA_TENANT;
+	ck_assert_int_eq(quota_check(&q), OK);
+	ck_assert_uint_eq(buf_len(&value), 2 + 5 * 8); /* versions before know no more */
+	buf_clear(&value);
+	quota_write(&q, &value);
+	ck_assert_uint_eq(buf_len(&value), 2 + 6 * 8);
+	ck_assert_int_eq(quota_read(bytes_of("q\0t\0", 4), buf_bytes(&value), &back), OK);
+	ck_assert_mem_eq(back.limit, q.limit, sizeof q.limit);
+	q.kind = QUOTA_USER;
+	q.limit[QUOTA_STREAMS] = -1;
 	q.limit[0] = 0; /* would never end */
 	ck_assert_int_eq(quota_check(&q), ERR_INVALID);
 	q.limit[0] = -2;
