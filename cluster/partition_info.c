@@ -29,13 +29,24 @@ static void fill_fetch(const struct partition *p, struct partition_member *m)
 	m->fetched_bytes = v.bytes;
 }
 
-void reads_info_fill(const struct partition *p, struct partition_info *i)
+/* By the next step of its membership; what is under way goes first. */
+static void prefer(struct partition *p)
+{
+	uint32_t best = p->wanted_voters > 0 ? (uint32_t)(p->wanted_ids[0] >> 32) : 0;
+
+	if (best != 0 && best != remote_leader(p))
+		partition_step_aside(p, best);
+}
+
+void reads_info_fill(struct partition *p, struct partition_info *i)
 {
 	struct consensus_peer peers[PARTITION_MEMBERS_MAX];
 	int count = consensus_peers(p->consensus, peers, PARTITION_MEMBERS_MAX);
 
 	if (count > PARTITION_MEMBERS_MAX)
 		count = PARTITION_MEMBERS_MAX;
+	if (i->prefer)
+		prefer(p);
 	i->err = OK;
 	i->term = p->term;
 	i->last_index = plog_last_index(p->log);

@@ -214,7 +214,7 @@ void reads_seek_end(struct offset_seek *s, enum err e);
 
 /* partition_info.c */
 void reads_info(struct partition_info *i); /* on the home loop */
-void reads_info_fill(const struct partition *p, struct partition_info *i);
+void reads_info_fill(struct partition *p, struct partition_info *i);
 void reads_info_end(struct partition_info *i, enum err e);
 
 /* partition_install.c */

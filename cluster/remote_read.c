@@ -371,8 +371,7 @@ void remote_seek_later(struct offset_seek *s)
 
 static void info_write_ask(const struct remote_read *o, struct buf *b)
 {
-	(void)o;
-	buf_add_u8(b, 0); /* no body is no frame */
+	buf_add_u8(b, o->what.info->prefer);
 }
 
 static enum err info_read_given(struct remote_read *o)
@@ -585,7 +584,8 @@ void remote_seek_serve(void *arg, struct peer_request *request)
 void remote_info_serve(void *arg, struct peer_request *request)
 {
 	struct partition *p = remote_asked(arg, request);
-	struct partition_info i = {.err = ERR_NOTLEADER};
+	struct rd body = rd_over(request->body.bytes);
+	struct partition_info i = {.err = ERR_NOTLEADER, .prefer = rd_u8(&body) == 1};
 	struct buf b;
 
 	if (p == NULL)

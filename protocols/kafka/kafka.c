@@ -136,6 +136,7 @@ const struct kafka_handler kafka_handlers[] = {
 	{KAFKA_SASL_AUTHENTICATE, 0, 2, false, kafka_on_sasl_authenticate},
 	{KAFKA_CREATE_PARTITIONS, 0, 3, true, kafka_on_create_partitions},
 	{KAFKA_DELETE_GROUPS, 0, 2, true, kafka_on_delete_groups},
+	{KAFKA_ELECT_LEADERS, 0, 2, true, kafka_on_elect_leaders},
 	{KAFKA_INCREMENTAL_ALTER_CONFIGS, 0, 1, true, kafka_on_incremental_alter_configs},
 	{KAFKA_LIST_PARTITION_REASSIGNMENTS, 0, 0, true, kafka_on_list_reassignments},
 	{KAFKA_OFFSET_DELETE, 0, 0, true, kafka_on_offset_delete},
@@ -143,7 +144,9 @@ const struct kafka_handler kafka_handlers[] = {
 	{KAFKA_ALTER_CLIENT_QUOTAS, 0, 1, true, kafka_on_alter_client_quotas},
 	{KAFKA_DESCRIBE_SCRAM_USERS, 0, 0, true, kafka_on_describe_scram_users},
 	{KAFKA_ALTER_SCRAM_USERS, 0, 0, true, kafka_on_alter_scram_users},
+	{KAFKA_DESCRIBE_QUORUM, 0, 1, true, kafka_on_describe_quorum},
 	{KAFKA_DESCRIBE_CLUSTER, 0, 1, true, kafka_on_describe_cluster},
+	{KAFKA_DESCRIBE_PRODUCERS, 0, 0, true, kafka_on_describe_producers},
 };
 const int kafka_handlers_count = sizeof kafka_handlers / sizeof *kafka_handlers;
 

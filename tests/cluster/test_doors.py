@@ -1,9 +1,11 @@
 """What clients are told about the cluster, by each door, and what they do with it."""
 import os
+import struct
 
 import confluent_kafka
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
+from kafka_raw import Raw, string
 from node import eventually
 
 
@@ -92,3 +94,68 @@ def test_a_leader_that_stands_still_is_described_at_once(cluster, name):
         assert len(groups) >= 60
     finally:
         victim.go_on()
+
+
+def elect(node, stream, partitions, wait_ms=5000):
+    """ElectLeaders v1 by hand: [(partition, error)]; stream None: of all."""
+    body = b"\0" + (struct.pack(">i", -1) if stream is None else
+                    struct.pack(">i", 1) + string(stream) +
+                    struct.pack(">i%di" % len(partitions), len(partitions), *partitions))
+    with Raw(node.ports["kafka"], node.host) as raw:
+        answer = raw.ask(43, 1, body + struct.pack(">i", wait_ms))
+    assert struct.unpack_from(">ih", answer) == (0, 0)
+    at, found = 10, []
+    for _ in range(struct.unpack_from(">i", answer, 6)[0]):
+        at += 2 + struct.unpack_from(">h", answer, at)[0]
+        count = struct.unpack_from(">i", answer, at)[0]
+        at += 4
+        for _ in range(count):
+            index, error, words = struct.unpack_from(">ihh", answer, at)
+            at += 8 + max(words, 0)
+            found.append((index, error))
+    return found
+
+
+def test_leadership_goes_to_the_preferred_when_asked(cluster, name):
+    """ElectLeaders: asked of any node, at once, and not before the preferred one is in sync."""
+    cluster.create(name, 3, 3)
+    assert eventually(lambda: len({cluster.leader(name, p) for p in range(3)} - {None}) == 3, 20)
+    victim = cluster.leader(name, 0)
+    other = cluster.any([victim])
+    assert elect(other, name, [0, 7]) == [(0, 84), (7, 3)]  # not needed; there is no such
+    victim.kill()
+    assert eventually(lambda: cluster.leader(name, 0, other) not in (None, victim), 10)
+    assert elect(other, name, [0]) == [(0, 80)]
+    victim.start(wait=False)
+    cluster.wait_ready()
+    assert eventually(lambda: cluster.replicated(name, 3), 20)
+    if cluster.leader(name, 0, other) is not victim:  # it comes back by itself after 10 s
+        assert (0, 0) in elect(other, name, [0]) or cluster.leader(name, 0, other) is victim
+    assert cluster.leader(name, 0, other) is victim
+    assert elect(other, name, [0]) == [(0, 84)]
+    assert all(error == 0 for _, error in elect(other, None, []))
+
+
+def test_the_catalogue_is_described_as_a_quorum(cluster):
+    """DescribeQuorum v0: the same of every node."""
+    body = (b"\2" + bytes([len("__cluster_metadata") + 1]) + b"__cluster_metadata" + b"\2" +
+            struct.pack(">i", 0) + b"\0\0\0")
+    leaders = set()
+    for node in cluster.nodes:
+        with Raw(node.ports["kafka"], node.host) as raw:
+            answer = raw.ask(55, 0, body, flexible=True)
+        assert struct.unpack_from(">h", answer)[0] == 0
+        at = 2 + 1 + 1 + len("__cluster_metadata") + 1
+        index, error, leader, epoch, high = struct.unpack_from(">ihiiq", answer, at)
+        assert (index, error) == (0, 0) and epoch > 0 and high > 0
+        at += 22
+        voters = answer[at] - 1
+        at += 1
+        ids = [struct.unpack_from(">iq", answer, at + 13 * n) for n in range(voters)]
+        assert sorted(i for i, _ in ids) == [1, 2, 3]
+        assert all(end > 0 for _, end in ids)
+        leaders.add(leader)
+    assert len(leaders) == 1 and leaders < {1, 2, 3}
+    with Raw(cluster[1].ports["kafka"], cluster[1].host) as raw:
+        answer = raw.ask(55, 0, body.replace(b"__cluster", b"__klutter"), flexible=True)
+    assert struct.unpack_from(">h", answer)[0] == 3

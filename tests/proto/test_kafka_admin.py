@@ -1,11 +1,15 @@
 """What administrators do through Kafka's API."""
+import struct
+import time
+
 import kafka
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 from kafka.admin import KafkaAdminClient
 
 from kafka_clients import confluent_consumer, confluent_produce, kcat_consume, poll
+from kafka_raw import Raw, compact, string
 from node import eventually
 
 
@@ -146,3 +150,59 @@ def delete_records(node, topic, partition, offset):
     at = 4 + 4 + 4 + 2 + len(topic) + 4
     found, low, error = struct.unpack_from(">iqh", got, at)
     assert (found, low, error) == (partition, offset, 0)
+
+
+def test_producers_of_a_partition_are_described(node, admin, name):
+    """DescribeProducers by hand: the last sequence of each idempotent producer."""
+    done(admin.create_topics([NewTopic(name, 1, 1)]))
+    for count in (3, 5):
+        producer = Producer({"bootstrap.servers": node.kafka, "enable.idempotence": True,
+                             "log_level": 0})
+        for number in range(count):
+            producer.produce(name, b"%d" % number)
+        assert producer.flush(10) == 0
+    confluent_produce(node.kafka, name, [(b"k", b"no id")])
+    body = (b"\2" + compact(name.encode()) + b"\3" + struct.pack(">ii", 0, 4) + b"\0\0")
+    with Raw(node.ports["kafka"]) as raw:
+        answer = raw.ask(61, 0, body, flexible=True)
+    at = 4 + 1 + 1 + len(name.encode()) + 1
+    assert struct.unpack_from(">ih", answer, at) == (0, 0)
+    at += 6 + 1
+    assert answer[at] - 1 == 2
+    found = [struct.unpack_from(">qiiqiq", answer, at + 1 + 37 * n) for n in range(2)]
+    assert sorted(f[2] for f in found) == [2, 4]
+    assert len({f[0] for f in found}) == 2
+    for _, epoch, _, at_ms, coordinator, transaction in found:
+        assert (epoch, coordinator, transaction) == (0, -1, -1)
+        assert abs(at_ms / 1000 - time.time()) < 60
+    assert answer[at + 1 + 37 * 2 + 1:][:6] == struct.pack(">ih", 4, 3)  # there is no such
+
+
+def test_offsets_of_a_group_with_members_go_but_for_what_they_read(node, admin, name):
+    """OffsetDelete: 86 for topics the group subscribes, the others are deleted."""
+    for topic in (name, name + "old"):
+        done(admin.create_topics([NewTopic(topic, 1, 1)]))
+        confluent_produce(node.kafka, topic, [(b"k", b"v")])
+    consumer = confluent_consumer(node.kafka, [name], "g" + name)
+    try:
+        poll(consumer, 1)
+        consumer.commit(asynchronous=False)
+        with Raw(node.ports["kafka"]) as raw:
+            old = string("g" + name) + struct.pack(">i", 2)
+            for topic in (name, name + "old"):
+                old += string(topic) + struct.pack(">ii", 1, 0)
+            answer = raw.ask(47, 0, old)
+        assert struct.unpack_from(">h", answer)[0] == 0
+        errors, at = [], 2 + 4 + 4
+        for _ in range(2):
+            at += 2 + struct.unpack_from(">h", answer, at)[0]
+            errors.append(struct.unpack_from(">iih", answer, at)[2])
+            at += 10
+        assert errors == [86, 0]
+        assert [t.offset for t in consumer.committed([TopicPartition(name, 0)], 10)] == [1]
+    finally:
+        consumer.close()
+    with Raw(node.ports["kafka"]) as raw:
+        answer = raw.ask(47, 0, string("g" + name) + struct.pack(">i", 1) + string(name) +
+                         struct.pack(">ii", 1, 0))
+    assert answer[-2:] == b"\0\0"

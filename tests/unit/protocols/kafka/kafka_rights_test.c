@@ -361,6 +361,38 @@ static int16_t do_alter_quotas(int fd)
 	return res.entries[0].error;
 }
 
+static int16_t do_elect(int fd)
+{
+	BEGIN(elect_leaders);
+	DO(KAFKA_ELECT_LEADERS, 2);
+	return res.error;
+}
+
+static int16_t do_quorum(int fd)
+{
+	BEGIN(describe_quorum);
+	req.topics = one(&kafka_describe_quorum_req_topic_type);
+	req.topics_count = 1;
+	req.topics[0].name = bytes_text("__cluster_metadata");
+	req.topics[0].partitions = one(&kafka_describe_quorum_req_partition_type);
+	req.topics[0].partitions_count = 1;
+	DO(KAFKA_DESCRIBE_QUORUM, 1);
+	return res.error;
+}
+
+static int16_t do_producers(int fd)
+{
+	static int32_t partition;
+	BEGIN(describe_producers);
+	req.topics = one(&kafka_describe_producers_req_topic_type);
+	req.topics_count = 1;
+	req.topics[0].name = bytes_text(TOPIC);
+	req.topics[0].partitions = &partition;
+	req.topics[0].partitions_count = 1;
+	DO(KAFKA_DESCRIBE_PRODUCERS, 0);
+	return res.topics[0].partitions[0].error;
+}
+
 #define T(operation)                                                                               \
 	{                                                                                          \
 		2, 3, TOPIC, "User:ann", operation, 3                                              \
@@ -415,6 +447,9 @@ static const struct need {
 	{do_increment_configs, 29, 0, {T(ALTER_CONFIGS)}, 0},
 	{do_log_dirs, 31, 0, {C(DESCRIBE)}, 0},
 	{do_reassignments, 31, 0, {C(DESCRIBE)}, 0},
+	{do_quorum, 31, 0, {C(DESCRIBE)}, 0},
+	{do_elect, 31, 0, {C(ALTER)}, 0},
+	{do_producers, 29, 0, {T(READ)}, 0},
 	{do_producer_id, 31, 0, {C(IDEMPOTENT_WRITE)}, 0},
 	{do_producer_id, 31, 0, {T(WRITE)}, 0},
 	{do_coordinator, 30, 0, {G(DESCRIBE)}, 0},
