@@ -21,8 +21,9 @@ enum {
 	WATCH_MS = 20,
 	CLUSTER_WATCH_MS = 100,
 	GRAVE_MS = 60000,
-	TWICE_MS = 15000,   /* refused for so long as a second process with the same data */
-	TWICE_GAP_MS = 5000 /* between two such refusals */
+	TWICE_MS = 15000,    /* refused for so long as a second process with the same data */
+	TWICE_GAP_MS = 5000, /* between two such refusals */
+	CLOSE_SAY_MS = 3000
 };
 
 #define AT(field) offsetof(struct node_conf, field)
@@ -825,17 +826,38 @@ static void close_begin(void *arg)
 	node_end_if_idle(n);
 }
 
+/* An end that takes long says what for. */
+static void say_what_waits(void *arg)
+{
+	const struct node *n = arg;
+
+	LOG(LOG_WARN, AREA_CLUSTER, "close_waits",
+		"ending=%d pending=%d round=%d groups=%d point=%d identity=%d proposals=%d "
+		"found=%d "
+		"controller=%d",
+		n->ending, n->pending, n->running, n->busy_count, n->pointing, n->identity_busy,
+		n->founding_busy + n->telling_busy, !found_idle(n->found),
+		!controller_idle(n->controller));
+}
+
 void node_close(struct node *n)
 {
 	struct timespec nap = {0, 1000000};
+	int64_t say_ms;
 
 	must(loop_here() == NULL);
 	atomic_store(&n->ready, false);
 	loop_call(n->home, close_begin, n);
 	if (n->peers != NULL)
 		peers_stop(n->peers);
-	while (!atomic_load(&n->closed))
+	say_ms = clock_ms() + CLOSE_SAY_MS;
+	while (!atomic_load(&n->closed)) {
 		nanosleep(&nap, NULL);
+		if (clock_ms() < say_ms)
+			continue;
+		say_ms += CLOSE_SAY_MS;
+		loop_call(n->home, say_what_waits, n);
+	}
 }
 
 void node_free(struct node *n)

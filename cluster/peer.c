@@ -608,6 +608,9 @@ void peers_stop(struct peers *p)
 	while ((atomic_load(&p->stopped) < p->home_count || atomic_load(&p->conns) > 0) &&
 		clock_ms() < end)
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	if (atomic_load(&p->conns) > 0)
+		LOG(LOG_WARN, AREA_CLUSTER, "peers_not_closed", "connections=%d loops=%d of %d",
+			atomic_load(&p->conns), atomic_load(&p->stopped), p->home_count);
 }
 
 void peers_free(struct peers *p)
