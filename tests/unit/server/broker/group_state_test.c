@@ -46,12 +46,12 @@ static struct bytes instance(int i)
 	return instances[i] ? bytes_text(instances[i]) : bytes_of(NULL, 0);
 }
 
-static void join(int i, int64_t now)
+static void join_as(int i, struct bytes id, int64_t now)
 {
 	static const struct group_choice choices[2] = {
 		{{(const uint8_t *)"range", 5}, {(const uint8_t *)"a", 1}},
 		{{(const uint8_t *)"robin", 5}, {NULL, 0}}};
-	joins[i] = (struct group_join){.member_id = bytes_of("", 0),
+	joins[i] = (struct group_join){.member_id = id,
 		.instance_id = instance(i),
 		.client_id = bytes_text("app"),
 		.client_host = bytes_text("10.0.0.1"),
@@ -62,6 +62,19 @@ static void join(int i, int64_t now)
 		.rebalance_ms = REBALANCE,
 		.done = on_join};
 	group_join(&g, &joins[i], now);
+}
+
+static void join(int i, int64_t now)
+{
+	join_as(i, bytes_of("", 0), now);
+}
+
+static void join_again(int i, int64_t now)
+{
+	struct slice id = slice_ref(joins[i].id);
+	group_join_fini(&joins[i]);
+	join_as(i, id.bytes, now);
+	slice_unref(&id);
 }
 
 static void sync_all(void)
@@ -186,6 +199,23 @@ START_TEST(a_rebalance_goes_on)
 }
 END_TEST
 
+/* A member has gone and all others have joined since, none is assigned anything: whoever leads next
+ * has them join again. */
+START_TEST(what_is_not_assigned_is_not_kept_as_if_it_were)
+{
+	g.store = count_store;
+	join_again(1, 5000); /* its metadata is the same, but it leads */
+	join_again(0, 5000);
+	ck_assert_int_eq(g.state, GROUP_PREPARING);
+	ck_assert_int_eq(group_leave(&g, joins[2].id.bytes, instance(2), 100000), GROUP_OK);
+	ck_assert_int_eq(g.state, GROUP_COMPLETING);
+	ck_assert_int_eq(stores, 1);
+	group_state_write(&g, &kept);
+	ck_assert_int_eq(group_state_read(&back, buf_bytes(&kept), 1000), OK);
+	ck_assert_int_eq(back.state, GROUP_PREPARING);
+}
+END_TEST
+
 START_TEST(an_empty_group_keeps_nothing)
 {
 	g.store = count_store;
@@ -269,6 +299,7 @@ int main(void)
 	tcase_add_test(tc, a_group_comes_back_as_it_was);
 	tcase_add_test(tc, members_go_on_in_their_generation);
 	tcase_add_test(tc, a_rebalance_goes_on);
+	tcase_add_test(tc, what_is_not_assigned_is_not_kept_as_if_it_were);
 	tcase_add_test(tc, an_empty_group_keeps_nothing);
 	tcase_add_test(tc, every_prefix_is_refused);
 	tcase_add_test(tc, changed_bytes_do_no_harm);
