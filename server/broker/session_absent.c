@@ -200,9 +200,7 @@ static void propose_step(struct ending *e, enum session_end_step step)
 static void on_will_left(void *arg, enum err err)
 {
 	struct ending *e = arg;
-	bool done = err == OK || err == ERR_TOOBIG || err == ERR_INVALID || err == ERR_DENIED ||
-		err == ERR_CORRUPT;
-	if (done)
+	if (will_is_over(err))
 		propose_step(e, e->over ? SESSION_END : SESSION_FORGET_WILL);
 	else
 		end_finish(e, true);

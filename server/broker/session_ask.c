@@ -181,16 +181,16 @@ static bool is_held(const struct session_row *old, const struct session_claim_as
 		old->epoch != ask->force_epoch;
 }
 
-/* Whether the will is to be published because this claim comes: nobody has seen its client off, it
- * was on its way when who had it went, or its session is over (MQTT-3.1.3-9). A will of this very
- * process is its own affair: the claim may be one that was evaluated before. */
+/* Whether the will is to be published before this claim: nobody has seen its client off, its time
+ * had come, it was on its way, or its session is over (MQTT-3.1.3-9). A will of this very process
+ * is its own affair: the claim may be one that was evaluated before. */
 static bool will_is_due(const struct session_row *old, const struct session_claim_ask *ask,
-	bool present, const struct will *w)
+	bool present, const struct will *w, int64_t now_ms)
 {
 	if (old->connected)
 		return !session_owner_equal(old->owner, ask->owner) &&
 			(!present || w->delay_s == 0);
-	return !present || w->due_ms == WILL_LEAVING;
+	return !present || (w->due_ms != 0 && w->due_ms <= now_ms); /* WILL_LEAVING is long ago */
 }
 
 static enum err reply_will(struct eval *v, const struct session_claim_ask *ask,
@@ -204,7 +204,7 @@ static enum err reply_will(struct eval *v, const struct session_claim_ask *ask,
 	enum err e = eval_get(v, KEYSPACE_WILL, ask->id, &value);
 	if (e != OK)
 		return e == ERR_NOTFOUND ? OK : e;
-	if (will_read(value, &w) != OK || !will_is_due(old, ask, present, &w))
+	if (will_read(value, &w) != OK || !will_is_due(old, ask, present, &w, eval_now_ms(v)))
 		return OK;
 	buf_add_u8(eval_reply(v), CLAIM_WILL);
 	buf_add_u64be(eval_reply(v), old->epoch);
@@ -450,7 +450,7 @@ void session_absent_add(struct buf *out, uint64_t epoch, struct bytes id)
 	buf_add_bytes16(out, id);
 }
 
-/* The will gets its time. */
+/* The will gets its time; without a delay it is on its way from now on, whatever clocks say. */
 static enum err will_waits(struct eval *v, struct bytes id, uint32_t expiry_s)
 {
 	struct bytes value;
@@ -460,7 +460,7 @@ static enum err will_waits(struct eval *v, struct bytes id, uint32_t expiry_s)
 		return e == ERR_NOTFOUND ? OK : e;
 	uint32_t delay_s = w.delay_s < expiry_s ? w.delay_s : expiry_s;
 	int64_t due_ms = eval_now_ms(v) + (int64_t)delay_s * 1000;
-	return put_will_due(v, id, value, due_ms > WILL_LEAVING ? due_ms : WILL_LEAVING + 1);
+	return put_will_due(v, id, value, delay_s > 0 ? due_ms : WILL_LEAVING);
 }
 
 static enum err declare_absent(

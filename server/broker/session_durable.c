@@ -153,7 +153,7 @@ static void build_args(struct session_rows *d)
 {
 	struct session *s = d->s;
 	struct session_write_ask ask = {.last = d->last,
-		.end = d->last && s->expiry_s == 0,
+		.end = d->last && s->expiry_s == 0 && !d->keep_will,
 		.untouched = d->untouched,
 		.epoch = d->epoch,
 		.id = session_id(s)};
@@ -276,8 +276,8 @@ void session_touch(struct session *s)
 		loop_timer_set(&s->durable->timer, TOUCH_MS);
 }
 
-/* It is in the log, and its row may go. If it could not be published it stays, due now: the table's
- * leader publishes it. */
+/* It is in the log, and its row may go. If it could not be published it stays, on its way: the
+ * table's leader publishes it, or who has the name next. */
 static void on_will_out(void *arg, enum err e)
 {
 	struct session_rows *d = arg;
@@ -285,8 +285,7 @@ static void on_will_out(void *arg, enum err e)
 	d->will_leaves = false;
 	if (e != OK) {
 		d->keep_will = true;
-		will_set_due(s->will->chunk->data + s->will->start,
-			loop_now_wall_ms(shard_loop(session_shard(s))));
+		will_set_due(s->will->chunk->data + s->will->start, WILL_LEAVING);
 	}
 	durable_close(d, d->keep_will);
 }

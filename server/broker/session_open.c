@@ -306,10 +306,14 @@ static void on_told(struct peer_call *c)
 	claim_rows(o);
 }
 
+/* The claim would take it away: while it can't leave nobody has the name. */
 static void on_will_left(void *arg, enum err e)
 {
-	(void)e; /* logged; there is nothing to wait for */
-	claim_rows(arg);
+	struct opening *o = arg;
+	if (will_is_over(e))
+		claim_rows(o);
+	else
+		fail(o, e);
 }
 
 static void claim_again(struct opening *o, const struct session_claim_reply *r)

@@ -200,3 +200,9 @@ enum err will_publish(struct shard *s, struct bytes in, const struct will_of *wh
 	go(l);
 	return OK;
 }
+
+bool will_is_over(enum err e)
+{
+	return e == OK || e == ERR_TOOBIG || e == ERR_INVALID || e == ERR_DENIED ||
+		e == ERR_CORRUPT;
+}

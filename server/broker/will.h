@@ -1,7 +1,7 @@
 /* A will: the message a client leaves to be published when it is gone, and how it waits. Its form,
  * in memory and in the row KEYSPACE_WILL (key: client id): 0/1 version 1; 1/4 delay in s; 5/1 has a
- * message expiry, 6/4 that in s; 10/8 wall ms when it is due, 0: its client is connected, 1: it has
- * been taken to be published; 18/4 length and a record batch that holds the one message; then, of a
+ * message expiry, 6/4 that in s; 10/8 wall ms when it is due, 0: its client is connected, 1: it is
+ * on its way; 18/4 length and a record batch that holds the one message; then, of a
  * client that has an access, 1 length and user, 1 length and address. Version 1 has no length and
  * ends with the batch; it is read. Pure, but for will_publish. */
 #ifndef BROKER_WILL_H
@@ -40,5 +40,7 @@ struct will_of {
 };
 enum err will_publish(struct shard *s, struct bytes in, const struct will_of *whose,
 	void (*done)(void *arg, enum err e), void *arg) MUST_USE;
+/* What done was told: it was published, or never can be. Else it is to be tried again. */
+bool will_is_over(enum err e);
 
 #endif

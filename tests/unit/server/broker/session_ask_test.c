@@ -64,7 +64,7 @@ static void make_claim(struct buf *out, uint64_t forced)
 	buf_fini(&will);
 }
 
-static void make_write(struct buf *out, uint64_t epoch, bool last)
+static void make_write_due(struct buf *out, uint64_t epoch, bool last, int64_t will_in_ms)
 {
 	const uint64_t groups[] = {1024};
 	struct buf will;
@@ -79,7 +79,7 @@ static void make_write(struct buf *out, uint64_t epoch, bool last)
 		.group_count = 1};
 	make_will(&will);
 	if (last) {
-		will_set_due(will.chunk->data + will.start, clock_wall_ms() + 1000000);
+		will_set_due(will.chunk->data + will.start, clock_wall_ms() + will_in_ms);
 		ask.will = buf_bytes(&will);
 	}
 	buf_init(out, 4096);
@@ -92,6 +92,11 @@ static void make_write(struct buf *out, uint64_t epoch, bool last)
 	cursor_row_end(out, mark, 1, &window);
 	ck_assert_int_eq(out->err, OK);
 	buf_fini(&will);
+}
+
+static void make_write(struct buf *out, uint64_t epoch, bool last)
+{
+	make_write_due(out, epoch, last, 1000000);
 }
 
 static uint64_t claim(void)
@@ -117,6 +122,26 @@ static void down(void)
 {
 	world_stop(&w);
 }
+
+/* Who leads the table has not come to it, or could not yet. */
+START_TEST(a_will_whose_time_has_come_is_not_forgotten_for_the_next_client)
+{
+	struct buf b;
+	struct slice reply;
+	struct session_claim_reply r;
+	for (int i = 0; i < 2; i++) {
+		make_write_due(&b, claim(), true, i == 0 ? 1000000 : -1000);
+		ck_assert_int_eq(ask_only(&session_write_kind, buf_bytes(&b)), OK);
+		buf_fini(&b);
+		make_claim(&b, 0);
+		ck_assert_int_eq(ask(&session_claim_kind, buf_bytes(&b), &reply), OK);
+		ck_assert_int_eq(session_claim_reply_read(reply.bytes, &r), OK);
+		ck_assert_int_eq(r.outcome, i == 0 ? CLAIM_TAKEN : CLAIM_WILL);
+		slice_unref(&reply);
+		buf_fini(&b);
+	}
+}
+END_TEST
 
 START_TEST(a_session_by_its_bytes)
 {
@@ -273,6 +298,7 @@ int main(void)
 	tcase_set_timeout(tc, 120);
 	tcase_add_checked_fixture(tc, up, down);
 	tcase_add_test(tc, a_session_by_its_bytes);
+	tcase_add_test(tc, a_will_whose_time_has_come_is_not_forgotten_for_the_next_client);
 	tcase_add_test(tc, a_claim_may_come_twice);
 	tcase_add_test(tc, replies_are_checked);
 	tcase_add_test(tc, whatever_args_come_rows_stay_readable);

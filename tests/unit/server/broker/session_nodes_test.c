@@ -505,6 +505,21 @@ START_TEST(a_waiting_will_goes_with_its_session)
 }
 END_TEST
 
+/* Who leads the table finds that out, too; the session is not kept waiting for it. */
+START_TEST(a_will_that_cannot_leave_holds_nobody_up)
+{
+	set_will(0);
+	struct session *s = open_at(0, "a", true, 0);
+	t.w.conf.message_bytes_max = 1;
+	int64_t began = clock_ms();
+	close_at(0, s);
+	ck_assert_int_lt(clock_ms() - began, 3000);
+	eventually(no_session);
+	ck_assert(no_will_left());
+	ck_assert_int_eq(published(), 0);
+}
+END_TEST
+
 static void bad_cursor(int i, struct buf *key, struct buf *value)
 {
 	(void)i;
@@ -731,6 +746,7 @@ int main(void)
 	tcase_add_test(tc, a_fence_that_comes_late_is_not_meant_for_who_is_here_now);
 	tcase_add_test(tc, a_will_is_published_once_by_both);
 	tcase_add_test(tc, a_waiting_will_goes_with_its_session);
+	tcase_add_test(tc, a_will_that_cannot_leave_holds_nobody_up);
 	tcase_add_test(tc, a_session_that_cannot_be_restored_ends_in_time);
 	tcase_add_test(tc, a_claim_without_an_answer_leaves_nobody_behind);
 	TCase *leases = tcase_create("leases");
