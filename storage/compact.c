@@ -29,6 +29,7 @@ enum {
 	SLICE_ENTRIES = 4096,
 	HEADER_COST = 16, /* an entry without payload counts as so much read */
 	MADE_FIRST = 64,
+	CREDIT_US = 50000, /* of the rate that was not used; a slice's own time is part of it */
 	WAIT_MS_MAX = 10000
 };
 static const int64_t million = 1000000;
@@ -55,14 +56,14 @@ void compactor_free(struct compactor *c)
 
 int64_t compact_rate_take(struct compact_rate *r, int64_t now_us, int64_t bytes)
 {
-	int64_t until = atomic_load(&r->until_us), next;
+	int64_t until = atomic_load(&r->until_us), first = now_us - CREDIT_US, next;
 
 	if (r->bytes == 0)
 		return 0;
 	do {
-		next = (until > now_us ? until : now_us) + bytes * million / r->bytes;
+		next = (until > first ? until : first) + bytes * million / r->bytes;
 	} while (!atomic_compare_exchange_weak(&r->until_us, &until, next));
-	next = (next - now_us) / 1000;
+	next = next > now_us ? (next - now_us) / 1000 : 0;
 	return next < WAIT_MS_MAX ? next : WAIT_MS_MAX;
 }
 

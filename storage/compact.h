@@ -19,7 +19,8 @@ struct compact_policy {
 	int64_t delete_retention_ms, lag_min_ms, lag_max_ms;
 };
 
-/* Over all disks: a time when all that was taken has gone at the rate. Any thread. */
+/* Over all disks: a time when all that was taken has gone at the rate. It may lie a moment back:
+ * work takes time, too, and who waited for nothing but the rate would stay below it. Any thread. */
 struct compact_rate {
 	int64_t bytes; /* a second; 0: no limit */
 	_Atomic int64_t until_us;

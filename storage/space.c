@@ -1,8 +1,8 @@
 /* Notes arrive on a stack any thread pushes to. The keeper merges them into one range per group
  * and family: from the group's first key to the highest index reported. A family's ranges are
- * reclaimed when what they held is more than 64 MB and a tenth of its blob files, when blob files
- * are a third garbage, or under pressure. A group's range is one slice: it is what one compaction
- * touches, and between two the keeper looks whether it should end. */
+ * reclaimed when what they held is more than 64 MB and a tenth of its blob files, when too much of
+ * those is garbage (store_garbage_much), or under pressure. A group's range is one slice: it is
+ * what one compaction touches, and between two the keeper looks whether it should end. */
 #include "storage/space.h"
 #include <stdatomic.h>
 #include "server/base/clock.h"
@@ -11,7 +11,7 @@
 #include "server/base/mem.h"
 #include "storage/keys.h"
 
-enum { WORTH_BYTES = 64 << 20, WORTH_PART = 10, GARBAGE_PERCENT = 30 };
+enum { WORTH_BYTES = 64 << 20, WORTH_PART = 10 };
 
 struct note {
 	struct note *next;
@@ -106,7 +106,7 @@ static bool worth(const struct space *sp, const struct store_stats *stats, int f
 	if (sp->groups[f].count == 0)
 		return false;
 	return pressure || (noted >= WORTH_BYTES && noted >= blobs / WORTH_PART) ||
-		(blobs > WORTH_BYTES && garbage * 100 > blobs * GARBAGE_PERCENT);
+		(blobs > WORTH_BYTES && store_garbage_much((enum store_family)f, blobs, garbage));
 }
 
 /* The group's range goes; false: it could not be reclaimed, and is kept for the next time. */

@@ -25,6 +25,15 @@ bool store_family_is_log(enum store_family f)
 	return f >= FAMILY_LOG_HOURS && f < FAMILY_COUNT;
 }
 
+/* Of compacted logs half may be: nearly all of them is made anew in time, so most files die by
+ * themselves, and to collect at a third wrote two bytes for each one it gave back. */
+bool store_garbage_much(enum store_family f, int64_t total, int64_t garbage)
+{
+	int percent = f == FAMILY_LOG_COMPACTED ? 50 : 30;
+
+	return total > 0 && garbage * 100 > total * percent;
+}
+
 struct store_options store_options_default(void)
 {
 	return (struct store_options){

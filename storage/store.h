@@ -35,6 +35,8 @@ struct store_options {
 struct store_options store_options_default(void);
 bool store_family_is_log(enum store_family f);
 const char *store_family_name(enum store_family f);
+/* Whether so much of a family's blob bytes is garbage that what lives is written anew. */
+bool store_garbage_much(enum store_family f, int64_t total, int64_t garbage);
 
 /* Opens or creates. ERR_BUSY: another process holds it; ERR_IO, ERR_CORRUPT. why: one line. */
 enum err store_open_rocks(const char *dir, const struct store_options *o, struct store **out,

@@ -9,7 +9,8 @@
  * - strict_bytes_per_sync (a flush waits for each MiB) was tried: what is served during a flush had
  *   a p99 of 10 ms instead of 43 to 61, but replicated produce took 14 to 18 % more processor time
  *   a MB (with 4 MiB: 11 to 12 %). Write buffers of logs are small instead (store_flush_small),
- * only while a fetch goes on: six times as many blob files of what is fetched, 20 ms.
+ *   only while a fetch goes on: six times as many blob files of what is fetched, 20 ms. Those of
+ *   compacted logs always are: compaction writes while others wait for their syncs.
  * - No hint of random access at opening: readers of old entries go forward.
  * - Logs are not compressed again (their batches may be), other families by LZ4.
  *
@@ -29,13 +30,14 @@
 enum {
 	BLOB_BYTES_MIN = 4096,
 	LOG_BUFFER_BYTES = 256 << 20,  /* a blob file's size, unless the WAL's bound comes first */
-	SMALL_BUFFER_BYTES = 16 << 20, /* the same while flushes are to be small */
+	SMALL_BUFFER_BYTES = 16 << 20, /* the same where flushes are to be small */
 	BUFFERS_MAX = 4,               /* of a family that is written faster than flushed */
+	SLOW_AT_TABLES = 20,           /* flushed and not yet sorted in: writes are slowed down, */
+	STOP_AT_TABLES = 36,           /* stopped; RocksDB's numbers, for large buffers */
 	OTHER_BUFFER_BYTES = 64 << 20,
 	META_BUFFER_BYTES = 8 << 20,
 	LOG_TABLE_BYTES = 8 << 20, /* small: what one compaction of a trimmed range touches */
 	RECLAIM_WAIT_MS = 60000,   /* bounds the wait for forced blob collection */
-	GARBAGE_PERCENT_MAX = 30,
 	HANDLES = FAMILY_COUNT + 1 /* and RocksDB's default family, which stays empty */
 };
 
@@ -125,7 +127,20 @@ static size_t log_buffer_bytes(const struct store_options *c)
 	return half < (size_t)LOG_BUFFER_BYTES ? half : (size_t)LOG_BUFFER_BYTES;
 }
 
-static void set_blobs(rocksdb_options_t *o, const struct store_options *c)
+/* As many more buffers and tables as they are smaller: a disk that is slow for a moment stops
+ * nobody sooner. */
+static void set_buffers(rocksdb_options_t *o, size_t all, bool small)
+{
+	size_t each = small && all > SMALL_BUFFER_BYTES ? SMALL_BUFFER_BYTES : all;
+	int more = (int)(all / each);
+
+	rocksdb_options_set_write_buffer_size(o, each);
+	rocksdb_options_set_max_write_buffer_number(o, BUFFERS_MAX * more);
+	rocksdb_options_set_level0_slowdown_writes_trigger(o, SLOW_AT_TABLES * more);
+	rocksdb_options_set_level0_stop_writes_trigger(o, STOP_AT_TABLES * more);
+}
+
+static void set_blobs(rocksdb_options_t *o)
 {
 	rocksdb_options_set_enable_blob_files(o, 1);
 	rocksdb_options_set_min_blob_size(o, BLOB_BYTES_MIN);
@@ -133,12 +148,10 @@ static void set_blobs(rocksdb_options_t *o, const struct store_options *c)
 	rocksdb_options_set_blob_compression_type(o, rocksdb_no_compression);
 	rocksdb_options_set_enable_blob_gc(o, 0);
 	rocksdb_options_set_compression(o, rocksdb_no_compression);
-	rocksdb_options_set_write_buffer_size(o, log_buffer_bytes(c));
 	rocksdb_options_set_target_file_size_base(o, LOG_TABLE_BYTES);
 }
 
-static rocksdb_options_t *family_options(
-	struct store_rocks *r, int f, const struct store_options *c)
+static rocksdb_options_t *family_options(struct store_rocks *r, int f)
 {
 	rocksdb_options_t *o = rocksdb_options_create();
 	rocksdb_block_based_table_options_t *t = rocksdb_block_based_options_create();
@@ -153,15 +166,15 @@ static rocksdb_options_t *family_options(
 			t, rocksdb_filterpolicy_create_bloom_full(10));
 	rocksdb_options_set_block_based_table_factory(o, t);
 	rocksdb_block_based_options_destroy(t);
-	rocksdb_options_set_max_write_buffer_number(o, BUFFERS_MAX);
 	rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
 	if (f < FAMILY_COUNT && store_family_is_log((enum store_family)f)) {
-		set_blobs(o, c);
+		set_blobs(o);
+		set_buffers(o, r->log_buffer_bytes, f == FAMILY_LOG_COMPACTED);
 		return o;
 	}
 	rocksdb_options_set_compression(o, rocksdb_lz4_compression);
-	rocksdb_options_set_write_buffer_size(
-		o, f == FAMILY_IDX || f == FAMILY_ROWS ? OTHER_BUFFER_BYTES : META_BUFFER_BYTES);
+	set_buffers(o, f == FAMILY_IDX || f == FAMILY_ROWS ? OTHER_BUFFER_BYTES : META_BUFFER_BYTES,
+		false);
 	return o;
 }
 
@@ -642,12 +655,12 @@ static bool too_much_garbage(struct store_rocks *r, enum store_family f)
 	int64_t total, garbage;
 
 	blob_stats(r, f, &total, &garbage);
-	return total > 0 && garbage * 100 > total * GARBAGE_PERCENT_MAX;
+	return store_garbage_much(f, total, garbage);
 }
 
 /* Dropping the keys of the range makes their blobs garbage, and blob files that hold nothing else
- * vanish with it. Files that still hold live blobs between the dead ones are rewritten only if a
- * third of the family is garbage, the oldest first, while the collector is switched on. */
+ * vanish with it. Files that still hold live blobs between the dead ones are rewritten only if too
+ * much of the family is garbage, the oldest first, while the collector is switched on. */
 static enum err rocks_reclaim(
 	struct store *s, enum store_family f, struct bytes from, struct bytes to)
 {
@@ -674,8 +687,7 @@ static enum err rocks_reclaim(
 	return e;
 }
 
-/* As many more buffers as they are smaller: a disk that is slow for a moment stops nobody sooner.
- */
+/* More buffers as in set_buffers; those of compacted logs are small anyway. */
 static enum err rocks_flush_small(struct store *s, bool on)
 {
 	struct store_rocks *r = rocks_of(s);
@@ -692,7 +704,7 @@ static enum err rocks_flush_small(struct store *s, bool on)
 	for (int f = 0; f < FAMILY_COUNT && e == OK; f++) {
 		char *error = NULL;
 
-		if (!store_family_is_log((enum store_family)f))
+		if (!store_family_is_log((enum store_family)f) || f == FAMILY_LOG_COMPACTED)
 			continue;
 		rocksdb_set_options_cf(r->db, r->families[f], 2, names, values, &error);
 		e = result(error, "set_options");
@@ -742,7 +754,7 @@ enum err store_open_rocks(const char *dir, const struct store_options *wanted, s
 	r->log_buffer_bytes = log_buffer_bytes(o);
 	r->cache = rocksdb_cache_create_lru((size_t)o->block_cache_bytes);
 	for (int f = 0; f < HANDLES; f++)
-		r->options[f] = family_options(r, f, o);
+		r->options[f] = family_options(r, f);
 	r->write_options = rocksdb_writeoptions_create();
 	r->read_options = rocksdb_readoptions_create();
 	r->log_read_options = rocksdb_readoptions_create();

@@ -370,7 +370,7 @@ END_TEST
 
 /* Whatever a crash leaves is a prefix of the writes, and holds all that was synced. */
 /* Writes a MiB at a time, as entries of a log. Gives how many bytes then lie in blob files. */
-static int64_t flushed_of(int mib, uint64_t from)
+static int64_t flushed_of(enum store_family f, int mib, uint64_t from)
 {
 	enum { BYTES = 65536 };
 	struct store_batch *b = store_batch_new(store);
@@ -382,14 +382,14 @@ static int64_t flushed_of(int mib, uint64_t from)
 		struct entry_key k = key_entry(1, i);
 
 		random_fill(payload, BYTES);
-		store_put(b, FAMILY_LOG_LONG, KEY_BYTES(k), &part, 1);
+		store_put(b, f, KEY_BYTES(k), &part, 1);
 		if (i % 16 == 15)
 			write_sync(b);
 	}
 	usleep(500000); /* flushes run beside */
 	store_batch_free(b);
 	store_stats(store, &s);
-	return s.blob_bytes[FAMILY_LOG_LONG];
+	return s.blob_bytes[f];
 }
 
 START_TEST(flushes_small_pieces_when_asked)
@@ -401,16 +401,27 @@ START_TEST(flushes_small_pieces_when_asked)
 	snprintf(dir, sizeof dir, "/tmp/store_test.XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	ck_assert_msg(store_open_rocks(dir, &o, &store, why, sizeof why) == OK, "%s", why);
-	ck_assert_int_eq(flushed_of(40, 0), 0);
+	ck_assert_int_eq(flushed_of(FAMILY_LOG_LONG, 40, 0), 0);
 	ck_assert_int_eq(store_flush_small(store, true), OK);
-	small = flushed_of(40, 10000);
+	small = flushed_of(FAMILY_LOG_LONG, 40, 10000);
 	ck_assert_int_ge(small, 60 << 20);
 	ck_assert_int_eq(store_flush_small(store, false), OK);
-	ck_assert_int_le(flushed_of(40, 20000), small + (24 << 20));
+	ck_assert_int_le(flushed_of(FAMILY_LOG_LONG, 40, 20000), small + (24 << 20));
+	ck_assert_int_ge(flushed_of(FAMILY_LOG_COMPACTED, 40, 1), 24 << 20); /* always */
 	close_store();
 	ck_assert_int_eq(store_open_mem(7, &store), OK);
 	ck_assert_int_eq(store_flush_small(store, true), OK);
 	store_close(store);
+}
+END_TEST
+
+START_TEST(compacted_logs_may_be_half_garbage)
+{
+	ck_assert(!store_garbage_much(FAMILY_LOG_LONG, 0, 0));
+	ck_assert(!store_garbage_much(FAMILY_LOG_LONG, 100, 30));
+	ck_assert(store_garbage_much(FAMILY_LOG_LONG, 100, 31));
+	ck_assert(!store_garbage_much(FAMILY_LOG_COMPACTED, 100, 50));
+	ck_assert(store_garbage_much(FAMILY_LOG_COMPACTED, 100, 51));
 }
 END_TEST
 
@@ -529,6 +540,7 @@ int main(void)
 	tcase_add_loop_test(tc, agrees_with_a_model, 0, 2);
 	tcase_add_test(tc, rocks_keeps_what_it_was_given);
 	tcase_add_test(tc, flushes_small_pieces_when_asked);
+	tcase_add_test(tc, compacted_logs_may_be_half_garbage);
 	tcase_add_test(tc, crash_keeps_a_prefix);
 	tcase_add_test(tc, reclaim_returns_disk_space);
 	Suite *s = suite_create("store");
