@@ -98,6 +98,8 @@ static const struct metric_row metric_rows[M_KAFKA_COUNT] = {
 		"Batches that were answered with an error."},
 	[M_THROTTLED] = {"sluice_kafka_throttled_total", NULL, METRIC_COUNTER,
 		"Answers after which a connection was not read for a while, by its quota."},
+	[M_MOVED] = {"sluice_kafka_moved_total", NULL, METRIC_COUNTER,
+		"Connections that went to the loop of the group they heartbeat for."},
 };
 struct metric_table kafka_metrics = {metric_rows, M_KAFKA_COUNT, 0};
 
@@ -193,6 +195,17 @@ static void on_unmute(struct loop_timer *t)
 	struct kafka_conn *kc = list_entry(t, struct kafka_conn, mute);
 	kc->muted = false;
 	kafka_pace(kc);
+}
+
+void kafka_enter(struct kafka_conn *kc, struct conn *c, struct kafka_loop *h)
+{
+	if (h->shard == NULL) {
+		h->shard = broker_shard(h->kafka->broker, h->loop);
+		producer_ids_init(&h->ids, h->shard);
+	}
+	kc->conn = c;
+	kc->home = h;
+	loop_timer_init(&kc->mute, h->loop, on_unmute);
 }
 
 /* The answer goes out at once (KIP-219): clients are told, and those who do not care are not read
@@ -535,6 +548,8 @@ static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 		kc->greeted = true;
 		return OK;
 	}
+	if (h.key != KAFKA_HEARTBEAT)
+		kc->beats = 0;
 	struct kafka_request *r = request_new(kc, frame.len);
 	e = decode(r, &h, frame, handler->keep);
 	if (e != OK) {
@@ -569,6 +584,8 @@ static enum err on_input(struct conn *c)
 {
 	struct kafka_conn *kc = conn_state(c);
 	bool partial = false;
+	if (kafka_moves(kc))
+		return OK;
 	while (!kc->paused && !conn_is_closing(c)) {
 		struct bytes in = conn_input(c);
 		partial = in.len > 0;
@@ -601,16 +618,9 @@ static enum err on_opened(struct conn *c)
 {
 	struct kafka *k = conn_door_arg(c);
 	struct kafka_conn *kc = conn_state(c);
-	struct kafka_loop *h = &k->loops[loop_index(conn_loop(c))];
-	if (h->shard == NULL) {
-		h->shard = broker_shard(k->broker, h->loop);
-		producer_ids_init(&h->ids, h->shard);
-	}
-	kc->conn = c;
-	kc->home = h;
 	list_init(&kc->requests);
 	list_init(&kc->hungry);
-	loop_timer_init(&kc->mute, h->loop, on_unmute);
+	kafka_enter(kc, c, &k->loops[loop_index(conn_loop(c))]);
 	return kafka_login_open(kc);
 }
 
@@ -631,6 +641,7 @@ static void on_closed(struct conn *c, enum err why)
 	loop_timer_cancel(&kc->mute);
 	kafka_fetch_closed(kc);
 	kafka_login_closed(kc);
+	kafka_move_end(kc);
 	struct list gone, *l;
 	list_init(&gone);
 	while ((l = list_pop(&kc->requests)) != NULL)

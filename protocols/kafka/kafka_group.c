@@ -180,6 +180,8 @@ static void on_heartbeat(struct group_call *c)
 	if (!kafka_landed(r))
 		return;
 	res->error = kafka_group_code(c->err);
+	if (c->err == GROUP_OK)
+		kafka_beat(r->kc, partition_home(c->table));
 	kafka_answer(r);
 }
 

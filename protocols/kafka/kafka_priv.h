@@ -69,6 +69,9 @@ struct kafka_conn {
 	bool logged_in;            /* by SASL */
 	bool muted;                /* a quota is used up: not read until the timer fires */
 	struct loop_timer mute;
+	uint8_t beats;           /* heartbeats in a row, nothing else, that went to that loop */
+	struct loop *beats_home; /* of their group; NULL: this one */
+	struct kafka_move *move; /* on its way there */
 };
 
 struct kafka_request {
@@ -142,6 +145,14 @@ struct kafka_handler {
 };
 extern const struct kafka_handler kafka_handlers[];
 extern const int kafka_handlers_count;
+
+/* Loops: kafka_move.c. */
+void kafka_enter(struct kafka_conn *kc, struct conn *c, struct kafka_loop *h); /* begins here */
+/* A heartbeat was answered, by the loop its group is at home on. */
+void kafka_beat(struct kafka_conn *kc, struct loop *home);
+/* There is input: true if the connection takes it to another loop. */
+bool kafka_moves(struct kafka_conn *kc);
+void kafka_move_end(struct kafka_conn *kc); /* it closes */
 
 /* Logins: kafka_sasl.c. */
 /* Lets it in without one, if that is allowed; else its access stays NULL. */
@@ -338,6 +349,7 @@ enum kafka_metric {
 	M_FETCH_WAITS,
 	M_REFUSED_BATCHES,
 	M_THROTTLED,
+	M_MOVED,
 	M_KAFKA_COUNT
 };
 void kafka_count(struct kafka_loop *h, enum kafka_metric row, int64_t n);

@@ -236,14 +236,16 @@ static void leave(struct conn *c)
 	loop_post(v->to->loop, &v->msg);
 }
 
+bool conn_may_move(const struct conn *c)
+{
+	return c->phase == PHASE_OPEN && c->refs == 1 && c->pauses == 0 && !c->moving;
+}
+
 void conn_move(struct conn *c, struct loop *to, void (*moved)(struct conn *c))
 {
 	struct net_home *h = c->home;
 	loop_must_own(h->loop);
-	must(c->phase == PHASE_OPEN);
-	must(c->refs == 1);
-	must(c->pauses == 0);
-	must(!c->moving);
+	must(conn_may_move(c));
 	struct move *v = mem_new(sizeof *v);
 	*v = (struct move){.msg.run = on_arrival,
 		.conn = c,

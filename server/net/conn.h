@@ -84,6 +84,7 @@ void conn_unref(struct conn *c);
  * touched. When it closes meanwhile it does so here, and moved does not run. Nobody may hold it by
  * conn_ref. Not while it is paused. */
 void conn_move(struct conn *c, struct loop *to, void (*moved)(struct conn *c));
+bool conn_may_move(const struct conn *c); /* as it is now */
 /* Switches the adapter after an upgrade (WebSocket); the state is renewed. */
 enum err conn_switch(struct conn *c, const struct conn_kind *kind) MUST_USE;
 
