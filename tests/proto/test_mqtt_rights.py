@@ -13,7 +13,7 @@ import pytest
 
 from certificates import Authority
 from mqtt_client import (AUTH, CONNACK, DISCONNECT, PUBACK, V311, V5, Client, Raw, connect, packet,
-                         publish, text, varint)
+                         properties, publish, text, varint)
 from node import PLAIN_DOORS, Node, eventually
 
 ADMIN = ("admin", "secret")
@@ -210,6 +210,27 @@ def test_a_will_needs_the_right(own_node, user, rule, version):
     client.paho.loop_stop()
     rule(user, "write", user + "/will")
     Client(own_node.mqtt, version=version, login=login(user), will=will).close()
+
+
+@pytest.mark.parametrize("expiry", [60, 0], ids=["session", "clean"])
+@pytest.mark.parametrize("what", ["rule", "user"])
+def test_a_will_that_waits_needs_the_right_when_it_leaves(own_node, user, rule, admin, what,
+                                                          expiry):
+    """expiry 0: it leaves at once, and with a right."""
+    will = {"topic": user + "/will", "payload": "x",
+            "properties": properties("willmessage", WillDelayInterval=1)}
+    rule(user, "write", user + "/will")
+    admin.subscribe(user + "/#")
+    Client(own_node.mqtt, "c-" + user, login=login(user), will=will, expiry=expiry).drop()
+    assert admin.get().payload == b"x"
+    if expiry == 0:
+        return
+    Client(own_node.mqtt, "c-" + user, login=login(user), will=will, expiry=expiry).drop()
+    if what == "rule":
+        rule.remove(user)
+    else:
+        own_node.done("DELETE", "/users/" + user)
+    admin.quiet(2.5)
 
 
 @VERSIONS
