@@ -27,8 +27,9 @@ class Updates:
         self.acked, self.sent, self.ending = {}, set(), False
         self.producer = confluent_kafka.Producer({
             "bootstrap.servers": broker, "acks": "all", "linger.ms": 0, "log_level": 0,
-            "batch.num.messages": 6, "max.in.flight": 2, "message.timeout.ms": 3000,
-            "enable.idempotence": True})
+            "batch.num.messages": 6, "max.in.flight": 2, "message.timeout.ms": 10000,
+            # Few that wait: on a slow machine they would all wait too long, and be sent in vain.
+            "queue.buffering.max.messages": 60, "enable.idempotence": True})
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 

@@ -21,8 +21,8 @@ def rounds(node, after_kill):
     make_stream(node, "c")
     for number in range(ROUNDS):
         load = Updates(node.kafka, "c", "r%d" % number)
-        assert eventually(lambda: len(load.acked) > 4000, 40)
-        assert eventually(lambda: metric(node, "removed_records_total") > 500, 40)
+        assert eventually(lambda: len(load.acked) > 4000, 100)
+        assert eventually(lambda: metric(node, "removed_records_total") > 500, 100)
         time.sleep(draw.random())
         removed += metric(node, "removed_records_total")
         node.kill()

@@ -307,13 +307,19 @@ class Torture:
             self.turn(links)
             assert time.monotonic() < limit, "not within %s s: %s" % (within, what())
 
-    def go(self, seconds, kill_every=None):
+    def published(self):
+        """Of the quality of service of which it was fewer."""
+        return min(sum(len(p.sent[qos]) for p in self.publishers) for qos in (1, 2))
+
+    def go(self, seconds, least, kill_every=None):
+        """So long, and on until so many were published, on a machine that does much else."""
         readers = self.readers + self.visitors
         everyone = readers + self.publishers
         self.until(readers, lambda: all(r.in_force for r in readers), 15, lambda: "SUBACK")
         end = time.monotonic() + seconds
         kill_at = time.monotonic() + (kill_every or 1e9) * self.draw.random()
-        while time.monotonic() < end:
+        while time.monotonic() < end or (self.published() <= least and
+                                         time.monotonic() < end + 9 * seconds):
             self.turn(everyone)
             if self.draw.random() < 0.01:
                 self.draw.choice(everyone).leave()
