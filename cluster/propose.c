@@ -192,19 +192,23 @@ void propose_lost(struct partition *p, struct list *l, enum err e)
 	}
 }
 
+/* Raft has refused them: they are the first of the queue again, behind what is still in flight and
+ * may yet come back. Guests, too, as long as the term lasts: others of them may be behind. */
 void propose_unproposed(struct partition *p, struct list *l)
 {
-	struct list *n;
+	struct list rest, *n;
 
+	stop_fetching(p); /* what is first now may need another row */
+	list_init(&rest);
+	propose_move_all(&p->gathered, &rest);
 	while ((n = list_pop(l)) != NULL) {
 		struct proposal *q = list_entry(n, struct proposal, node);
 
 		must(take_back(p, q, false));
-		if (q->sent_term != 0)
-			give_back(p, q);
-		else
-			propose_again(p, q);
+		slice_unref(&q->reply);
+		list_push_back(&p->gathered, n);
 	}
+	propose_move_all(&rest, &p->gathered);
 }
 
 static void again_to_front(struct partition *p)
@@ -327,14 +331,14 @@ void propose_turn(struct loop_hook *h)
 		partition_write_back(p);
 }
 
-/* Proposals do not wait for ever for a leader. */
+/* Proposals do not wait for ever for a leader. One that hands leadership over takes none, and tells
+ * nobody when that has come to nothing. */
 void propose_tick(struct partition *p, int64_t now_ms)
 {
 	if (!something_waits(p))
 		return;
-	if (partition_unserved(p) == OK)
-		return;
-	if (p->unready_ms != 0 && now_ms - p->unready_ms >= UNREADY_MS)
+	if (partition_unserved(p) != OK && p->unready_ms != 0 &&
+		now_ms - p->unready_ms >= UNREADY_MS)
 		propose_fail_all(p, ERR_UNAVAILABLE);
 	else
 		loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook); /* tries again */
