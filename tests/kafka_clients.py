@@ -6,7 +6,7 @@ import uuid
 import confluent_kafka
 import kafka
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 def kcat(broker, *words, data=b""):

@@ -11,7 +11,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-WAIT_S = 10
+WAIT_S = 30
 V311, V5 = paho.MQTTv311, paho.MQTTv5
 
 

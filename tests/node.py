@@ -175,7 +175,7 @@ class Node:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def eventually(what, within=10.0, every=0.02):
+def eventually(what, within=30.0, every=0.02):
     """The first true value of what(), asked again and again; the last value when time is up."""
     until = time.monotonic() + within
     while True:

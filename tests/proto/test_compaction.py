@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from kafka_clients import confluent_consumer, kcat
 
-WAIT_S = 30
+WAIT_S = 90
 KEYS = 20
 EAGER = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01",
          "delete.retention.ms": "100"}
