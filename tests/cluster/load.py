@@ -1,6 +1,8 @@
 """Writers and readers of a whole cluster, which write down what they did and saw (history.py). They
 find their way when a node goes: MQTT publishers connect to the next node and send again with DUP;
 Kafka's client knows by itself."""
+import collections
+import logging
 import socket
 import struct
 import threading
@@ -213,20 +215,46 @@ class Subscriber:
         assert self.error is None, self.error
 
 
+class Told(logging.Handler):
+    """The last of what a client of librdkafka says of its doings, but for what went well and what it
+    is told again and again: for a failure."""
+
+    def __init__(self, count=300):
+        super().__init__()
+        self.lines = collections.deque(maxlen=count)
+        self.log = logging.Logger("client", logging.DEBUG)
+        self.log.addHandler(self)
+
+    def emit(self, record):
+        text = record.getMessage()
+        if " delivered" not in text and not text.startswith("METADATA"):
+            self.lines.append("%s.%03d %s" % (time.strftime(
+                "%H:%M:%S", time.gmtime(record.created)), record.msecs, text[:300]))
+
+    def __str__(self):
+        return "\n".join(self.lines)
+
+
 class Producer:
     """An idempotent Kafka producer over the whole cluster."""
 
     def __init__(self, cluster, history, name, stream, rate=500):
         self.history, self.name, self.stream, self.count = history, name, stream, 0
         self.pause_s, self.ending, self.last_ack, self.longest = 1 / rate, False, None, (0, 0)
+        self.told, self.fatal = Told(), None
         self.producer = confluent_kafka.Producer({
-            "bootstrap.servers": cluster.bootstrap(), "enable.idempotence": True, "log_level": 0,
+            "bootstrap.servers": cluster.bootstrap(), "enable.idempotence": True,
+            "debug": "eos,topic,msg", "error_cb": self._error,
             "linger.ms": 2, "message.timeout.ms": 60000, "socket.timeout.ms": 2000,
             "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100, "retry.backoff.ms": 20,
             "topic.metadata.refresh.fast.interval.ms": 50,
-            "topic.metadata.refresh.interval.ms": 1000})
+            "topic.metadata.refresh.interval.ms": 1000}, logger=self.told.log)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
+
+    def _error(self, error):
+        if error.fatal() or error.code() == confluent_kafka.KafkaError._FATAL:
+            self.fatal = error
 
     def _delivered(self, error, message):
         now = time.monotonic()
@@ -247,13 +275,17 @@ class Producer:
                 self.count += 1
             except BufferError:
                 self.history.events.pop() if self.history.events[-1][3] == value else None
+            except confluent_kafka.KafkaException as e:  # it has given up for good
+                self.fatal = e
+                return
             self.producer.poll(self.pause_s)
 
     def close(self, within=40):
         self.ending = True
         self.thread.join(5)
         left = self.producer.flush(within)
-        assert left == 0, "%d records are not answered" % left
+        assert self.fatal is None, "%s\n%s" % (self.fatal, self.told)
+        assert left == 0, "%d records are not answered\n%s" % (left, self.told)
 
 
 class Reader:

@@ -32,6 +32,9 @@ def whole(cluster, wanted=3, nodes=None, within=40):
                len(g["in_sync"]) < min(wanted, len(nodes)) or
                sorted(g["in_sync"]) != sorted(g["replicas"])]
         here = {n["id"]: n for n in seen["nodes"]}
+        if not all(n["answers"] for n in here.values()):
+            last[0] = here
+            return False
         replicas = sum(n["replicas"] for n in here.values())
         named = sum(len(g["replicas"]) for g in groups)
         last[0] = (bad, [(i, n["replicas"], sum(i in g["replicas"] for g in groups))
