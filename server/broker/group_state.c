@@ -42,7 +42,7 @@ static void add_member(struct buf *out, const struct group_member *m)
 
 void group_state_write(const struct group *g, struct buf *out)
 {
-	/* Not yet assigned, it is one whose members are to join: they would have nothing for good. */
+	/* Not yet assigned, it is one whose members are to join: else they would have nothing. */
 	bool stable = g->state == GROUP_STABLE || (g->state == GROUP_COMPLETING && g->storing);
 	if (g->members.count == 0)
 		return;
