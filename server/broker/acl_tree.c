@@ -13,6 +13,7 @@
 struct node {
 	struct acl_bits here, below; /* of what ends here; of what has '#' here */
 	struct map plain;
+	struct node *only; /* of plain, while there is one: mostly so, and no need to hash */
 	struct node *plus, *parts;
 	struct node *next; /* of parts */
 	struct node *made; /* the one made before; of the root the last: all of them */
@@ -94,6 +95,7 @@ static struct node *plain_below(struct acl_tree *t, struct node *n, struct bytes
 	if (child == NULL) {
 		child = node_new(t, level);
 		map_put(&n->plain, child->text, child);
+		n->only = n->plain.count == 1 ? child : NULL;
 	}
 	return child;
 }
@@ -147,6 +149,28 @@ static bool part_fits(const struct node *part, struct bytes level, struct bytes 
 	return part->open || at == level.len;
 }
 
+/* The next level; false: there is none. Levels are short, and this is most of what a walk does. */
+static inline bool level_next(struct way *w, struct bytes *level)
+{
+	size_t len = 0;
+	if (!w->more)
+		return false;
+	while (len < w->rest.len && w->rest.at[len] != '/')
+		len++;
+	*level = bytes_of(w->rest.at, len);
+	w->more = len < w->rest.len;
+	if (w->more)
+		w->rest = bytes_of(w->rest.at + len + 1, w->rest.len - len - 1);
+	return true;
+}
+
+static inline const struct node *plain_find(const struct node *n, struct bytes level)
+{
+	if (n->only != NULL)
+		return bytes_equal(n->only->text, level) ? n->only : NULL;
+	return n->plain.count > 0 ? map_get(&n->plain, level) : NULL;
+}
+
 struct acl_bits acl_tree_find(struct acl_tree *t, struct bytes topic, struct bytes client_id)
 {
 	/* MQTT-4.7.2-1: a leading wildcard matches no topic that starts with $. */
@@ -161,7 +185,7 @@ struct acl_bits acl_tree_find(struct acl_tree *t, struct bytes topic, struct byt
 			acl_bits_add(&found, n->below);
 		if (!at.more)
 			acl_bits_add(&found, n->here);
-		if (topic_level_next(&at.rest, &at.more, &level)) {
+		if (level_next(&at, &level)) {
 			if (n->plus != NULL && wild)
 				t->ways[later++] = (struct way){n->plus, at.rest, at.more};
 			for (const struct node *p = n->parts; p != NULL; p = p->next) {
@@ -172,7 +196,7 @@ struct acl_bits acl_tree_find(struct acl_tree *t, struct bytes topic, struct byt
 				else
 					t->ways[later++] = (struct way){p, at.rest, at.more};
 			}
-			plain = map_get(&n->plain, level);
+			plain = plain_find(n, level);
 		}
 		at.node = plain;
 		if (plain == NULL && later == 0)
