@@ -75,6 +75,7 @@ class Failures(unittest.TestCase):
     def test_pytest_that_was_ended(self):
         self.names("".join(PYTEST.splitlines(True)[:3]) + "tests/proto/test_x.py::test_c ",
                    "test_b[one two] FAILED", "test_x.py::test_c")
+        self.assertTrue(self.failures(PYTEST[:240])[0].endswith(" FAILED"))
 
     def test_a_sanitizer(self):
         self.names(ASAN, "5 byte(s) leaked")
