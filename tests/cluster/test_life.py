@@ -115,9 +115,9 @@ def test_seeds_in_any_order_and_starts_in_any_order(make_cluster):
     time.sleep(0.7)
     cluster[1].start(wait=False)
     for number in (1, 3):  # one is silent: a cluster may be behind it
-        assert eventually(lambda n=cluster[number]: answers(n, "/livez")[0] == 200, 8)
-        status, why = answers(cluster[number], "/readyz")
-        assert status == 503 and b"waiting for seed" in why, why
+        node = cluster[number]
+        assert eventually(lambda n=node: b"waiting for seed" in answers(n, "/readyz")[1]), node.log()
+        assert (answers(node, "/livez")[0], answers(node, "/readyz")[0]) == (200, 503)
     cluster[2].start(wait=False)
     whole(cluster)
     assert len({n.ask("/api/v1/node")["cluster_id"] for n in cluster.nodes}) == 1
