@@ -221,7 +221,7 @@ class Told(logging.Handler):
 
     def __init__(self, count=300):
         super().__init__()
-        self.lines = collections.deque(maxlen=count)
+        self.lines, self.fatal = collections.deque(maxlen=count), None
         self.log = logging.Logger("client", logging.DEBUG)
         self.log.addHandler(self)
 
@@ -230,6 +230,10 @@ class Told(logging.Handler):
         if " delivered" not in text and not text.startswith("METADATA"):
             self.lines.append("%s.%03d %s" % (time.strftime(
                 "%H:%M:%S", time.gmtime(record.created)), record.msecs, text[:300]))
+
+    def error(self, error):
+        if error.fatal() or error.code() == confluent_kafka.KafkaError._FATAL:
+            self.fatal = error
 
     def __str__(self):
         return "\n".join(self.lines)
@@ -241,20 +245,16 @@ class Producer:
     def __init__(self, cluster, history, name, stream, rate=500):
         self.history, self.name, self.stream, self.count = history, name, stream, 0
         self.pause_s, self.ending, self.last_ack, self.longest = 1 / rate, False, None, (0, 0)
-        self.told, self.fatal = Told(), None
+        self.told = Told()  # knows nothing of this: the client ends with it, and asks no more
         self.producer = confluent_kafka.Producer({
             "bootstrap.servers": cluster.bootstrap(), "enable.idempotence": True,
-            "debug": "eos,topic,msg", "error_cb": self._error,
+            "debug": "eos,topic,msg", "error_cb": self.told.error,
             "linger.ms": 2, "message.timeout.ms": 60000, "socket.timeout.ms": 2000,
             "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 100, "retry.backoff.ms": 20,
             "topic.metadata.refresh.fast.interval.ms": 50,
             "topic.metadata.refresh.interval.ms": 1000}, logger=self.told.log)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-
-    def _error(self, error):
-        if error.fatal() or error.code() == confluent_kafka.KafkaError._FATAL:
-            self.fatal = error
 
     def _delivered(self, error, message):
         now = time.monotonic()
@@ -276,7 +276,7 @@ class Producer:
             except BufferError:
                 self.history.events.pop() if self.history.events[-1][3] == value else None
             except confluent_kafka.KafkaException as e:  # it has given up for good
-                self.fatal = e
+                self.told.fatal = e
                 return
             self.producer.poll(self.pause_s)
 
@@ -284,7 +284,7 @@ class Producer:
         self.ending = True
         self.thread.join(5)
         left = self.producer.flush(within)
-        assert self.fatal is None, "%s\n%s" % (self.fatal, self.told)
+        assert self.told.fatal is None, "%s\n%s" % (self.told.fatal, self.told)
         assert left == 0, "%d records are not answered\n%s" % (left, self.told)
 
 
