@@ -418,7 +418,6 @@ static void peer_text(int fd, const struct sockaddr *peer, char text[ADDRESS_TEX
 		address_text(peer, text, ADDRESS_TEXT_BYTES);
 }
 
-/* NULL: no memory. */
 /* Between nodes the host's way with congestion may be dear: BBR paces, which is a timer and an
  * interrupt for every few segments. One that the host does not have leaves it as it is. */
 static void choose_congestion(const struct net_home *h, int fd)
@@ -428,6 +427,7 @@ static void choose_congestion(const struct net_home *h, int fd)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
 }
 
+/* NULL: no memory. */
 static struct conn *conn_new(struct net_home *h, const struct door *d, int fd,
 	const struct sockaddr *peer, struct tls_context *secure)
 {
