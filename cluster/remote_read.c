@@ -584,12 +584,14 @@ void remote_seek_serve(void *arg, struct peer_request *request)
 void remote_info_serve(void *arg, struct peer_request *request)
 {
 	struct partition *p = remote_asked(arg, request);
-	struct rd body = rd_over(request->body.bytes);
-	struct partition_info i = {.err = ERR_NOTLEADER, .prefer = rd_u8(&body) == 1};
+	struct partition_info i = {.err = ERR_NOTLEADER};
+	struct rd body;
 	struct buf b;
 
 	if (p == NULL)
 		return;
+	body = rd_over(request->body.bytes);
+	i.prefer = rd_u8(&body) == 1;
 	if (partition_unserved(p) == OK)
 		reads_info_fill(p, &i);
 	buf_init(&b, 4096);
