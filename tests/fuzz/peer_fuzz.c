@@ -316,7 +316,7 @@ static struct peers *node_make(void)
 		.rack = "",
 		.address = "a:1",
 		.queue_bytes_max = 1 << 20};
-	struct peers *p = peers_new(&conf, &fake_loops, NULL);
+	struct peers *p = peers_new(&conf, &fake_loops);
 	peers_handle(p, PEER_RAFT, on_frame, NULL);
 	peers_handle(p, PEER_FEED, on_frame, NULL);
 	peers_serve(p, PEER_OP_ROWS, on_call, NULL);
