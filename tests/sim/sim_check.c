@@ -22,6 +22,7 @@ struct seen { /* an entry of the history */
 	uint32_t count, crc, bytes;
 	uint8_t kind;
 	bool compacted; /* when first seen: its bytes are one replica's own */
+	bool looked;    /* at its records: who was restarted applies without payloads in memory */
 };
 
 struct group_history {
@@ -195,7 +196,8 @@ static struct newest *newest_of(uint64_t group, uint32_t key)
 	return n;
 }
 
-static void record_found(uint64_t group, int64_t offset, const struct check_value *v)
+/* late: others after it were found before, which says nothing of their order. */
+static void record_found(uint64_t group, int64_t offset, const struct check_value *v, bool late)
 {
 	struct producer_seen *p;
 	uint64_t key = (uint64_t)v->producer << 32 | (uint32_t)group;
@@ -214,6 +216,8 @@ static void record_found(uint64_t group, int64_t offset, const struct check_valu
 		p = mem_new(sizeof *p);
 		map_put_u64(&check.producers, key, p);
 	}
+	if (late)
+		return;
 	if (p->any && v->sequence <= p->sequence)
 		sim_fail("group %llu offset %lld: producer %u sequence %u comes after %u",
 			(unsigned long long)group, (long long)offset, v->producer, v->sequence,
@@ -222,7 +226,7 @@ static void record_found(uint64_t group, int64_t offset, const struct check_valu
 	p->sequence = v->sequence;
 }
 
-static void records_look(const struct entry *e)
+static void records_look(const struct entry *e, bool late)
 {
 	struct change_batches w;
 	const struct slice *holder;
@@ -240,7 +244,7 @@ static void records_look(const struct entry *e)
 			struct check_value v;
 
 			if (check_value_read(r.value, &v))
-				record_found(e->group, b.base_offset + r.offset_delta, &v);
+				record_found(e->group, b.base_offset + r.offset_delta, &v, late);
 		}
 		batch_walk_fini(&walk);
 	}
@@ -281,6 +285,15 @@ static void history_compare(int node, uint64_t group, uint64_t index, const stru
 		(int)a->kind, a->crc);
 }
 
+/* The records of an entry, once, when somebody has them. */
+static void entry_look(struct seen *at, const struct entry *e, bool late)
+{
+	if (at->looked || e->head.count == 0 || !entry_whole(e))
+		return;
+	at->looked = true;
+	records_look(e, late);
+}
+
 static void entry_seen(int node, const struct entry *e)
 {
 	struct group_history *h = history_of(e->group);
@@ -288,6 +301,7 @@ static void entry_seen(int node, const struct entry *e)
 
 	if (at->term != 0) {
 		history_compare(node, e->group, e->index, at, &e->head);
+		entry_look(at, e, true);
 		return;
 	}
 	*at = (struct seen){.term = e->head.term,
@@ -305,8 +319,7 @@ static void entry_seen(int node, const struct entry *e)
 	if (e->index > 1 && at[-1].term > at->term)
 		sim_fail("n%d group %llu index %llu: terms go down", node,
 			(unsigned long long)e->group, (unsigned long long)e->index);
-	if (e->head.count > 0)
-		records_look(e);
+	entry_look(at, e, false);
 }
 
 static void leader_seen(struct sim_node *n, uint64_t group, uint64_t term)
