@@ -276,7 +276,8 @@ START_TEST(refusals_are_told_on_both_sides)
 	peers_set_cluster(world[0].peers, world_cluster);
 	if (_i != 4 && _i != 1)
 		peers_set_cluster(world[1].peers, _i == 0 || _i == 5 ? other : world_cluster);
-	nap(20);
+	for (int i = 0; i < 2; i++)
+		heard(&world[i]);
 	if (_i == 3)
 		tell_of(&world[1], &world[0], (const uint8_t *)"nobody-has-this-");
 	if (_i == 2)
@@ -344,9 +345,10 @@ START_TEST(dialler_refuses)
 	world_init();
 	node_up(&world[0]);
 	node_up(&world[1]);
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
 		peers_set_cluster(world[i].peers, world_cluster);
-	nap(20);
+		heard(&world[i]);
+	}
 	if (_i == 0)
 		peers_set_nodes(world[0].peers,
 			&(struct peer_node){.id = 3, .address = world[1].address}, 1);
@@ -424,7 +426,7 @@ START_TEST(removed_data_is_told_so)
 	gone.address = world[1].address;
 	gone.instance = _i == 0 ? world[1].instance : (const uint8_t *)"nobody-has-this-";
 	peers_set_nodes(world[0].peers, &gone, 1);
-	nap(20);
+	heard(&world[0]);
 	tell_of(&world[1], &world[0], world[0].instance);
 	const char *why = why_not(&world[1]);
 	ck_assert_msg(strstr(why, _i == 0 ? "was removed" : "with other data") != NULL, "%s", why);
@@ -522,7 +524,7 @@ START_TEST(guests_may_join_and_nothing_else)
 	node_up(&world[1]);
 	peers_set_cluster(world[1].peers, world_cluster);
 	tell_of(&world[1], &world[0], (const uint8_t *)"the-data-of-old-");
-	nap(20);
+	heard(&world[1]);
 	tell_of(&world[0], &world[1], NULL);
 	ck_assert(reaches(&world[0].ups, 2));
 	start_asking(&a, PEER_OP_INFO, 2, 1000);
@@ -617,6 +619,7 @@ START_TEST(strangers_are_shown_the_door)
 	world[0].loop_count = 1;
 	node_up(&world[0]);
 	peers_set_cluster(world[0].peers, world_cluster);
+	heard(&world[0]);
 	for (int i = 0; i < 4; i++) {
 		int fd = dial_raw(&world[0]);
 		ck_assert_uint_eq(exchange(fd, bytes_of(garbage[i], lens[i]), in, sizeof in), 0);
@@ -650,6 +653,7 @@ START_TEST(silence_is_not_waited_for)
 	world[0].loop_count = 2;
 	node_up(&world[0]);
 	peers_set_cluster(world[0].peers, world_cluster);
+	heard(&world[0]);
 	hello_bytes(&hello, 1, 5);
 	struct bytes b = buf_bytes(&hello);
 	int64_t began = clock_ms();
@@ -765,7 +769,7 @@ START_TEST(probes_tell_who_is_there)
 	node_up(&world[1]);
 	peers_set_cluster(world[1].peers, other);
 	peers_set_circle(world[1].peers, (const uint8_t *)"0123456789abcdef");
-	nap(20);
+	heard(&world[1]);
 	for (int i = 0; i < 2; i++) { /* another one, oneself */
 		memset(&p, 0, sizeof p);
 		p.from = &world[0];

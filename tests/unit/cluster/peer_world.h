@@ -264,6 +264,18 @@ static void do_on(struct loop *l, void (*fn)(void *arg), void *arg)
 	nap(1); /* the store is the last thing it does with o */
 }
 
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+/* What peers were told before is known to all loops: who connects sooner is closed when the loop
+ * hears of its cluster. */
+static void heard(const struct world_node *n)
+{
+	for (int i = 0; i < n->loop_count; i++)
+		do_on(loops_at(n->loops, i), nothing, NULL);
+}
+
 struct burst { /* frames to be sent from one loop */
 	struct world_node *from;
 	uint32_t to;
