@@ -48,7 +48,7 @@ static bool all_lead(const struct shard *shard, const struct stream *s)
 	for (int i = 0; s != NULL && i < s->partition_count; i++)
 		if (place_leader(shard, s->partitions[i]) == 0)
 			return false;
-	return true;
+	return s != NULL;
 }
 
 static void on_again(struct loop_timer *t)
@@ -98,11 +98,17 @@ static void on_ready(struct kafka_new_stream *n)
 		metadata_answer(r);
 }
 
+/* One that somebody else creates at the same time exists before it is in force here: a client that
+ * was told of it by another connection would throw away what it has for a topic that is not there.
+ */
 static void on_created(struct admin_change *a)
 {
 	struct creation *c = list_entry(a, struct creation, asked);
 	c->stream = (struct kafka_new_stream){.r = c->r, .name = a->op.name, .done = on_ready};
-	kafka_await_leaders(&c->stream);
+	if (a->op.err == OK || a->op.err == ERR_EXISTS)
+		kafka_await_leaders(&c->stream);
+	else
+		on_ready(&c->stream);
 }
 
 /* One that is to be created before the answer. Who may not describe it is not to learn that it is

@@ -246,9 +246,9 @@ void kafka_on_describe_groups(struct kafka_request *r);
 void kafka_on_list_groups(struct kafka_request *r);
 void kafka_on_delete_groups(struct kafka_request *r);
 
-/* Waits until a new stream's partitions lead, so that the client which asked for it is not sent
- * around once more; not for long, nor when the client has gone. Embed in memory of r, which is
- * outstanding meanwhile. */
+/* Waits until a new stream is in force here and its partitions lead, so that the client which asked
+ * for it is not sent around once more; not for long, nor when the client has gone. Embed in memory
+ * of r, which is outstanding meanwhile. */
 struct kafka_new_stream {
 	struct list node;        /* private */
 	struct loop_timer timer; /* private */

@@ -26,6 +26,37 @@ START_TEST(pipelined_requests_are_answered_in_order)
 }
 END_TEST
 
+/* Connections that ask for a new topic at once: none of them is told that it is not there. */
+START_TEST(who_asks_while_a_topic_is_made_waits_for_it)
+{
+	enum { CLIENTS = 4, TOPICS = 5 };
+	struct kafka_metadata_req req = kafka_metadata_req_init;
+	struct kafka_metadata_res res;
+	int fds[CLIENTS];
+	char name[16];
+	req.auto_create = true;
+	req.topics = kafka_array(&arena, &kafka_metadata_req_topic_type, 1);
+	req.topics_count = 1;
+	for (int i = 0; i < CLIENTS; i++)
+		fds[i] = dial();
+	for (int n = 0; n < TOPICS; n++) {
+		snprintf(name, sizeof name, "new-%d", n);
+		req.topics[0].name = bytes_text(name);
+		for (int i = 0; i < CLIENTS; i++)
+			ask(fds[i], KAFKA_METADATA, 5, n, &req);
+		for (int i = 0; i < CLIENTS; i++) {
+			answer(fds[i], KAFKA_METADATA, 5, n, &res);
+			ck_assert_int_eq(res.topics[0].error, 0);
+			ck_assert_uint_gt(res.topics[0].partitions_count, 0);
+			ck_assert_int_eq(res.topics[0].partitions[0].leader_id, 1);
+		}
+	}
+	for (int i = 0; i < CLIENTS; i++)
+		close(fds[i]);
+	arena_reset(&arena);
+}
+END_TEST
+
 START_TEST(what_is_stored_is_what_was_sent)
 {
 	int fd = dial();
@@ -349,6 +380,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_unchecked_fixture(tc, boot, down);
 	tcase_add_test(tc, pipelined_requests_are_answered_in_order);
+	tcase_add_test(tc, who_asks_while_a_topic_is_made_waits_for_it);
 	tcase_add_test(tc, what_is_stored_is_what_was_sent);
 	tcase_add_test(tc, an_answer_keeps_its_bound);
 	tcase_add_test(tc, a_fetch_waits_for_records_and_for_no_longer);
