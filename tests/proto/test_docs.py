@@ -149,13 +149,16 @@ def test_quick_start(node):
     page = text("quick-start.md")
     middle = page[page.index("## One message"):page.index("## On a machine")]
     script = ["set -e"]
+    subscribed = "curl -s %s/metrics | grep -q '^sluice_subscriptions [1-9]'" % node.url
     for line in re.findall(r"^    (.+)$", middle, re.M):
         if re.match(r"\d+/\d+ ", line):
             continue  # what a command prints
         line = re.sub(r"mosquitto_(pub|sub) ", r"mosquitto_\1 -p %d " % node.mqtt, line)
-        line = line.replace("mosquitto_sub", "timeout 3 mosquitto_sub")
+        line = line.replace("mosquitto_sub", "mosquitto_sub -C 3 -W 30")
         line = line.replace("127.0.0.1:9092", node.kafka).replace("http://127.0.0.1:8080", node.url)
-        script.append(line + ("\nsleep 0.5" if line.endswith("&") else ""))
+        script.append(line)
+        if line.endswith("&"):
+            script.append("until %s; do sleep 0.1; done" % subscribed)
     done = subprocess.run(["bash", "-c", "\n".join(script)], capture_output=True, text=True,
                           timeout=60, check=False, stdin=subprocess.DEVNULL,
                           env={**environment(), "SLUICE_SERVER": node.url,
