@@ -549,7 +549,7 @@ static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 		return OK;
 	}
 	if (h.key != KAFKA_HEARTBEAT)
-		kc->beats = 0;
+		kafka_no_beat(kc);
 	struct kafka_request *r = request_new(kc, frame.len);
 	e = decode(r, &h, frame, handler->keep);
 	if (e != OK) {

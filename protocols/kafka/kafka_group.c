@@ -182,6 +182,8 @@ static void on_heartbeat(struct group_call *c)
 	res->error = kafka_group_code(c->err);
 	if (c->err == GROUP_OK)
 		kafka_beat(r->kc, partition_home(c->table));
+	else
+		kafka_no_beat(r->kc);
 	kafka_answer(r);
 }
 

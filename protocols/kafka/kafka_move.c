@@ -1,7 +1,8 @@
 /* A member of a group says every few seconds that it is there, and most clients have a connection
  * for nothing else. Where that is on another loop than the group, each heartbeat wakes that one,
  * and the answer this one again. So a connection that does nothing but heartbeat goes to its
- * group's loop, with the next of them as its unread input.
+ * group's loop, with the next of them as its unread input; and there its input can wait
+ * (conn_lull), until it says anything else or a heartbeat tells that there is something to do.
  *
  * What belongs to a loop stays behind: nothing may be under way, and the access is taken anew over
  * there, by name. If any document has changed meanwhile, its login may be over, which nobody could
@@ -27,6 +28,14 @@ void kafka_beat(struct kafka_conn *kc, struct loop *home)
 	kc->beats_home = home;
 	if (kc->beats < BEATS_BEFORE_MOVE)
 		kc->beats++;
+	conn_lull(kc->conn, kc->beats == BEATS_BEFORE_MOVE && home == kc->home->loop);
+}
+
+void kafka_no_beat(struct kafka_conn *kc)
+{
+	if (kc->beats > 0)
+		conn_lull(kc->conn, false);
+	kc->beats = 0;
 }
 
 static void on_moved(struct conn *c)

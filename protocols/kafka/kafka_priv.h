@@ -150,6 +150,7 @@ extern const int kafka_handlers_count;
 void kafka_enter(struct kafka_conn *kc, struct conn *c, struct kafka_loop *h); /* begins here */
 /* A heartbeat was answered, by the loop its group is at home on. */
 void kafka_beat(struct kafka_conn *kc, struct loop *home);
+void kafka_no_beat(struct kafka_conn *kc); /* it has other things to do */
 /* There is input: true if the connection takes it to another loop. */
 bool kafka_moves(struct kafka_conn *kc);
 void kafka_move_end(struct kafka_conn *kc); /* it closes */

@@ -201,6 +201,7 @@ static void on_arrival(struct loop_msg *m)
 	loop_timer_init(&c->timer, h->loop, on_timer);
 	must(event_assign(&c->readable, loop_event_base(h->loop), c->fd, EV_READ | EV_PERSIST,
 		     conn_on_readable, c) == 0);
+	c->lull = false;
 	net_count(h, c->door, M_OPEN, 1);
 	must(c->pauses > 0);
 	conn_resume(c);
@@ -508,6 +509,7 @@ void conn_home_init(struct net_home *h)
 	list_init(&h->pending);
 	list_init(&h->moves);
 	loop_hook_init(&h->flush, on_flush);
+	conn_lull_init(h);
 	h->scratch = mem_new(SCRATCH_BYTES);
 	h->cipher = mem_new(CIPHER_BYTES);
 }
@@ -540,6 +542,7 @@ void conn_home_fini(struct net_home *h)
 		c->phase = PHASE_CLOSING;
 		finish(c);
 	}
+	conn_lull_fini(h);
 	loop_hook_cancel(&h->flush);
 	while (h->spare_count > 0)
 		chunk_unref(h->spares[--h->spare_count]);

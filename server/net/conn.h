@@ -61,6 +61,10 @@ void conn_need(struct conn *c, size_t len);
 void conn_pause(struct conn *c);
 void conn_resume(struct conn *c);
 
+/* Input that can wait some milliseconds (conn_lull.c), for connections that say little and seldom:
+ * until it is switched off, or c moves. */
+void conn_lull(struct conn *c, bool on);
+
 /* Output. Append to conn_out, then call conn_wrote once; it leaves at the end of the turn. */
 struct buf *conn_out(struct conn *c);
 void conn_wrote(struct conn *c);

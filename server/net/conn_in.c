@@ -364,8 +364,7 @@ void conn_resume(struct conn *c)
 	must(c->pauses > 0);
 	if (--c->pauses > 0 || c->phase != PHASE_OPEN)
 		return;
-	if (event_add(&c->readable, NULL) != 0)
-		conn_abort(c, ERR_NOMEM);
-	else if (c->len > 0)
+	conn_read_on(c);
+	if (c->phase == PHASE_OPEN && c->len > 0)
 		event_active(&c->readable, EV_TIMEOUT, 0);
 }

@@ -58,6 +58,7 @@ struct conn {
 	bool begun : 1;   /* counted in the gate */
 	bool dialled : 1; /* by us: door lies in a struct dialled, which goes with it */
 	bool moving : 1;  /* is in home->moves */
+	bool lull : 1;    /* readable is in home->lull */
 };
 
 /* conn.c */
@@ -65,6 +66,10 @@ void conn_enter(struct conn *c, enum conn_phase to);
 void conn_pend(struct conn *c);                /* looks at c at the end of the turn */
 void conn_abort(struct conn *c, enum err why); /* conn_close, but queued output is dropped */
 void conn_open_now(struct conn *c);            /* the adapter takes over */
+/* conn_lull.c */
+void conn_read_on(struct conn *c); /* its socket is looked at again, after a pause */
+void conn_lull_init(struct net_home *h);
+void conn_lull_fini(struct net_home *h); /* when no connection is left */
 /* Tells who dialled, if anybody waits for it, that it will not open. */
 void conn_fail_dial(struct conn *c, enum err e, const char *failure);
 

@@ -119,6 +119,9 @@ struct net_home { /* what one loop has of the net */
 	int listener_count;
 	struct loop_timer accept_again; /* set while accepting is paused */
 	struct limit_gate gate;
+	struct event_base *lull; /* of those whose input can wait (conn_lull); NULL: none yet */
+	struct loop_timer lull_timer;
+	bool lull_armed;
 	_Atomic int64_t load; /* connections assigned here; others read it to balance */
 	bool draining;
 };

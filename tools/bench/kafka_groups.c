@@ -1,7 +1,8 @@
 /* Groups of consumers that do nothing but stay: each member has a connection, joins, syncs, and
- * heartbeats. What is measured begins when all are in their groups and have been for a while. Each
- * member's turn comes once per interval, one after the other and never two of a group in a row; one
- * whose last heartbeat is unanswered then misses its turn, which is counted. */
+ * heartbeats. What is measured begins when all are in their groups and have been for some
+ * heartbeats each: groups live for days. Each member's turn comes once per interval, one after the
+ * other and never two of a group in a row; one whose last heartbeat is unanswered then misses its
+ * turn, which is counted. */
 #include "tools/bench/bench.h"
 #include "tools/bench/hist.h"
 #include "tools/bench/kafka_wire.h"
@@ -19,6 +20,7 @@ enum {
 	SESSION_MS = 45000,
 	SETTLE_S = 60,
 	CALM_S = 2,
+	WARM_BEATS = 4,
 	FILES_OF_OUR_OWN = 16,
 	/* Kafka's codes that mean: join again. */
 	UNKNOWN_MEMBER = 25,
@@ -279,6 +281,14 @@ static bool groups_prepare(struct groups *g, const char *topic)
 	return true;
 }
 
+static void beat_for(struct groups *g, uint64_t ns)
+{
+	uint64_t start = now_ns();
+
+	while (now_ns() - start < ns)
+		turn_once(g);
+}
+
 int bench_kafka_groups(const struct options *o, const char *name)
 {
 	struct groups *g = calloc(1, sizeof *g);
@@ -297,12 +307,12 @@ int bench_kafka_groups(const struct options *o, const char *name)
 			g->in_group, g->count, (double)(now_ns() - begun) / 1e9);
 		goto end;
 	}
+	beat_for(g, WARM_BEATS * o->interval * 1000000ull);
 	g->rejoined = 0;
 	g->measuring = true;
 	start = now_ns();
 	proc_read(o->pid, &use[0]);
-	while (now_ns() - start < o->seconds * 1000000000ull)
-		turn_once(g);
+	beat_for(g, o->seconds * 1000000000ull);
 	proc_read(o->pid, &use[1]);
 	groups_report(
 		g, name, use, (double)(now_ns() - start) / 1e9, (double)(start - begun) / 1e9);

@@ -140,6 +140,10 @@ static inline enum err echo_frame(struct conn *c, struct bytes f)
 	case 'm':
 		conn_move(c, loops_at(fix.loops, 1 - loop_index(conn_loop(c))), echo_moved);
 		break;
+	case 'w':
+		conn_lull(c, f.len > 1);
+		reply(c, f);
+		break;
 	case 'u': reply(c, f); return conn_switch(c, &upper_kind);
 	default: return ERR_MALFORMED;
 	}
