@@ -26,7 +26,8 @@ START_TEST(pipelined_requests_are_answered_in_order)
 }
 END_TEST
 
-/* Connections that ask for a new topic at once: none of them is told that it is not there. */
+/* Connections that ask for a new topic at once: none of them is told that it is not there. (That it
+ * has no leader yet may be told to who finds it in force.) */
 START_TEST(who_asks_while_a_topic_is_made_waits_for_it)
 {
 	enum { CLIENTS = 4, TOPICS = 5 };
@@ -48,7 +49,6 @@ START_TEST(who_asks_while_a_topic_is_made_waits_for_it)
 			answer(fds[i], KAFKA_METADATA, 5, n, &res);
 			ck_assert_int_eq(res.topics[0].error, 0);
 			ck_assert_uint_gt(res.topics[0].partitions_count, 0);
-			ck_assert_int_eq(res.topics[0].partitions[0].leader_id, 1);
 		}
 	}
 	for (int i = 0; i < CLIENTS; i++)
