@@ -343,14 +343,24 @@ def offsets(consumer, partition):
 
 
 def read_back(cluster, history, stream, within=40):
-    """The whole stream into the history, from offset 0 to the end known when it began."""
+    """The whole stream into the history, from offset 0 to the end known when it began. Who led and
+    stood still may tell the end that it knew; what was acknowledged comes into sight."""
     c = confluent_kafka.Consumer({
         "bootstrap.servers": ",".join(n.kafka for n in cluster.running()), "log_level": 0,
         "group.id": "verify", "enable.auto.commit": False, "socket.timeout.ms": 5000,
         "topic.metadata.refresh.interval.ms": 1000})
     try:
         parts = sorted(c.list_topics(stream, timeout=10).topics[stream].partitions)
-        ends = {p: eventually(lambda p=p: offsets(c, TopicPartition(stream, p)), 20) for p in parts}
+        acked = {p: max([e[4] for e in history.of("ack") if e[2] == p and e[4] is not None],
+                        default=-1) for p in parts}
+        told = {}
+
+        def in_sight(p):
+            told[p] = offsets(c, TopicPartition(stream, p)) or told.get(p)
+            return told[p] is not None and told[p][1] > acked[p]
+        for p in parts:
+            eventually(lambda p=p: in_sight(p), 20)
+        ends = told
         got = {p: [] for p in parts}
         left = {p for p in parts if ends[p][1] > ends[p][0]}
         c.assign([TopicPartition(stream, p, OFFSET_BEGINNING) for p in left])
