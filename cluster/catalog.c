@@ -390,6 +390,11 @@ int catalog_doc_seek(const struct catalog *c, struct bytes key)
 	return docs_seek(c->docs, key);
 }
 
+int catalog_doc_count_of(const struct catalog *c, struct bytes prefix)
+{
+	return docs_count_of(c->docs, prefix);
+}
+
 uint64_t catalog_docs_version(const struct catalog *c)
 {
 	return docs_version(c->docs);

@@ -120,6 +120,7 @@ int catalog_doc_count(const struct catalog *c);
 const struct catalog_doc *catalog_doc_at(const struct catalog *c, int index);
 const struct catalog_doc *catalog_doc(const struct catalog *c, struct bytes key); /* NULL: none */
 int catalog_doc_seek(const struct catalog *c, struct bytes key); /* the first at or after key */
+int catalog_doc_count_of(const struct catalog *c, struct bytes prefix); /* that begin so */
 /* Moves whenever any document has changed. */
 uint64_t catalog_docs_version(const struct catalog *c);
 /* Every document that differs, in order: was NULL: it is new; is NULL: it is gone. false at the

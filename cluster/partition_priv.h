@@ -185,7 +185,6 @@ void propose_tick(struct partition *p, int64_t now_ms);
 void propose_answers_run(struct loop_hook *h);
 void propose_changed(struct partition *p); /* who leads */
 size_t propose_cost(const struct proposal *q);
-void propose_move_all(struct list *from, struct list *to);
 void propose_answer(struct partition *p, struct proposal *q); /* with what it says */
 void propose_answer_all(struct partition *p, struct list *l, enum err e);
 void propose_lost(struct partition *p, struct list *l, enum err e); /* with their entry */

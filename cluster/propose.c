@@ -24,14 +24,6 @@ size_t propose_cost(const struct proposal *q)
 	return q->batch.bytes.len + q->args.len + PROPOSAL_COST;
 }
 
-void propose_move_all(struct list *from, struct list *to)
-{
-	struct list *n;
-
-	while ((n = list_pop(from)) != NULL)
-		list_push_back(to, n);
-}
-
 static void answers_arrive(struct loop_msg *m)
 {
 	struct proposal *q = list_entry(m, struct proposal, msg), *next;
@@ -200,7 +192,7 @@ void propose_unproposed(struct partition *p, struct list *l)
 
 	stop_fetching(p); /* what is first now may need another row */
 	list_init(&rest);
-	propose_move_all(&p->gathered, &rest);
+	list_move_all(&p->gathered, &rest);
 	while ((n = list_pop(l)) != NULL) {
 		struct proposal *q = list_entry(n, struct proposal, node);
 
@@ -208,7 +200,7 @@ void propose_unproposed(struct partition *p, struct list *l)
 		slice_unref(&q->reply);
 		list_push_back(&p->gathered, n);
 	}
-	propose_move_all(&rest, &p->gathered);
+	list_move_all(&rest, &p->gathered);
 }
 
 static void again_to_front(struct partition *p)
@@ -219,9 +211,9 @@ static void again_to_front(struct partition *p)
 		return;
 	stop_fetching(p); /* what is first now may need another row */
 	list_init(&rest);
-	propose_move_all(&p->gathered, &rest);
-	propose_move_all(&p->again, &p->gathered);
-	propose_move_all(&rest, &p->gathered);
+	list_move_all(&p->gathered, &rest);
+	list_move_all(&p->again, &p->gathered);
+	list_move_all(&rest, &p->gathered);
 }
 
 /* --- who decides --- */

@@ -177,7 +177,7 @@ static void building_seal(struct partition *p, struct building *b)
 	pe = pending_new(p);
 	pe->proposal.entry = e;
 	pe->proposal.batch_max_ms = b->max_ms;
-	propose_move_all(&b->proposals, &pe->proposals);
+	list_move_all(&b->proposals, &pe->proposals);
 	err = consensus_propose(p->consensus, &pe->proposal);
 	if (err != OK) {
 		entry_unref(e);

@@ -365,16 +365,13 @@ static void send_mark(struct consensus *c, struct peer_out *p, const char *addre
 
 /* A peer that has much on its way needs no mark: what follows tells it, or the mark after its
  * acknowledgement. */
-static bool wants_mark(
-	const struct consensus *c, const struct peer_out *p, const struct raft_server *s)
+static bool wants_mark(const struct consensus *c, const struct peer_out *p, unsigned i)
 {
-	const struct raft_progress *progress =
-		&c->raft->leader_state.progress[server_at(c->raft, p->replica)];
 	return p->commit_told < c->raft->commit_index &&
 		p->mark_bytes + p->more_bytes < UNMARKED_BYTES && !p->absent &&
-		s->role != RAFT_SPARE && p->heard_ms != 0 &&
+		c->raft->configuration.servers[i].role != RAFT_SPARE && p->heard_ms != 0 &&
 		loop_now_ms(c->env->loop) - p->heard_ms < c->o.election_ms &&
-		progress->state != GUARD_PEER_INSTALLING;
+		c->raft->leader_state.progress[i].state != GUARD_PEER_INSTALLING;
 }
 
 static void out_send(struct consensus *c, struct peer_out *p)
@@ -382,16 +379,16 @@ static void out_send(struct consensus *c, struct peer_out *p)
 	unsigned i = server_at(c->raft, p->replica);
 	if (i == c->raft->configuration.n)
 		return;
-	const struct raft_server *s = &c->raft->configuration.servers[i];
+	const char *address = c->raft->configuration.servers[i].address;
 	/* The first entries of all leave in any case: a log that is empty says the same. */
 	bool takes = !p->absent || p->next == 1;
 	while (p->next <= p->last && takes && !p->reading && !p->rejected &&
-		p->mark_bytes + p->more_bytes < WINDOW_BYTES && send_run(c, p, s->address))
+		p->mark_bytes + p->more_bytes < WINDOW_BYTES && send_run(c, p, address))
 		;
 	if (p->due)
-		send_empty(c, p, s->address);
-	if (wants_mark(c, p, s))
-		send_mark(c, p, s->address);
+		send_empty(c, p, address);
+	if (wants_mark(c, p, i))
+		send_mark(c, p, address);
 }
 
 void out_turn(struct loop_hook *h)

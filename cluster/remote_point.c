@@ -101,7 +101,7 @@ static void ask(struct partition *p)
 	pc = mem_new(sizeof *pc);
 	pc->p = partition_ref(p);
 	list_init(&pc->points);
-	propose_move_all(&p->points, &pc->points);
+	list_move_all(&p->points, &pc->points);
 	pc->call.done = point_done;
 	p->point_call = pc;
 	buf_init(&b, 16);

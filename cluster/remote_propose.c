@@ -68,7 +68,7 @@ static void all_unsure(struct partition *p, struct forward *f)
 	struct list sent, *n;
 
 	list_init(&sent);
-	propose_move_all(&f->proposals, &sent);
+	list_move_all(&f->proposals, &sent);
 	while ((n = list_pop(&sent)) != NULL)
 		unsure(p, f, list_entry(n, struct proposal, node));
 }
@@ -95,7 +95,7 @@ static void outcomes(struct partition *p, struct forward *f, struct rd *r, uint3
 	struct list sent, *n;
 
 	list_init(&sent);
-	propose_move_all(&f->proposals, &sent);
+	list_move_all(&f->proposals, &sent);
 	while ((n = list_pop(&sent)) != NULL) {
 		struct proposal *q = list_entry(n, struct proposal, node);
 		struct propose_outcome o = {.status = STATUS_UNSURE};
@@ -365,7 +365,7 @@ static void give_up(struct partition *p)
 		left->p = partition_ref(p);
 		left->answered = true;
 		list_init(&left->proposals);
-		propose_move_all(&f->proposals, &left->proposals);
+		list_move_all(&f->proposals, &left->proposals);
 		left->node = f->node;
 		left->node.prev->next = left->node.next->prev = &left->node;
 		list_init(&f->node);

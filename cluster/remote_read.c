@@ -108,7 +108,7 @@ void remote_read_retry(struct partition *p)
 	struct list all, *n;
 
 	list_init(&all);
-	propose_move_all(&p->parked, &all);
+	list_move_all(&p->parked, &all);
 	while ((n = list_pop(&all)) != NULL)
 		try(list_entry(n, struct remote_read, node));
 }

@@ -346,6 +346,12 @@ bool kafka_landed(struct kafka_request *r)
 	return false;
 }
 
+void kafka_land(struct kafka_request *r)
+{
+	if (kafka_landed(r) && r->outstanding == 0)
+		kafka_answer(r);
+}
+
 static void send_slice(void *arg, struct slice s)
 {
 	conn_send_slice(arg, s);

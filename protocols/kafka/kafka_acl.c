@@ -232,12 +232,6 @@ struct lot { /* rules that are added or deleted at once */
 	struct bytes **messages; /* likewise */
 };
 
-static void land(struct kafka_request *r)
-{
-	if (kafka_landed(r) && r->outstanding == 0)
-		kafka_answer(r);
-}
-
 static void on_changed(struct rights_change *c)
 {
 	struct lot *lot = list_entry(c, struct lot, change);
@@ -249,7 +243,7 @@ static void on_changed(struct rights_change *c)
 		*lot->errors[i] = kafka_rights_code(c->err);
 		*lot->messages[i] = why;
 	}
-	land(r);
+	kafka_land(r);
 }
 
 static struct lot *lot_new(struct kafka_request *r, enum rights_change_kind kind)
@@ -346,7 +340,7 @@ void kafka_on_create_acls(struct kafka_request *r)
 	}
 	if (lot != NULL && !r->ready)
 		lot_start(lot);
-	land(r);
+	kafka_land(r);
 }
 
 /* --- DeleteAcls */
@@ -412,5 +406,5 @@ void kafka_on_delete_acls(struct kafka_request *r)
 	}
 	if (lot != NULL && !r->ready)
 		lot_start(lot);
-	land(r);
+	kafka_land(r);
 }

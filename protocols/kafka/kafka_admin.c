@@ -11,12 +11,6 @@ struct change {
 	struct kafka_create_topics_res_topic *created;
 };
 
-static void land(struct kafka_request *r)
-{
-	if (kafka_landed(r) && r->outstanding == 0)
-		kafka_answer(r);
-}
-
 static void tell_created(struct change *c)
 {
 	const struct stream *s = catalog_stream(kafka_catalog(c->r), bytes_text(c->asked.op.name));
@@ -43,7 +37,7 @@ static void on_ready(struct kafka_new_stream *n)
 	struct change *c = list_entry(n, struct change, stream);
 	if (!c->r->sent && c->created != NULL)
 		tell_created(c);
-	land(c->r);
+	kafka_land(c->r);
 }
 
 static void on_changed(struct admin_change *a)
@@ -57,7 +51,7 @@ static void on_changed(struct admin_change *a)
 	}
 	bool grown = op->kind == META_CREATE_STREAM || op->kind == META_ADD_PARTITIONS;
 	if (op->err != OK || op->check_only || !grown) {
-		land(c->r);
+		kafka_land(c->r);
 		return;
 	}
 	c->stream = (struct kafka_new_stream){.r = c->r, .name = op->name, .done = on_ready};
@@ -201,7 +195,7 @@ void kafka_on_create_topics(struct kafka_request *r)
 	r->outstanding++;
 	for (uint32_t i = 0; i < req->topics_count && !r->ready; i++)
 		create_one(r, i, &res->topics[i]);
-	land(r);
+	kafka_land(r);
 }
 
 /* DeleteTopics */
@@ -266,7 +260,7 @@ void kafka_on_delete_topics(struct kafka_request *r)
 			s = NULL;
 		delete_one(r, &res->topics[i], s, name, true);
 	}
-	land(r);
+	kafka_land(r);
 }
 
 /* CreatePartitions */
@@ -314,7 +308,7 @@ void kafka_on_create_partitions(struct kafka_request *r)
 	r->outstanding++;
 	for (uint32_t i = 0; i < req->topics_count && !r->ready; i++)
 		grow_one(r, &req->topics[i], &res->results[i]);
-	land(r);
+	kafka_land(r);
 }
 
 /* DescribeLogDirs: one directory as far as clients are concerned. */

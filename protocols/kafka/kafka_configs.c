@@ -219,12 +219,6 @@ struct alter {
 	struct bytes *message;
 };
 
-static void land(struct kafka_request *r)
-{
-	if (kafka_landed(r) && r->outstanding == 0)
-		kafka_answer(r);
-}
-
 static void on_altered(struct admin_change *c)
 {
 	struct alter *a = list_entry(c, struct alter, change);
@@ -233,7 +227,7 @@ static void on_altered(struct admin_change *c)
 		*a->error = kafka_admin_code(op->err);
 		*a->message = bytes_text(op->why[0] ? op->why : err_text(op->err));
 	}
-	land(a->r);
+	kafka_land(a->r);
 }
 
 /* Room for settings of a topic; NULL when the resource can't be altered (answered) or memory is
@@ -324,7 +318,7 @@ void kafka_on_alter_configs(struct kafka_request *r)
 	r->outstanding++;
 	for (uint32_t i = 0; i < req->resources_count && !r->ready; i++)
 		alter_one(r, &req->resources[i], &res->results[i]);
-	land(r);
+	kafka_land(r);
 }
 
 /* Words are added to the one list there is, or taken out of it. False: not so. */
@@ -386,5 +380,5 @@ void kafka_on_incremental_alter_configs(struct kafka_request *r)
 	r->outstanding++;
 	for (uint32_t i = 0; i < req->resources_count && !r->ready; i++)
 		increment_one(r, &req->resources[i], &res->results[i]);
-	land(r);
+	kafka_land(r);
 }

@@ -383,8 +383,7 @@ static void on_deleted(struct group_call *c)
 		one->error = kafka_group_code(c->err);
 	}
 	kafka_tell_group(r, "group-delete", a->id, c->err);
-	if (kafka_landed(r) && r->outstanding == 0)
-		kafka_answer(r);
+	kafka_land(r);
 }
 
 void kafka_on_delete_groups(struct kafka_request *r)

@@ -18,13 +18,6 @@ enum {
 	PRODUCERS_BYTES = 1 << 20
 };
 
-/* One end of all the requests below: the last completion answers. */
-static void land(struct kafka_request *r)
-{
-	if (kafka_landed(r) && r->outstanding == 0)
-		kafka_answer(r);
-}
-
 /* --- ElectLeaders */
 
 struct election {
@@ -119,7 +112,7 @@ static void elect_next(struct elector *e)
 {
 	struct elections *all = e->all;
 	if (all->next == all->count) {
-		land(all->r);
+		kafka_land(all->r);
 		return;
 	}
 	e->at = &all->list[all->next++];
@@ -249,10 +242,11 @@ void kafka_on_elect_leaders(struct kafka_request *r)
 {
 	const struct kafka_elect_leaders_req *req = r->req;
 	struct kafka_elect_leaders_res *res = r->res;
-	if (!kafka_may_cluster(r, ACTION_ALTER) || req->election < ELECTION_PREFERRED ||
-		req->election > ELECTION_UNCLEAN) {
-		res->error = kafka_may_cluster(r, ACTION_ALTER) ? KAFKA_INVALID_REQUEST
-								: KAFKA_CLUSTER_DENIED;
+	if (!kafka_may_cluster(r, ACTION_ALTER))
+		res->error = KAFKA_CLUSTER_DENIED;
+	else if (req->election < ELECTION_PREFERRED || req->election > ELECTION_UNCLEAN)
+		res->error = KAFKA_INVALID_REQUEST;
+	if (res->error != KAFKA_NONE) {
 		kafka_answer(r);
 		return;
 	}
@@ -262,7 +256,7 @@ void kafka_on_elect_leaders(struct kafka_request *r)
 	r->outstanding = 1 + AT_ONCE;
 	for (int i = 0; i < AT_ONCE; i++)
 		elect_next(&all->by[i]);
-	land(r);
+	kafka_land(r);
 }
 
 /* --- DescribeQuorum: the catalogue as what Kafka keeps in __cluster_metadata */
@@ -406,7 +400,7 @@ static void on_producers(struct row_read *rows)
 	if (wanted)
 		producers_next(p);
 	else
-		land(p->r);
+		kafka_land(p->r);
 }
 
 /* The next partition that can be read; else it is answered. */
@@ -436,7 +430,7 @@ static void producers_next(struct producers *p)
 			return;
 		}
 	}
-	land(p->r);
+	kafka_land(p->r);
 }
 
 void kafka_on_describe_producers(struct kafka_request *r)

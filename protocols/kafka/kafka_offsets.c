@@ -33,13 +33,6 @@ int16_t kafka_find_replica(struct kafka_request *r, struct bytes topic, int32_t 
 	return serves ? epoch_check(*out, epoch) : KAFKA_NOT_LEADER;
 }
 
-/* One end of all the requests below: the last completion answers. */
-static void land(struct kafka_request *r)
-{
-	if (kafka_landed(r) && r->outstanding == 0)
-		kafka_answer(r);
-}
-
 /* Holds r while its parts are started, since the first could end before the last begins. */
 static void hold(struct kafka_request *r)
 {
@@ -85,7 +78,7 @@ static void on_time(struct offset_seek *s)
 		}
 		t->res->error = known ? KAFKA_NONE : kafka_code(s->err);
 	}
-	land(t->r);
+	kafka_land(t->r);
 }
 
 static void list_one(struct kafka_request *r, bool may, struct bytes topic,
@@ -153,7 +146,7 @@ void kafka_on_list_offsets(struct kafka_request *r)
 			list_one(r, may, name, &req->topics[i].partitions[n],
 				&res->topics[i].partitions[n]);
 	}
-	land(r);
+	kafka_land(r);
 }
 
 struct epoch_seek {
@@ -171,7 +164,7 @@ static void on_epoch(struct offset_seek *s)
 	} else if (!e->r->sent && s->err != ERR_NOTFOUND) {
 		e->res->error = kafka_code(s->err);
 	}
-	land(e->r);
+	kafka_land(e->r);
 }
 
 static void epoch_one(struct kafka_request *r, bool may, struct bytes topic,
@@ -229,7 +222,7 @@ void kafka_on_offset_for_leader_epoch(struct kafka_request *r)
 			epoch_one(r, may, name, &req->topics[i].partitions[n],
 				&res->topics[i].partitions[n]);
 	}
-	land(r);
+	kafka_land(r);
 }
 
 struct trim {
@@ -262,7 +255,7 @@ static void trim_land(struct kafka_request *r)
 {
 	if (r->outstanding == 1)
 		tell_trimmed(r);
-	land(r);
+	kafka_land(r);
 }
 
 static void on_trimmed(struct proposal *p)

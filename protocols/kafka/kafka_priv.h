@@ -103,6 +103,7 @@ void kafka_answer(struct kafka_request *r);
 void kafka_fail(struct kafka_request *r, enum err e);
 /* One completion fewer to come. False: r is gone or only lives for others, do no more. */
 bool kafka_landed(struct kafka_request *r);
+void kafka_land(struct kafka_request *r); /* likewise; the last one answers */
 
 static inline struct shard *kafka_shard(const struct kafka_request *r)
 {
@@ -146,8 +147,8 @@ struct kafka_handler {
 extern const struct kafka_handler kafka_handlers[];
 extern const int kafka_handlers_count;
 
-/* Loops: kafka_move.c. */
-void kafka_enter(struct kafka_conn *kc, struct conn *c, struct kafka_loop *h); /* begins here */
+/* Loops: kafka_move.c, but for kafka_enter, with which a connection begins on one. */
+void kafka_enter(struct kafka_conn *kc, struct conn *c, struct kafka_loop *h);
 /* A heartbeat was answered, by the loop its group is at home on. */
 void kafka_beat(struct kafka_conn *kc, struct loop *home);
 void kafka_no_beat(struct kafka_conn *kc); /* it has other things to do */

@@ -157,12 +157,6 @@ struct alter {
 	struct kafka_alter_client_quotas_res_entry *res;
 };
 
-static void land(struct kafka_request *r)
-{
-	if (kafka_landed(r) && r->outstanding == 0)
-		kafka_answer(r);
-}
-
 static void on_changed(struct rights_change *c)
 {
 	struct alter *a = list_entry(c, struct alter, change);
@@ -171,7 +165,7 @@ static void on_changed(struct rights_change *c)
 		a->res->error = kafka_rights_code(c->err);
 		a->res->message = kafka_copy(r, bytes_text(c->why[0] ? c->why : err_text(c->err)));
 	}
-	land(r);
+	kafka_land(r);
 }
 
 /* NULL and *q changed, or why not. */
@@ -277,5 +271,5 @@ void kafka_on_alter_client_quotas(struct kafka_request *r)
 		if (!entity_copy(r, &req->entries[i], one))
 			return;
 	}
-	land(r);
+	kafka_land(r);
 }

@@ -46,5 +46,12 @@ static inline struct list *list_pop(struct list *head)
 	list_remove(n);
 	return n;
 }
+/* All of from, in order, behind what is in to. */
+static inline void list_move_all(struct list *from, struct list *to)
+{
+	struct list *n;
+	while ((n = list_pop(from)) != NULL)
+		list_push_back(to, n);
+}
 
 #endif

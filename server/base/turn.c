@@ -206,14 +206,6 @@ void turn_want(struct turn *t, enum loop_stage stage, struct loop_hook *h)
 		list_push_back(&t->stages[stage], &h->node);
 }
 
-static void list_move_all(struct list *from, struct list *to)
-{
-	struct list *n;
-
-	while ((n = list_pop(from)) != NULL)
-		list_push_back(to, n);
-}
-
 static void stage_run(struct turn *t, int stage)
 {
 	struct list doing, *n;

@@ -68,12 +68,10 @@ int64_t tenant_has(const struct catalog *c, struct bytes tenant, enum quota_what
 	int64_t count = 0;
 	if (l.of == LIMIT_STREAMS || l.of == LIMIT_PARTITIONS)
 		return streams_of(c, &l);
-	for (int at = 0; l.of == LIMIT_SETTINGS && catalog_setting_next(c, &at, &key, &value);)
+	if (l.of == LIMIT_DOCS)
+		return catalog_doc_count_of(c, l.prefix);
+	for (int at = 0; catalog_setting_next(c, &at, &key, &value);)
 		count += meta_limited(&l, bytes_text(key));
-	for (int at = catalog_doc_seek(c, l.prefix); l.of == LIMIT_DOCS &&
-		at < catalog_doc_count(c) && meta_limited(&l, catalog_doc_at(c, at)->key);
-		at++)
-		count++;
 	return count;
 }
 

@@ -8,6 +8,7 @@
 #include "cluster/consensus_priv.h"
 #include "server/base/mem.h"
 #include "storage/keys.h"
+#include "tests/unit/run_on.h"
 
 enum { GROUP = 1, ROWS = 16, ENTRIES = 1500 };
 static const char *const addresses[3] = {NULL, "4294967297", "8589934593"};
@@ -262,24 +263,9 @@ static void tick(struct loop_timer *t)
 
 /* --- the test's thread --- */
 
-struct call {
-	void (*fn)(void *arg);
-	void *arg;
-};
-static void call_run(void *arg)
-{
-	struct call *c = arg;
-
-	c->fn(c->arg);
-	sem_post(&T.done);
-}
 static void on_loop(void (*fn)(void *arg), void *arg)
 {
-	struct call c = {fn, arg};
-
-	loop_call(T.loop, call_run, &c);
-	while (sem_wait(&T.done) != 0)
-		;
+	run_on(T.loop, fn, arg);
 }
 static void begin(void *arg)
 {

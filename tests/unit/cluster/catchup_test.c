@@ -11,6 +11,7 @@
 #include "server/base/mem.h"
 #include "storage/keys.h"
 #include "storage/store_priv.h"
+#include "tests/unit/run_on.h"
 
 enum { GROUP = 5, ROWS = 40, SOURCE_NODE = 1, TARGET_NODE = 2, ENTRIES = 60 };
 
@@ -279,17 +280,6 @@ static void go_on_writing(struct loop_timer *t)
 
 /* --- calls to the loop --- */
 
-struct call {
-	void (*fn)(void *arg);
-	void *arg;
-};
-static void call_run(void *arg)
-{
-	struct call *c = arg;
-
-	c->fn(c->arg);
-	sem_post(&T.done);
-}
 static void wait_done(void)
 {
 	while (sem_wait(&T.done) != 0)
@@ -297,10 +287,7 @@ static void wait_done(void)
 }
 static void on_loop(void (*fn)(void *arg), void *arg)
 {
-	struct call c = {fn, arg};
-
-	loop_call(T.loop, call_run, &c);
-	wait_done();
+	run_on(T.loop, fn, arg);
 }
 static void durable_run(struct durable *d)
 {

@@ -8,6 +8,7 @@
 #include "cluster/consensus_priv.h"
 #include "cluster/raft_wire.h"
 #include "server/base/mem.h"
+#include "tests/unit/run_on.h"
 
 enum { GROUP = 1, SELF = 11, LEADER = 12, NEXT = 13 };
 
@@ -76,23 +77,9 @@ static void on_send(void *arg, uint64_t to, const char *address, struct slice *p
 }
 static const struct consensus_net net = {on_send};
 
-struct call {
-	void (*fn)(void *arg);
-	void *arg;
-};
-static void call_run(void *arg)
-{
-	struct call *c = arg;
-
-	c->fn(c->arg);
-	sem_post(&T.done);
-}
 static void on_loop(void (*fn)(void *arg), void *arg)
 {
-	struct call c = {fn, arg};
-
-	loop_call(loops_at(T.loops, 0), call_run, &c);
-	sem_wait(&T.done);
+	run_on(loops_at(T.loops, 0), fn, arg);
 }
 
 static void open_log(void *arg)

@@ -8,6 +8,7 @@
 #include "storage/compact.h"
 #include "storage/plog.h"
 #include "storage/store_priv.h"
+#include "tests/unit/run_on.h"
 
 static struct store *store;
 static struct loops *loops;
@@ -63,19 +64,6 @@ static void begin_log(uint64_t group, enum store_family f, size_t cache_bytes, s
 	loops_run(loops);
 }
 
-struct call {
-	void (*fn)(void *arg);
-	void *arg;
-};
-
-static void call_run(void *arg)
-{
-	struct call *c = arg;
-
-	c->fn(c->arg);
-	sem_post(&done);
-}
-
 static void wait_done(void)
 {
 	while (sem_wait(&done) != 0)
@@ -84,10 +72,7 @@ static void wait_done(void)
 
 static void on_loop(void (*fn)(void *arg), void *arg)
 {
-	struct call c = {fn, arg};
-
-	loop_call(env.loop, call_run, &c);
-	wait_done();
+	run_on(env.loop, fn, arg);
 }
 
 static void close_log(void *arg)

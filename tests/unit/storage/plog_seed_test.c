@@ -5,6 +5,7 @@
 #include "server/base/mem.h"
 #include "storage/keys.h"
 #include "storage/plog.h"
+#include "tests/unit/run_on.h"
 
 enum { GROUP = 9, ENTRIES = 20 };
 
@@ -38,23 +39,9 @@ static void open_log(void *arg)
 	*(enum err *)arg = plog_open(&T.env, GROUP, FAMILY_LOG_DAYS, &T.log);
 }
 
-struct call {
-	void (*fn)(void *arg);
-	void *arg;
-};
-static void call_run(void *arg)
-{
-	struct call *c = arg;
-
-	c->fn(c->arg);
-	sem_post(&T.done);
-}
 static void on_loop(void (*fn)(void *arg), void *arg)
 {
-	struct call c = {fn, arg};
-
-	loop_call(T.env.loop, call_run, &c);
-	sem_wait(&T.done);
+	run_on(T.env.loop, fn, arg);
 }
 static void durable_run(struct durable *d)
 {

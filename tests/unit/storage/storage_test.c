@@ -14,6 +14,7 @@
 #include "storage/keys.h"
 #include "storage/space.h"
 #include "storage/storage.h"
+#include "tests/unit/run_on.h"
 
 enum { ENTRY_BYTES = 65536 };
 
@@ -84,23 +85,9 @@ static void end(void)
 	storage_free(storage);
 }
 
-struct call {
-	void (*fn)(void *arg);
-	void *arg;
-};
-static void call_run(void *arg)
-{
-	struct call *c = arg;
-
-	c->fn(c->arg);
-	sem_post(&done);
-}
 static void on_loop(void (*fn)(void *arg), void *arg)
 {
-	struct call c = {fn, arg};
-
-	loop_call(env->loop, call_run, &c);
-	sem_wait(&done);
+	run_on(env->loop, fn, arg);
 }
 
 static void open_log(void *arg)
