@@ -54,6 +54,7 @@ struct disk {
 	_Atomic int64_t free_bytes; /* as last seen */
 	_Atomic int64_t fetched;    /* bytes since the last look */
 	_Atomic bool stalled, pressure, stopping;
+	_Atomic bool refused; /* something, since the last look */
 	int64_t room_set; /* at the last look; the keeper's own, as what follows */
 	int64_t side_ms;
 	int64_t fetched_ms, fetched_run; /* when it was seen to grow, bytes since it began to */
@@ -260,7 +261,7 @@ static void look_at_space(struct disk *d, bool starting)
 	int64_t reserve = d->options.reserve_bytes, there, free_bytes, admitted, room;
 	int64_t full = ballast_bytes(d);
 	struct statvfs st;
-	bool pressure;
+	bool pressure, tight;
 
 	if (statvfs(d->dir, &st) != 0)
 		return;
@@ -268,8 +269,10 @@ static void look_at_space(struct disk *d, bool starting)
 	free_bytes = there - (d->ballast < full ? full - d->ballast : 0);
 	admitted = d->room_set - atomic_load(&d->room);
 	room = free_bytes - reserve - admitted;
-	/* Once short it must be clearly better before writes are taken again. */
-	pressure = free_bytes < reserve + (atomic_load(&d->pressure) ? reserve / 8 : 0);
+	/* Once short it must be clearly better before writes are taken again. Who was refused
+	 * close to the reserve counts as short: one write in two looks is no service. */
+	tight = atomic_exchange(&d->refused, false) || atomic_load(&d->pressure);
+	pressure = free_bytes < reserve + (tight ? reserve / 8 : 0);
 	if (pressure && room > 0)
 		room = 0;
 	d->room_set = room;
@@ -459,8 +462,10 @@ bool disk_writable(const struct disk *d)
 
 bool disk_admit(struct disk *d, size_t bytes)
 {
-	if (!disk_writable(d))
+	if (!disk_writable(d)) {
+		atomic_store_explicit(&d->refused, true, memory_order_relaxed);
 		return false;
+	}
 	atomic_fetch_sub_explicit(
 		&d->room, (int64_t)bytes * WRITE_AMPLIFICATION, memory_order_relaxed);
 	return true;
