@@ -239,9 +239,11 @@ static void give_guests_back(struct partition *p)
 	}
 }
 
+/* Also what waits for the lane is looked at now: its disk may hang, which is why another leads. */
 void propose_changed(struct partition *p)
 {
 	give_guests_back(p);
+	loop_hook_cancel(&p->hook);
 	loop_hook_want(p->loop, STAGE_PROPOSE, &p->hook);
 }
 

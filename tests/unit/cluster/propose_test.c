@@ -1,6 +1,7 @@
 /* Proposals of other nodes at one that leads, but has not had its first entry confirmed, when it is
  * told of the next leader: by that one, before Raft hears of it. And what a leader is asked while
- * it hands leadership over, which comes to nothing: what Raft has refused meanwhile. */
+ * it hands leadership over, which comes to nothing: what Raft has refused meanwhile. And what waits
+ * for its disk. */
 #include <raft.h>
 #include "tests/unit/cluster/remote_world.h"
 
@@ -307,6 +308,69 @@ START_TEST(what_was_refused_stays_behind_what_was_in_flight)
 }
 END_TEST
 
+enum { HANGING = 3 };
+static struct proposal hanging[HANGING];
+static _Atomic int told_hanging;
+static int hanging_asked;
+
+static void hanging_told(struct proposal *q)
+{
+	(void)q;
+	atomic_fetch_add(&told_hanging, 1);
+}
+
+static void hanging_run(void *arg)
+{
+	uint32_t leader = *(uint32_t *)arg;
+	struct proposal *q = &hanging[hanging_asked++];
+
+	*q = (struct proposal){.to = part(leader),
+		.kind = &write_kind,
+		.args = bytes_text("row"),
+		.batch_max_ms = -1,
+		.leader_only = true,
+		.done = hanging_told};
+	partition_propose(q);
+	sem_post(&N.done);
+}
+
+static void isolate_run(void *arg)
+{
+	uint32_t a = *(uint32_t *)arg;
+
+	for (uint32_t b = 1; b <= NODES; b++)
+		if (a != b)
+			connect_nodes(a, b, false);
+	sem_post(&N.done);
+}
+
+/* The first is in flight, the others wait for the disk. It still hangs when another leads: they are
+ * told so, instead of when it takes bytes again. */
+START_TEST(who_waits_for_a_disk_that_hangs_is_told_who_leads)
+{
+	uint32_t leader = (uint32_t)leader_wait();
+
+	atomic_store(&N.hung, (int)leader);
+	for (int i = 0; i < HANGING; i++) {
+		on_loop(0, hanging_run, &leader);
+		usleep(50000);
+	}
+	ck_assert_int_eq(told_hanging, 0);
+	on_loop(0, isolate_run, &leader);
+	for (int n = 0; n < 1000 && (leader_now() == 0 || leader_now() == (int)leader); n++)
+		usleep(POLL_US);
+	on_loop(0, connect_all, NULL);
+	for (int n = 0; n < 500 && told_hanging < HANGING; n++)
+		usleep(POLL_US);
+	ck_assert_int_eq(told_hanging, HANGING);
+	ck_assert_int_eq(hanging[0].err, ERR_UNKNOWN);
+	for (int i = 1; i < HANGING; i++)
+		ck_assert_int_eq(hanging[i].err, ERR_NOTLEADER);
+	atomic_store(&N.hung, 0);
+	leader_wait();
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("guests"), *handed = tcase_create("handed over");
@@ -318,6 +382,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, world_down);
 	tcase_set_timeout(tc, 120);
 	tcase_add_test(tc, guests_go_back_when_another_leads);
+	tcase_add_test(tc, who_waits_for_a_disk_that_hangs_is_told_who_leads);
 	suite_add_tcase(s, handed);
 	tcase_add_checked_fixture(handed, setup_counts, world_down);
 	tcase_set_timeout(handed, 120);

@@ -5,6 +5,7 @@
 #define TESTS_REMOTE_WORLD_H
 #include <unistd.h>
 #include "cluster/remote.h"
+#include "storage/store_priv.h"
 #include "tests/unit/cluster/partition_world.h"
 
 enum { NODES = 4, GROUP = 1024 };
@@ -46,6 +47,7 @@ static struct net_world {
 	uint8_t hold_kind; /* only Raft's of this kind; 0: all */
 	struct list held;
 	size_t tail_bytes; /* of each node's tail in memory */
+	_Atomic int hung;  /* the node whose disk takes nothing for now; 0: none */
 	uint64_t frames, lost, calls;
 } N;
 
@@ -54,6 +56,28 @@ static void on_loop(int loop, void (*fn)(void *arg), void *arg)
 	loop_call(loops_at(N.loops, loop), fn, arg);
 	while (sem_wait(&N.done) != 0)
 		;
+}
+
+/* --- disks --- */
+
+static struct store_ops hanging_ops;
+static const struct store_ops *mem_ops;
+
+static enum err hanging_write(struct store *s, struct store_batch *b)
+{
+	int hung;
+
+	while ((hung = atomic_load(&N.hung)) != 0 && N.node[hung].store == s)
+		usleep(1000);
+	return mem_ops->write(s, b);
+}
+
+static void may_hang(struct store *s)
+{
+	mem_ops = s->ops;
+	hanging_ops = *mem_ops;
+	hanging_ops.write = hanging_write;
+	s->ops = &hanging_ops;
 }
 
 /* --- the network --- */
@@ -349,6 +373,7 @@ static void node_start(int id, int replicas)
 	struct partition_options o;
 
 	ck_assert_int_eq(store_open_mem((uint64_t)id, &n->store), OK);
+	may_hang(n->store);
 	n->writer = writer_new(n->store, N.loops);
 	n->cache = tail_cache_new(N.tail_bytes);
 	n->env = (struct plog_env){
@@ -384,7 +409,7 @@ static void world_up(int replicas, size_t tail_bytes)
 	if (!registered)
 		metric_register(&node_metrics);
 	registered = true;
-	memset(&N, 0, sizeof N);
+	memset((void *)&N, 0, sizeof N);
 	list_init(&N.held);
 	consensus_process_init();
 	sem_init(&N.done, 0, 0);
