@@ -1,5 +1,5 @@
-"""Kafka clients that are no Python modules: kafkajs from npm, sarama from Debian's Go packages. Each
-is a small program of proto/clients, made ready once below the build folder, and spoken to in one way:
+"""Kafka clients that are no Python modules: kafkajs from npm, sarama and kafka-go from Debian's Go
+packages. Each is a small program of proto/clients, made ready once below the build folder, and spoken to in one way:
 
     produce TOPIC COUNT PREFIX     records PREFIX0 ... with keys and a header; "done COUNT"
     consume TOPIC COUNT GROUP      from the start; "record PARTITION OFFSET VALUE" each
@@ -57,11 +57,11 @@ def make_kafkajs():
             {"NODE_PATH": os.path.join(folder, "node_modules")})
 
 
-def make_sarama():
+def make_go(program, package, debian):
     need("go")
-    if not os.path.isdir(GO_CODE + "/src/github.com/Shopify/sarama"):
-        pytest.skip("golang-github-shopify-sarama-dev is not installed")
-    source, target = os.path.join(HERE, "sarama_client.go"), os.path.join(MADE, "sarama_client")
+    if not os.path.isdir("%s/src/github.com/%s" % (GO_CODE, package)):
+        pytest.skip("%s is not installed" % debian)
+    source, target = os.path.join(HERE, program + ".go"), os.path.join(MADE, program)
     if not is_made(target, source):
         os.makedirs(MADE, exist_ok=True)
         # Of Debian's packages alone: no modules, nothing is fetched, no other toolchain.
@@ -75,7 +75,13 @@ def make_sarama():
     return [target], {}
 
 
-MAKERS = {"kafkajs": make_kafkajs, "sarama": make_sarama}
+MAKERS = {
+    "kafkajs": make_kafkajs,
+    "sarama": lambda: make_go("sarama_client", "Shopify/sarama",
+                              "golang-github-shopify-sarama-dev"),
+    "kafka-go": lambda: make_go("kafka_go_client", "segmentio/kafka-go",
+                                "golang-github-segmentio-kafka-go-dev"),
+}
 
 
 class Failed(AssertionError):

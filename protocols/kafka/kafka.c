@@ -110,7 +110,7 @@ void kafka_count(struct kafka_loop *h, enum kafka_metric row, int64_t n)
 
 const struct kafka_handler kafka_handlers[] = {
 	{KAFKA_PRODUCE, 0, 10, false, kafka_on_produce},
-	{KAFKA_FETCH, 4, 12, true, kafka_on_fetch},
+	{KAFKA_FETCH, 0, 12, true, kafka_on_fetch},
 	{KAFKA_LIST_OFFSETS, 1, 8, true, kafka_on_list_offsets},
 	{KAFKA_METADATA, 0, 12, true, kafka_on_metadata},
 	{KAFKA_OFFSET_COMMIT, 1, 9, true, kafka_on_offset_commit},
@@ -124,7 +124,7 @@ const struct kafka_handler kafka_handlers[] = {
 	{KAFKA_LIST_GROUPS, 0, 4, true, kafka_on_list_groups},
 	{KAFKA_SASL_HANDSHAKE, 0, 1, false, kafka_on_sasl_handshake},
 	{KAFKA_API_VERSIONS, 0, 4, false, kafka_on_api_versions},
-	{KAFKA_CREATE_TOPICS, 2, 7, true, kafka_on_create_topics},
+	{KAFKA_CREATE_TOPICS, 0, 7, true, kafka_on_create_topics},
 	{KAFKA_DELETE_TOPICS, 1, 6, true, kafka_on_delete_topics},
 	{KAFKA_DELETE_RECORDS, 0, 2, true, kafka_on_delete_records},
 	{KAFKA_INIT_PRODUCER_ID, 0, 5, true, kafka_on_init_producer_id},
@@ -245,6 +245,13 @@ static enum err count_held(struct kafka_request *r)
 	r->kc->inflight += more;
 	h->held += more;
 	return more > 0 && h->held > h->kafka->conf->loop_held_bytes ? ERR_BUSY : OK;
+}
+
+void kafka_producing(struct kafka_request *r, int64_t more)
+{
+	r->bytes += more;
+	r->kc->inflight += more;
+	r->kc->home->inflight += more;
 }
 
 void kafka_fetching(struct kafka_request *r, int64_t more)
@@ -564,9 +571,7 @@ static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 	}
 	kc->greeted = true;
 	if (h.key == KAFKA_PRODUCE) {
-		r->bytes = (int64_t)frame.len;
-		kc->inflight += r->bytes;
-		kc->home->inflight += r->bytes;
+		kafka_producing(r, (int64_t)frame.len);
 	} else if (h.key != KAFKA_FETCH || ++kc->fetches >= FETCHES_MAX) {
 		hurry_fetches(kc);
 	}

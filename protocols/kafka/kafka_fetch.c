@@ -3,8 +3,11 @@
  * which tells when its log grows, and which stays armed for the next fetch when this one ends
  * otherwise. Every partition asked for is in the answer, with or without records. */
 #include "protocols/kafka/kafka_priv.h"
+#include "protocols/kafka/kafka_set.h"
 
 enum {
+	TIME_VERSION = 2,  /* messages have times */
+	BATCH_VERSION = 4, /* before it they are message sets, not batches as they are stored */
 	BYTES_LEAST = 64 << 10,      /* of a fetch, even when the loop is short of memory */
 	READ_BYTES_LEAST = 32 << 10, /* a read counts as this much, however little is wanted */
 };
@@ -21,6 +24,7 @@ struct part {
 	const struct kafka_fetch_req_partition *req;
 	struct kafka_fetch_res_partition *res;
 	struct bytes topic;
+	struct kafka_set set;        /* made of what was read, for old clients */
 	struct partition *partition; /* good for this turn */
 	int64_t seen;                /* no more than this was there when last looked at */
 	bool reading, held;
@@ -33,6 +37,7 @@ struct fetch {
 	uint32_t count;
 	uint32_t reading;
 	size_t bytes, bytes_max;
+	int64_t inflated;          /* for message sets */
 	bool waits, stale, failed; /* stale: what it waits for may be there */
 	bool now;                  /* whatever is there is the answer */
 };
@@ -108,21 +113,26 @@ void kafka_fetch_closed(struct kafka_conn *kc)
 
 /* Answering */
 
+static void drop(struct part *p)
+{
+	if (p->held)
+		stream_read_fini(&p->read);
+	slice_unref(&p->set.bytes);
+	p->held = false;
+}
+
 static void fetch_fini(struct kafka_request *r)
 {
 	struct fetch *f = r->op;
 	for (uint32_t i = 0; i < f->count; i++)
-		if (f->parts[i].held)
-			stream_read_fini(&f->parts[i].read);
+		drop(&f->parts[i]);
 }
 
 static void let_go(struct kafka_request *r, struct fetch *f)
 {
 	for (uint32_t i = 0; i < f->count; i++) {
 		struct part *p = &f->parts[i];
-		if (p->held)
-			stream_read_fini(&p->read);
-		p->held = false;
+		drop(p);
 		p->res->records = (struct kafka_records){.bytes = bytes_of(kafka_empty, 0)};
 	}
 	f->bytes = 0;
@@ -147,6 +157,7 @@ static int32_t charge(struct kafka_request *r, const struct fetch *f)
 		return 0;
 	for (uint32_t i = 0; i < f->count; i++) {
 		const struct kafka_records *records = &f->parts[i].res->records;
+		messages += f->parts[i].set.bytes.chunk != NULL ? f->parts[i].set.count : 0;
 		for (uint32_t n = 0; n < records->slices_count; n++) {
 			struct bytes left = records->slices[n].bytes;
 			struct batch b;
@@ -159,6 +170,64 @@ static int32_t charge(struct kafka_request *r, const struct fetch *f)
 	return kafka_throttle(r, access_charge_out(r->access, messages, (int64_t)f->bytes));
 }
 
+static void on_read(struct stream_read *sr);
+
+static void read_from(struct part *p, int64_t offset, size_t bytes_max)
+{
+	p->read = (struct stream_read){
+		.from = p->partition, .offset = offset, .bytes_max = bytes_max, .done = on_read};
+	((struct fetch *)p->r->op)->reading++;
+	p->r->outstanding++;
+	p->held = false;
+	stream_read(&p->read);
+}
+
+/* A message set in place of the batches, for old clients. False: compaction has left no record in
+ * the batches from where the client is on; it could not get past them, so we read on. */
+static bool make_set(struct kafka_request *r, struct part *p)
+{
+	struct fetch *f = r->op;
+	struct stream_read *sr = &p->read;
+	size_t max = sr->bytes_max;
+	int64_t next = sr->next_offset;
+	if (r->h.version >= BATCH_VERSION || sr->err != OK || sr->count == 0)
+		return true;
+	if (f->inflated > kafka_of(r)->conf->fetch_bytes_max) {
+		stream_read_fini(sr); /* enough work for one answer: it gets none now */
+		return true;
+	}
+	sr->err = kafka_set_write(sr->slices, sr->count, p->req->fetch_offset,
+		r->h.version >= TIME_VERSION, max, &p->set);
+	f->inflated += (int64_t)p->set.inflated;
+	stream_read_fini(sr);
+	if (sr->err != OK || p->set.count > 0 || next >= sr->high_watermark)
+		return true;
+	read_from(p, next, max);
+	return false;
+}
+
+/* The batches that were read, or what was made of them. */
+static void give(struct fetch *f, struct part *p)
+{
+	struct stream_read *sr = &p->read;
+	bool is_set = p->set.bytes.chunk != NULL;
+	size_t bytes = is_set ? p->set.bytes.bytes.len : sr->bytes;
+	/* A batch over its partition's limit is given, but only one over the answer's. */
+	if (f->bytes > 0 && f->bytes + bytes > f->bytes_max) {
+		drop(p);
+		return;
+	}
+	if (is_set)
+		p->res->records = (struct kafka_records){
+			.slices = &p->set.bytes, .slices_count = 1};
+	else if (sr->count > 0)
+		p->res->records = (struct kafka_records){
+			.slices = sr->slices, .slices_count = sr->count};
+	else
+		return;
+	f->bytes += bytes;
+}
+
 static void on_read(struct stream_read *sr)
 {
 	struct part *p = list_entry(sr, struct part, read);
@@ -167,7 +236,7 @@ static void on_read(struct stream_read *sr)
 	const struct kafka_fetch_req *req = r->req;
 	f->reading--;
 	p->held = true;
-	if (!kafka_landed(r))
+	if (!kafka_landed(r) || !make_set(r, p))
 		return;
 	if (sr->err != OK) {
 		bool later = p->beyond && sr->err == ERR_UNAVAILABLE;
@@ -176,14 +245,7 @@ static void on_read(struct stream_read *sr)
 		p->seen = sr->high_watermark;
 		p->res->high_watermark = p->res->last_stable_offset = sr->high_watermark;
 		p->res->log_start_offset = sr->first_offset;
-		/* A batch over its partition's limit is given, but only one over the answer's. */
-		if (f->bytes > 0 && f->bytes + sr->bytes > f->bytes_max)
-			stream_read_fini(sr);
-		else
-			f->bytes += sr->bytes;
-		if (sr->count > 0)
-			p->res->records = (struct kafka_records){
-				.slices = sr->slices, .slices_count = sr->count};
+		give(f, p);
 	}
 	if (f->reading > 0)
 		return;
@@ -267,16 +329,10 @@ static void read_all(struct kafka_request *r, struct fetch *f)
 			(p->res->high_watermark <= p->req->fetch_offset && !p->beyond) ||
 			(left <= 0 && f->reading > 0))
 			continue;
-		p->read = (struct stream_read){.from = p->partition,
-			.offset = p->req->fetch_offset,
-			.bytes_max = max > 0 ? (size_t)max : 1,
-			.done = on_read};
 		int64_t cost = max < READ_BYTES_LEAST ? READ_BYTES_LEAST : max;
 		left -= cost;
 		kafka_fetching(r, cost);
-		f->reading++;
-		r->outstanding++;
-		stream_read(&p->read);
+		read_from(p, p->req->fetch_offset, max > 0 ? (size_t)max : 1);
 	}
 }
 
@@ -287,6 +343,7 @@ static void look(struct kafka_request *r)
 	bool there = false;
 	f->waits = f->stale = false;
 	f->failed = false;
+	f->inflated = 0;
 	bool may = false;
 	for (uint32_t i = 0; i < f->count; i++) {
 		struct part *p = &f->parts[i];

@@ -87,6 +87,7 @@ struct kafka_request {
 	bool sent;            /* out of the queue; lives for what is outstanding */
 	uint32_t outstanding; /* completions that will come */
 	int64_t bytes;        /* produced, counted as in flight */
+	int64_t unpacked;     /* of message sets of old clients */
 	int64_t held;         /* memory of the arena counted as such */
 	int64_t fetching;     /* bytes it may be given, counted as fetched */
 	struct loop_timer timer;
@@ -128,6 +129,8 @@ struct kafka_broker {
 const struct kafka_broker *kafka_brokers(struct kafka_request *r, uint32_t *count);
 /* That node; false: it is none, or has no such door. */
 bool kafka_broker(struct kafka_request *r, uint32_t node, struct kafka_broker *out);
+/* Counts bytes more as produced by r and in flight. */
+void kafka_producing(struct kafka_request *r, int64_t more);
 /* Counts bytes more (or fewer) as being fetched by r. */
 void kafka_fetching(struct kafka_request *r, int64_t more);
 /* Zeroed memory of the request; NULL: r has failed. */

@@ -2,10 +2,11 @@
  * answer is made when all outcomes are there, or the client's patience ends. With acks 0 nothing is
  * answered, and an error closes the connection, since there is no other way to say it. */
 #include "protocols/kafka/kafka_priv.h"
+#include "protocols/kafka/kafka_set.h"
 #include "server/base/log.h"
 #include "server/broker/produce.h"
 
-enum { TIMEOUT_MS_MIN = 100, HINT_VERSION = 10 };
+enum { TIMEOUT_MS_MIN = 100, BATCH_VERSION = 3, HINT_VERSION = 10 };
 
 struct put { /* one partition's batch */
 	struct produce produce;
@@ -95,6 +96,30 @@ static void on_timeout(struct kafka_request *r)
 	finish(r);
 }
 
+/* A message set of an old client. Unpacked it must not be more than the stream takes, and all of a
+ * request's not more than a request may be; as much memory counts as produced meanwhile. */
+static enum err start_set(
+	struct kafka_request *r, const struct stream *s, struct put *put, struct bytes set)
+{
+	int64_t most = stream_bytes_max(s, shard_conf(kafka_shard(r)));
+	int64_t left = kafka_of(r)->conf->request_bytes_max - r->unpacked;
+	struct slice made;
+	struct batch b;
+	size_t inflated;
+	enum err e = kafka_set_read(
+		set, left < 0 ? 0 : (size_t)(most < left ? most : left), &made, &inflated);
+	r->unpacked += (int64_t)(e == OK ? made.bytes.len : inflated);
+	if (e != OK)
+		return e;
+	if (access_limited(r->access) && batch_read(made.bytes, &b) == OK)
+		access_charge_in(
+			r->access, b.count, 0); /* it is charge that asks how long to wait */
+	kafka_producing(r, (int64_t)made.bytes.len);
+	e = produce_start(&put->produce, kafka_shard(r), s, put->partition, made.bytes);
+	slice_unref(&made);
+	return e;
+}
+
 /* may: whether they may write to the topic; s is NULL then, too. */
 static void put_one(struct kafka_request *r, const struct stream *s, bool may,
 	const struct kafka_produce_req_partition *req, struct put *put)
@@ -110,8 +135,6 @@ static void put_one(struct kafka_request *r, const struct stream *s, bool may,
 		refuse(r, put->res, KAFKA_TOPIC_DENIED);
 	else if (p == NULL)
 		refuse(r, put->res, KAFKA_UNKNOWN_TOPIC);
-	else if (r->h.version < 3)
-		refuse(r, put->res, KAFKA_UNSUPPORTED_FORMAT);
 	else if (in.len == 0)
 		refuse(r, put->res, KAFKA_INVALID_RECORD);
 	else if (r->h.version < 7 && batch_read(in, &b) == OK && b.codec == CODEC_ZSTD)
@@ -120,7 +143,9 @@ static void put_one(struct kafka_request *r, const struct stream *s, bool may,
 		put->r = r;
 		put->partition = p;
 		put->produce.done = on_put;
-		enum err e = produce_start(&put->produce, kafka_shard(r), s, p, in);
+		enum err e = r->h.version < BATCH_VERSION
+			? start_set(r, s, put, in)
+			: produce_start(&put->produce, kafka_shard(r), s, p, in);
 		if (e != OK) {
 			refuse(r, put->res, kafka_produce_code(e));
 			hint(r, put);
@@ -183,7 +208,6 @@ void kafka_on_produce(struct kafka_request *r)
 	if (put == NULL)
 		return;
 	r->silent = req->acks == 0;
-	res->throttle_ms = charge(r, req);
 	for (uint32_t i = 0; i < req->topics_count; i++) {
 		const struct kafka_produce_req_topic *t = &req->topics[i];
 		bool may = kafka_may_stream(r, ACTION_WRITE, t->name);
@@ -193,6 +217,7 @@ void kafka_on_produce(struct kafka_request *r)
 			put_one(r, s, may, &t->partitions[n], put);
 		}
 	}
+	res->throttle_ms = charge(r, req);
 	if (r->outstanding == 0) {
 		finish(r);
 		return;

@@ -1,6 +1,7 @@
 """Compaction by key, seen by clients: what is left are the newest values, at their offsets; whoever
 reads gets over the gaps. Small entries, many of them: the newest some hundred stay as they were."""
 import json
+import struct
 import time
 
 import confluent_kafka
@@ -9,6 +10,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from kafka_clients import confluent_consumer, kcat
+from kafka_raw import Raw, string
 
 WAIT_S = 90
 KEYS = 20
@@ -125,6 +127,32 @@ def test_from_every_offset(own_node, name):
         assert page["next_offset"] > at
         at = page["next_offset"]
     assert seen == sorted(whole)
+
+
+def first_message(raw, name, offset):
+    """The offset of what Fetch 2 gives to a client that wants next to nothing; None: nothing."""
+    answer = raw.ask(1, 2, struct.pack(">iiii", -1, 1000, 1, 1) + string(name) +
+                     struct.pack(">iiqi", 1, 0, offset, 1))
+    code, size = struct.unpack_from(">h8xi", answer, 4 + 4 + len(string(name)) + 4 + 4)
+    assert code == 0
+    return struct.unpack_from(">q", answer, len(answer) - size)[0] if size else None
+
+
+def test_old_readers_get_over_what_a_batch_has_lost(own_node, name):
+    """They are given messages from where they ask; a batch may have none from there on."""
+    create(own_node.kafka, name)
+    sent = [(b"only-%d" % i if i % 4 == 0 else b"k%d" % (i % KEYS), b"%d" % i)
+            for i in range(4000)]
+    produce(own_node.kafka, name, sent)
+    compacted(own_node, name, 0, 1200)
+    before, seen, at = read_all(own_node.kafka, name), set(), 0
+    with Raw(own_node.ports["kafka"]) as raw:
+        while at < 4000:
+            found = first_message(raw, name, at)
+            assert found is not None and found >= at, at
+            seen.add(found)
+            at = found + 1
+    assert set(before) >= seen >= set(read_all(own_node.kafka, name))
 
 
 def test_tombstones_go_after_a_while(own_node, name):

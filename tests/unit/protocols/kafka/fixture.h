@@ -155,8 +155,8 @@ static inline int16_t produced(int fd, int16_t version, int32_t correlation, int
 	return res.topics[0].partitions[0].error;
 }
 
-static inline void fetch(
-	int fd, const char *topic, int64_t offset, int32_t wait_ms, int32_t correlation)
+static inline void fetch_version(int fd, const char *topic, int16_t version, int64_t offset,
+	int32_t wait_ms, int32_t correlation)
 {
 	struct kafka_fetch_req req = kafka_fetch_req_init;
 	req.max_wait_ms = wait_ms;
@@ -171,7 +171,13 @@ static inline void fetch(
 		req.topics[0].partitions[i].fetch_offset = i == 0 ? offset : 0;
 		req.topics[0].partitions[i].max_bytes = 50;
 	}
-	ask(fd, KAFKA_FETCH, 11, correlation, &req);
+	ask(fd, KAFKA_FETCH, version, correlation, &req);
+}
+
+static inline void fetch(
+	int fd, const char *topic, int64_t offset, int32_t wait_ms, int32_t correlation)
+{
+	fetch_version(fd, topic, 11, offset, wait_ms, correlation);
 }
 
 static inline void end(int fd)

@@ -1,6 +1,7 @@
 /* The door over real sockets, in front of a whole node in a temporary folder: frames written by
  * hand through the codec's client side. */
 #include "tests/unit/protocols/kafka/fixture.h"
+#include "protocols/kafka/kafka_set.h"
 
 START_TEST(pipelined_requests_are_answered_in_order)
 {
@@ -157,6 +158,63 @@ START_TEST(a_fetch_waits_for_records_and_for_no_longer)
 	usleep(50000);
 	slice_unref(&b);
 	close(other);
+	end(fd);
+}
+END_TEST
+
+/* What clients of before Kafka 0.11 write and read: sets of messages, in each version. */
+START_TEST(old_clients_write_and_read_message_sets)
+{
+	int fd = dial();
+	struct kafka_fetch_res res;
+	struct kafka_set set, one;
+	struct slice b = batch_of(500, 4), old;
+	size_t inflated;
+	int64_t offset;
+	make_topic(fd, "old");
+	ck_assert_int_eq(kafka_set_write(&b, 1, 0, 1, 1 << 20, &set), OK);
+	ck_assert_int_eq(kafka_set_read(set.bytes.bytes, 1 << 20, &old, &inflated), OK);
+	for (int16_t v = 0; v < 3; v++) {
+		produce(fd, "old", v, -1, set.bytes.bytes, v);
+		ck_assert_int_eq(produced(fd, v, v, &offset), 0);
+		ck_assert_int_eq(offset, v * 4);
+	}
+	for (int16_t v = 0; v < 4; v++) {
+		ck_assert_int_eq(kafka_set_write(&old, 1, 1, v >= 2, 1, &one), OK);
+		fetch_version(fd, "old", v, 5, 1000, 10 + v);
+		answer(fd, KAFKA_FETCH, v, 10 + v, &res);
+		struct kafka_fetch_res_partition *p = &res.topics[0].partitions[0];
+		ck_assert_int_eq(p->error, 0);
+		ck_assert_int_eq(p->high_watermark, 12);
+		/* Asked for is less than a message: it is one, from where it was asked. */
+		ck_assert_uint_eq(p->records.bytes.len, one.bytes.bytes.len);
+		ck_assert_uint_eq(get_u64be(p->records.bytes.at), 5);
+		ck_assert_mem_eq(
+			p->records.bytes.at + 8, one.bytes.bytes.at + 8, one.bytes.bytes.len - 8);
+		slice_unref(&one.bytes);
+	}
+	fetch_version(fd, "old", 12, 5, 1000, 20); /* others see batches */
+	answer(fd, KAFKA_FETCH, 12, 20, &res);
+	ck_assert_mem_eq(res.topics[0].partitions[0].records.bytes.at + 21, old.bytes.at + 21,
+		old.bytes.len - 21);
+	fetch_version(fd, "old", 2, 13, 1000, 21);
+	answer(fd, KAFKA_FETCH, 2, 21, &res);
+	ck_assert_int_eq(res.topics[0].partitions[0].error, 1);
+	int64_t began = clock_ms();
+	fetch_version(fd, "old", 2, 12, 200, 22);
+	answer(fd, KAFKA_FETCH, 2, 22, &res);
+	ck_assert_int_ge(clock_ms() - began, 190);
+	ck_assert_uint_eq(res.topics[0].partitions[0].records.bytes.len, 0);
+	uint8_t *bad = arena_take(&arena, set.bytes.bytes.len);
+	memcpy(bad, set.bytes.bytes.at, set.bytes.bytes.len);
+	bad[set.bytes.bytes.len - 1] ^= 1;
+	produce(fd, "old", 2, -1, bytes_of(bad, set.bytes.bytes.len), 23);
+	ck_assert_int_eq(produced(fd, 2, 23, NULL), 2);
+	produce(fd, "old", 7, -1, set.bytes.bytes, 24);
+	ck_assert_int_eq(produced(fd, 7, 24, NULL), 43);
+	slice_unref(&old);
+	slice_unref(&set.bytes);
+	slice_unref(&b);
 	end(fd);
 }
 END_TEST
@@ -384,6 +442,7 @@ int main(void)
 	tcase_add_test(tc, what_is_stored_is_what_was_sent);
 	tcase_add_test(tc, an_answer_keeps_its_bound);
 	tcase_add_test(tc, a_fetch_waits_for_records_and_for_no_longer);
+	tcase_add_test(tc, old_clients_write_and_read_message_sets);
 	tcase_add_test(tc, bad_batches_are_refused_each_with_its_code);
 	tcase_add_test(tc, a_batch_that_does_not_say_its_greatest_time_is_taken);
 	tcase_add_loop_test(tc, what_is_no_request_closes_the_connection, 0, 5);

@@ -320,11 +320,11 @@ START_TEST(finds_apis_by_key)
 	ck_assert_ptr_null(kafka_api_find(4));
 	ck_assert_ptr_null(kafka_api_find(66 + 1));
 	ck_assert_ptr_null(kafka_api_find(INT16_MAX));
-	ck_assert(kafka_api_has(&kafka_api_fetch, 4));
-	ck_assert(!kafka_api_has(&kafka_api_fetch, 3));
+	ck_assert(kafka_api_has(&kafka_api_list_offsets, 1));
+	ck_assert(!kafka_api_has(&kafka_api_list_offsets, 0));
 	ck_assert(!kafka_api_has(&kafka_api_fetch, 18));
-	ck_assert_int_eq(
-		kafka_decode(&kafka_api_fetch, 3, true, B(0), &arena, message), ERR_UNSUPPORTED);
+	ck_assert_int_eq(kafka_decode(&kafka_api_list_offsets, 0, true, B(0), &arena, message),
+		ERR_UNSUPPORTED);
 	ck_assert_int_eq(kafka_encode(&kafka_api_fetch, 18, true, &kafka_fetch_req_init, &out),
 		ERR_UNSUPPORTED);
 }
