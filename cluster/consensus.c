@@ -125,6 +125,33 @@ bool consensus_ready(const struct consensus *c)
 	return leads(c) && c->applied >= c->guard.barrier_index;
 }
 
+/* In this term. */
+static bool majority_heard(const struct consensus *c, int64_t since_ms)
+{
+	const struct raft *r = c->raft;
+	unsigned heard = 0;
+	for (unsigned i = 0; i < r->configuration.n; i++) {
+		const struct raft_server *s = &r->configuration.servers[i];
+		const struct peer_out *p = out_of(c, s->id);
+		heard += s->role == RAFT_VOTER &&
+			(s->id == c->replica ||
+				(p != NULL && p->heard_ms != 0 && p->heard_ms >= since_ms));
+	}
+	return 2 * heard > guard_voters(r);
+}
+
+/* Answers that arrived while the process stood still are read at once when it goes on: they count
+ * only after a time in which newer ones, or another leader, would have been heard. */
+bool consensus_unrivalled(const struct consensus *c)
+{
+	int64_t now_ms = loop_now_ms(c->env->loop), lately_ms = c->o.election_ms / 2;
+	if (!consensus_ready(c) || c->transfer_to != 0 || c->raft->transfer != NULL)
+		return false;
+	return guard_voters(c->raft) == 1 ||
+		(now_ms - c->tick_ms <= lately_ms && now_ms - c->late_ms > c->o.election_ms &&
+			majority_heard(c, now_ms - lately_ms));
+}
+
 uint64_t consensus_applied(const struct consensus *c)
 {
 	return c->applied;
@@ -444,6 +471,10 @@ static void stand_first(struct consensus *c)
 
 void consensus_tick(struct consensus *c)
 {
+	int64_t now_ms = loop_now_ms(c->env->loop);
+	if (now_ms - c->tick_ms > c->o.election_ms / 2)
+		c->late_ms = now_ms;
+	c->tick_ms = now_ms;
 	if (!c->raft || c->closing)
 		return;
 	if (c->first)
@@ -590,6 +621,8 @@ enum err consensus_open(struct plog *log, uint64_t replica, const char *address,
 	c->fsm_arg = fsm_arg;
 	c->net = net;
 	c->net_arg = net_arg;
+	c->tick_ms = loop_now_ms(c->env->loop);
+	c->late_ms = c->tick_ms - c->o.election_ms - 1;
 	if (seeding) {
 		raft_install_resume(c);
 		*out = c;

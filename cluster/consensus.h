@@ -80,6 +80,9 @@ uint64_t consensus_term(const struct consensus *c);
 uint64_t consensus_leader(const struct consensus *c);
 /* Leader, and everything of older terms is applied: may evaluate and serve. */
 bool consensus_ready(const struct consensus *c);
+/* Ready, and nobody else has been elected, as far as that can be known without asking: a majority
+ * has answered within half an election timeout, in which this process did not stand still. */
+bool consensus_unrivalled(const struct consensus *c);
 uint64_t consensus_applied(const struct consensus *c);
 /* Bytes proposed and not yet committed. */
 size_t consensus_inflight(const struct consensus *c);

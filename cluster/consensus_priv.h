@@ -122,6 +122,8 @@ struct consensus {
 	bool starting;     /* within raft_start */
 	bool first;        /* founds the group and is to lead it: does not wait to stand */
 	int64_t opened_ms; /* when it did */
+	int64_t tick_ms;   /* of the last tick */
+	int64_t late_ms;   /* of the last one that came late: what had been heard may be old */
 	bool settling;
 	bool muted;
 	bool closing;

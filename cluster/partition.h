@@ -184,7 +184,8 @@ struct offset_seek {
 void partition_seek(struct offset_seek *s);
 
 /* All that the leader had committed when this was asked is applied here: what is read from the
- * local replica then is at least that new. On the leader itself at once. */
+ * local replica then is at least that new. The leader tells it while it hears from a majority: on
+ * its node at once. */
 struct partition_point {
 	struct loop_msg msg; /* private */
 	struct list node;    /* private */

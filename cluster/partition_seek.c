@@ -1,6 +1,7 @@
 /* Seeks: the log finds the entry, a worker the record in it, for batches may be compressed. Without
  * a replica here the leader is asked. That there is no record so young is said by a leader only
- * when a majority has confirmed it: the reader would begin behind records it has not seen. */
+ * when a majority has been heard lately, or confirms it: the reader would begin behind records it
+ * has not seen. */
 #include "cluster/remote.h"
 
 static void seek_home(struct loop_msg *m)
@@ -48,7 +49,7 @@ static void seek_none(struct offset_seek *s, int64_t end)
 	struct partition *p = s->from;
 	struct seek_none *op;
 
-	if (!partition_local(p) || !partition_leads(p)) {
+	if (!partition_local(p) || !partition_leads(p) || consensus_unrivalled(p->consensus)) {
 		reads_seek_end(s, ERR_NOTFOUND);
 		partition_unref(p);
 		return;

@@ -124,7 +124,8 @@ void out_heard(
 	if (!p || i == c->raft->configuration.n)
 		return;
 	const struct raft_progress *progress = &c->raft->leader_state.progress[i];
-	p->heard_ms = loop_now_ms(c->env->loop);
+	if (result->term == c->raft->current_term)
+		p->heard_ms = loop_now_ms(c->env->loop);
 	p->absent = result->rejected == 0 && result->last_log_index == 0;
 	if (result->rejected > 0 && progress->state == GUARD_PEER_PROBE)
 		p->rejected = true;

@@ -1,5 +1,7 @@
-/* Points in the log. The leader is asked what it has committed; who asked is told when that is
- * applied here, or, without a replica, shown to the watchers. However many ask, one call is under
+/* Points in the log. The leader is asked what it has committed, which it says only while it hears
+ * from a majority: who has stood still may not know yet that another leads, and what that one has
+ * committed. Who asked is told when it is applied here, or, without a replica, shown to the
+ * watchers. However many ask, one call is under
  * way for a partition: those who ask meanwhile share the next one, for theirs must not be answered
  * from before they asked. */
 #include "cluster/remote.h"
@@ -88,12 +90,17 @@ static void point_done(struct peer_call *c)
 	partition_unref(p);
 }
 
+static bool is_told_here(const struct partition *p)
+{
+	return partition_unserved(p) == OK && consensus_unrivalled(p->consensus);
+}
+
 static void ask(struct partition *p)
 {
 	struct point_call *pc;
 	struct buf b;
 
-	if (partition_unserved(p) == OK)
+	if (is_told_here(p))
 		end_all(p, &p->points, OK);
 	if (list_empty(&p->points) || p->point_call != NULL || p->options.peers == NULL ||
 		partition_unserved(p) != ERR_NOTLEADER)
@@ -149,7 +156,7 @@ void remote_point_tick(struct partition *p, int64_t now_ms)
 {
 	if (list_empty(&p->points) && list_empty(&p->point_waits))
 		return;
-	if (partition_unserved(p) == OK)
+	if (is_told_here(p))
 		end_all(p, &p->point_waits, OK);
 	expire(p, &p->points, now_ms);
 	expire(p, &p->point_waits, now_ms);
@@ -170,7 +177,7 @@ void remote_point_serve(void *arg, struct peer_request *request)
 
 	if (p == NULL)
 		return;
-	if (partition_unserved(p) == OK)
+	if (is_told_here(p))
 		g = (struct point_given){OK, p->applied_index, partition_high_watermark(p)};
 	buf_init(&b, 64);
 	point_given_write(&b, &g);

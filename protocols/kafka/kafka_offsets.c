@@ -81,6 +81,38 @@ static void on_time(struct offset_seek *s)
 	kafka_land(t->r);
 }
 
+struct end_ask {
+	struct partition_point point;
+	struct kafka_request *r;
+	int64_t *end;
+	int16_t *error;
+};
+
+static void on_end(struct partition_point *q)
+{
+	struct end_ask *e = list_entry(q, struct end_ask, point);
+	if (!e->r->sent && q->err == OK)
+		*e->end = q->offset;
+	else if (!e->r->sent)
+		*e->error = kafka_code(q->err);
+	kafka_land(e->r);
+}
+
+/* What is known of the end here may be old: whoever is told of one below what it has read or
+ * written takes that for lost. */
+static void ask_end(struct kafka_request *r, struct partition *p, int64_t *end, int16_t *error)
+{
+	struct end_ask *e = arena_take(&r->arena, sizeof *e);
+	if (e == NULL) {
+		*error = KAFKA_UNKNOWN_SERVER_ERROR;
+		return;
+	}
+	*e = (struct end_ask){.r = r, .end = end, .error = error};
+	e->point = (struct partition_point){.at = p, .done = on_end};
+	r->outstanding++;
+	partition_point(&e->point);
+}
+
 static void list_one(struct kafka_request *r, bool may, struct bytes topic,
 	const struct kafka_list_offsets_req_partition *req,
 	struct kafka_list_offsets_res_partition *res)
@@ -94,7 +126,7 @@ static void list_one(struct kafka_request *r, bool may, struct bytes topic,
 		return;
 	res->leader_epoch = partition_epoch(p);
 	if (req->timestamp == LATEST) {
-		res->offset = partition_high_watermark(p);
+		ask_end(r, p, &res->offset, &res->error);
 		return;
 	}
 	if (req->timestamp == EARLIEST || req->timestamp == EARLIEST_LOCAL) {
@@ -181,7 +213,7 @@ static void epoch_one(struct kafka_request *r, bool may, struct bytes topic,
 		return; /* not known: -1, -1 */
 	if (req->leader_epoch == partition_epoch(p)) {
 		res->leader_epoch = req->leader_epoch;
-		res->end_offset = partition_high_watermark(p);
+		ask_end(r, p, &res->end_offset, &res->error);
 		return;
 	}
 	struct epoch_seek *e = arena_take(&r->arena, sizeof *e);

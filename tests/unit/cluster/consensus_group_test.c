@@ -467,6 +467,82 @@ START_TEST(who_stands_still_is_replaced_once)
 }
 END_TEST
 
+static void check_unrivalled(void)
+{
+	for (int i = 1; i <= W.n; i++)
+		for (int k = 1; k <= W.n; k++) {
+			const struct rep *r = &W.rep[i], *other = &W.rep[k];
+			if (r->alive && consensus_unrivalled(r->c) && i != k)
+				ck_assert(consensus_role(other->c) != ROLE_LEADER ||
+					consensus_term(other->c) < consensus_term(r->c));
+		}
+}
+
+static void run_unrivalled(int ms)
+{
+	for (int i = 0; i < ms; i++) {
+		net_ms();
+		check_unrivalled();
+	}
+}
+
+/* Goes on: its timer and what came meanwhile, piece by piece. */
+static void goes_on(struct rep *r, bool timer_first)
+{
+	N.lose = NULL;
+	r->alive = true;
+	r->loop.now_ms = W.now_ms;
+	if (timer_first)
+		rep_tick(r);
+	for (int i = 0; i < kept.count; i++) {
+		check_unrivalled();
+		ck_assert_int_eq(consensus_receive(r->c, kept.frame[i]), OK);
+		slice_unref(&kept.frame[i]);
+		rep_turn(r);
+	}
+	kept.count = 0;
+}
+
+/* A leader that hears from a majority always is; one that stood still, was cut off, was muted or
+ * hands over is not while another may lead. */
+START_TEST(nobody_is_unrivalled_beside_another)
+{
+	struct rep *lead = begin(3);
+	N.latency_ms = 20;
+	net_run(1000);
+	for (int round = 0; round < 20; round++) {
+		lead = net_elect();
+		for (int i = 0; i < 1000 + 17 * round; i++) {
+			net_ms();
+			for (int k = 1; k <= 3; k++)
+				ck_assert_int_eq(
+					consensus_unrivalled(W.rep[k].c), &W.rep[k] == lead);
+		}
+		if (_i == 0) {
+			stand_still(lead, true);
+			run_unrivalled(2000);
+			goes_on(lead, round % 2);
+		} else if (_i == 1) {
+			net_isolate(at_of(lead), true);
+			run_unrivalled(400);
+			ck_assert(!consensus_unrivalled(lead->c));
+			run_unrivalled(2000);
+			net_isolate(at_of(lead), false);
+		} else if (_i == 2) {
+			consensus_mute(lead->c, true);
+			run_unrivalled(2000);
+			consensus_mute(lead->c, false);
+		} else {
+			ck_assert_int_eq(
+				consensus_transfer(lead->c, W.rep[at_of(lead) % 3 + 1].id), OK);
+			ck_assert(!consensus_unrivalled(lead->c));
+		}
+		run_unrivalled(3000);
+	}
+	world_check();
+}
+END_TEST
+
 /* Each node in turn hands over, ends and comes back: the term grows with each hand-over only. */
 START_TEST(a_rolling_restart_changes_leaders_as_often_as_they_end)
 {
@@ -827,6 +903,7 @@ int main(void)
 	tcase_add_test(tc, a_leader_that_only_lost_its_connection_stays);
 	tcase_add_loop_test(tc, one_that_is_cut_off_from_the_leader_alone_disturbs_nobody, 0, 3);
 	tcase_add_test(tc, who_stands_still_is_replaced_once);
+	tcase_add_loop_test(tc, nobody_is_unrivalled_beside_another, 0, 4);
 	tcase_add_test(tc, a_rolling_restart_changes_leaders_as_often_as_they_end);
 	tcase_add_test(tc, a_muted_leader_lets_go_of_its_callers);
 	tcase_add_test(tc, a_fetch_may_take_minutes_and_fail);
