@@ -74,9 +74,11 @@ static enum err hanging_write(struct store *s, struct store_batch *b)
 
 static void may_hang(struct store *s)
 {
-	mem_ops = s->ops;
-	hanging_ops = *mem_ops;
-	hanging_ops.write = hanging_write;
+	if (mem_ops == NULL) { /* once: writers of other nodes look at them */
+		mem_ops = s->ops;
+		hanging_ops = *mem_ops;
+		hanging_ops.write = hanging_write;
+	}
 	s->ops = &hanging_ops;
 }
 
