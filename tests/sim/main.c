@@ -41,6 +41,11 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
 	return remove(path);
 }
 
+static void folder_remove(const char *folder)
+{
+	(void)nftw(folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
 static int run_seed(uint64_t seed)
 {
 	struct world_result r;
@@ -51,7 +56,9 @@ static int run_seed(uint64_t seed)
 	sim_init(seed, getenv("SIM_TRACE") != NULL);
 	if (conf.plant != PLANT_NONE)
 		sim_quiet();
-	sim_process_init(folder_of(getpid(), folder, sizeof folder));
+	folder_of(getpid(), folder, sizeof folder);
+	folder_remove(folder); /* of a process that was killed, and had this number */
+	sim_process_init(folder);
 	world_run(&conf, &r);
 	totals->ops += r.ops;
 	totals->acknowledged += r.acknowledged;
@@ -78,7 +85,7 @@ static void reap(uint64_t *running)
 
 	if (pid < 0)
 		return;
-	(void)nftw(folder_of(pid, folder, sizeof folder), remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	folder_remove(folder_of(pid, folder, sizeof folder));
 	--*running;
 	totals->seeds++;
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)

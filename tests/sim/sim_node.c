@@ -212,7 +212,7 @@ void sim_node_forget(struct sim_node *n)
 	char path[32];
 
 	snprintf(path, sizeof path, "%d", n->machine.id);
-	sim_must(nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS) == 0);
+	sim_must(nftw(path, remove_one, 8, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT);
 }
 
 static void stopped(void *arg)

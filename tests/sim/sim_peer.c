@@ -601,6 +601,23 @@ void peers_set_circle(struct peers *p, const uint8_t id[16])
 	memcpy(p->circle, id, 16);
 }
 
+/* What is to be known of a node; false: who is connected as that node is not that one any more. */
+static bool know(struct known *k, const struct peer_node *want)
+{
+	struct known was = *k;
+
+	k->told = k->told || want != NULL;
+	k->learnt = k->learnt && !k->told;
+	k->wanted = want != NULL ? !want->removed : k->learnt;
+	k->removed = want != NULL && want->removed;
+	k->instance_known = want != NULL && want->instance != NULL;
+	if (k->instance_known)
+		memcpy(k->instance, want->instance, 16);
+	if (was.wanted && !k->wanted)
+		return false;
+	return !was.instance_known || memcmp(was.instance, k->instance, 16) == 0;
+}
+
 void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
 {
 	for (uint32_t to = 1; to <= SIM_MACHINES_MAX; to++) {
@@ -609,20 +626,15 @@ void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
 		for (int i = 0; i < count; i++)
 			if (nodes[i].id == to && to != p->conf.node)
 				want = &nodes[i];
-		p->known[to].told = p->known[to].told || want != NULL;
-		p->known[to].learnt = p->known[to].learnt && !p->known[to].told;
-		p->known[to].wanted = want != NULL ? !want->removed : p->known[to].learnt;
-		p->known[to].removed = want != NULL && want->removed;
-		p->known[to].instance_known = want != NULL && want->instance != NULL;
-		if (want != NULL && want->instance != NULL)
-			memcpy(p->known[to].instance, want->instance, 16);
+		if (!know(&p->known[to], want)) {
+			sim_net_reset(p->machine->id, (int)to);
+			sim_net_reset((int)to, p->machine->id);
+		}
 		for (int i = 0; i < p->loop_count; i++) {
 			struct conn_out *k = sim_conn_of(p, i, to);
 
 			k->wanted = p->known[to].wanted;
-			if (!k->wanted)
-				conn_lose(k);
-			else if (!k->up && !k->dialling && p->started)
+			if (k->wanted && !k->up && !k->dialling && p->started)
 				sim_after(sim_pick(1, 1000), p->machine, dial, k);
 		}
 	}
