@@ -167,8 +167,6 @@ void plog_seed_entry(
 	lane_put(p->env.lane, FAMILY_IDX, KEY_BYTES(key), &idx, 1);
 	if (payload.len > 0)
 		lane_put(p->env.lane, p->family, KEY_BYTES(key), &payload, 1);
-	if (p->env.disk != NULL)
-		disk_fetched(p->env.disk, payload.len);
 }
 
 void plog_seed_row(struct plog *p, struct bytes key, struct bytes value)

@@ -37,6 +37,7 @@ static struct storage_conf conf_of(const char *dirs)
 		.block_cache_bytes = 4 << 20,
 		.wal_bytes = 32 << 20,
 		.open_files = 256,
+		.direct = true,
 	};
 }
 
