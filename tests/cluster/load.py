@@ -362,11 +362,13 @@ class Reader:
 
 
 def offsets(consumer, partition):
-    """The first and the next; None: its leader has changed since the client has asked for leaders."""
+    """The first and the next; None: its leader has changed since the client has asked for leaders, or
+    the client does not know the partition yet, of which it has been told."""
     try:
         return consumer.get_watermark_offsets(partition, timeout=15)
     except confluent_kafka.KafkaException as e:
-        if e.args[0].code() != confluent_kafka.KafkaError.NOT_LEADER_FOR_PARTITION:
+        if e.args[0].code() not in (confluent_kafka.KafkaError.NOT_LEADER_FOR_PARTITION,
+                                    confluent_kafka.KafkaError._UNKNOWN_PARTITION):
             raise
         return None
 
