@@ -123,6 +123,14 @@ static uint32_t self(const struct partition *p)
 	return (uint32_t)(p->options.replica >> 32);
 }
 
+/* Leads and has all of the terms before, and nobody has told of a newer term: a process that stood
+ * still may hear of its successor from others before Raft tells it. */
+static bool serves(const struct partition *p)
+{
+	return partition_local(p) && consensus_ready(p->consensus) &&
+		consensus_term(p->consensus) >= p->heard_term;
+}
+
 /* A leader whose own barrier is under way serves soon: nothing is sent from it to itself. */
 enum err partition_unserved(const struct partition *p)
 {
@@ -130,7 +138,7 @@ enum err partition_unserved(const struct partition *p)
 
 	if (p->phase != PARTITION_OPEN)
 		return ERR_CLOSED;
-	if (partition_local(p) && consensus_ready(p->consensus))
+	if (serves(p))
 		return OK;
 	return leader != 0 && leader != self(p) ? ERR_NOTLEADER : ERR_UNAVAILABLE;
 }
@@ -192,6 +200,8 @@ void partition_heard(struct partition *p, uint32_t node, uint64_t term)
 		return;
 	p->heard_leader = node;
 	p->heard_term = term;
+	if (!serves(p))
+		tell_led(p, false);
 	look_for_leader(p);
 }
 
@@ -203,7 +213,7 @@ static void on_changed(void *arg)
 
 	if (p->phase != PARTITION_OPEN || p->detaching)
 		return;
-	ready = consensus_ready(p->consensus);
+	ready = serves(p);
 	term = consensus_term(p->consensus);
 	if (!ready || term != p->term) {
 		p->overlay_stale = true;

@@ -626,6 +626,46 @@ START_TEST(what_is_not_known_here_may_be_there)
 }
 END_TEST
 
+struct heard {
+	struct partition *p;
+	uint32_t leader;
+	int32_t epoch;
+	bool led;
+	enum err unserved;
+};
+
+static void hear_run(void *arg)
+{
+	struct heard *h = arg;
+
+	h->led = partition_leads(h->p);
+	h->epoch = partition_epoch(h->p);
+	partition_heard(h->p, h->leader, (uint64_t)h->epoch + 1);
+	h->unserved = partition_unserved(h->p);
+	sem_post(&N.done);
+}
+
+/* From others, before Raft says so: nobody says that it leads another's term. */
+START_TEST(who_hears_of_a_newer_term_leads_no_more)
+{
+	uint32_t leader = (uint32_t)leader_wait();
+	struct heard h = {.p = N.node[leader].p, .leader = leader % NODES + 1};
+
+	on_loop(0, isolate_run, &leader);
+	on_loop(0, hear_run, &h);
+	ck_assert(h.led);
+	ck_assert_int_eq(h.unserved, ERR_NOTLEADER);
+	for (int i = 0; i < 20; i++) {
+		ck_assert(!partition_leads(h.p));
+		ck_assert_int_eq(partition_epoch(h.p), h.epoch + 1);
+		usleep(5000);
+	}
+	on_loop(0, connect_all, NULL);
+	leader_wait();
+	ck_assert_int_eq(publish(1, 10), OK);
+}
+END_TEST
+
 /* --- replicas come and go --- */
 
 static enum err attach_err;
@@ -960,6 +1000,7 @@ int main(void)
 	tcase_add_loop_test(tc, all_that_is_sent_is_there_once_in_order, 0, 2);
 	tcase_add_loop_test(tc, leaders_change_and_nothing_acknowledged_is_lost, 0, 4);
 	tcase_add_loop_test(tc, what_is_not_known_here_may_be_there, 0, 3);
+	tcase_add_test(tc, who_hears_of_a_newer_term_leads_no_more);
 	tcase_add_test(tc, a_replica_comes_and_goes);
 	tcase_add_test(tc, a_replica_that_comes_again_has_nothing_of_the_one_before);
 	tcase_add_test(tc, nonsense_is_refused);
