@@ -162,7 +162,19 @@ static void tell_led(struct partition *p, bool leads)
 	}
 }
 
-/* Raft's word counts where there is a replica, until others have seen a newer term. */
+/* The catalogue names the members, and this node's replica is not among them. */
+static bool named_no_more(const struct partition *p)
+{
+	for (int i = 0; i < p->wanted_voters + p->wanted_learners; i++) {
+		if (p->wanted_ids[i] == p->options.replica)
+			return false;
+	}
+	return p->wanted_ids != NULL;
+}
+
+/* Raft's word counts where there is a replica, until others have seen a newer term. One that was
+ * taken out of the group and has not heard so stands for election for ever, in terms of its own:
+ * it believes whoever says that he leads, so that it can ask whether it may go. */
 static void find_leader(struct partition *p, uint64_t *term, uint32_t *node)
 {
 	*term = 0;
@@ -171,7 +183,7 @@ static void find_leader(struct partition *p, uint64_t *term, uint32_t *node)
 		*term = consensus_term(p->consensus);
 		*node = (uint32_t)(consensus_leader(p->consensus) >> 32);
 	}
-	if (p->heard_term > *term || (p->heard_term == *term && *node == 0)) {
+	if (p->heard_term > *term || (*node == 0 && (p->heard_term == *term || named_no_more(p)))) {
 		*term = p->heard_term;
 		*node = p->heard_leader;
 	}
