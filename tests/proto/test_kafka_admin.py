@@ -206,3 +206,57 @@ def test_offsets_of_a_group_with_members_go_but_for_what_they_read(node, admin, 
         answer = raw.ask(47, 0, string("g" + name) + struct.pack(">i", 1) + string(name) +
                          struct.pack(">ii", 1, 0))
     assert answer[-2:] == b"\0\0"
+
+
+SET, DELETE, APPEND, SUBTRACT = range(4)
+
+
+def test_settings_are_changed_one_by_one(node, admin, name):
+    """IncrementalAlterConfigs; what would not be done is refused by name and changes nothing."""
+    done(admin.create_topics([NewTopic(name, 1, 1, config={"retention.ms": "123456"})]))
+
+    def change(key, how, value):
+        body = (struct.pack(">ib", 1, 2) + string(name) + struct.pack(">i", 1) + string(key) +
+                bytes([how]) + (b"\xff\xff" if value is None else string(value)) + b"\0")
+        with Raw(node.ports["kafka"]) as raw:
+            error, size = struct.unpack_from(">hh", answer := raw.ask(44, 0, body), 8)
+        return error, answer[12:12 + max(size, 0)].decode()
+
+    def value(key):
+        return done(admin.describe_configs([ConfigResource("topic", name)]))[key].value
+    assert change("cleanup.policy", APPEND, "compact") == (0, "")
+    assert set(value("cleanup.policy").split(",")) == {"compact", "delete"}
+    assert change("cleanup.policy", SUBTRACT, "delete") == (0, "")
+    assert value("cleanup.policy") == "compact"
+    assert change("cleanup.policy", DELETE, None) == (0, "")
+    assert value("cleanup.policy") == "delete"
+    assert change("max.message.bytes", SET, "100000") == (0, "")
+    for key, wrong, code in (("no.such.key", "1", 40), ("segment.bytes", "-4", 40),
+                             ("unclean.leader.election.enable", "true", 44)):
+        error, why = change(key, SET, wrong)
+        assert error == code and key in why
+    assert (value("retention.ms"), value("max.message.bytes")) == ("123456", "100000")
+
+
+def test_what_tools_ask_of_a_cluster(node, admin, name):
+    """DescribeCluster, DescribeLogDirs, ListPartitionReassignments."""
+    done(admin.create_topics([NewTopic(name, 1, 1)]))
+    confluent_produce(node.kafka, name, [(b"k", b"v" * 1000)])
+    with Raw(node.ports["kafka"]) as raw:
+        cluster = raw.ask(60, 0, b"\1\0", flexible=True)
+        folders = raw.ask(35, 1, struct.pack(">i", 1) + string(name) + struct.pack(">ii", 1, 0))
+        moves = raw.ask(46, 0, struct.pack(">i", 1000) + b"\0\0", flexible=True)
+    assert struct.unpack_from(">ihb", cluster) == (0, 0, 0)
+    at = 7 + cluster[7]  # behind the cluster's name
+    assert struct.unpack_from(">ib", cluster, at) == (1, 2)  # who controls; one broker
+    assert struct.unpack_from(">i", cluster, at + 5) == (1,)
+    host = cluster[at + 10:at + 9 + cluster[at + 9]].decode()
+    port = struct.unpack_from(">i", cluster, at + 9 + len(host) + 1)[0]
+    assert "%s:%d" % (host, port) == node.kafka
+    assert struct.unpack_from(">iih", folders) == (0, 1, 0)
+    at = 12 + struct.unpack_from(">h", folders, 10)[0]
+    assert folders[at:at + 4 + 2 + len(name)] == struct.pack(">i", 1) + string(name)
+    count, partition, size, lag, future = struct.unpack_from(">iiqq?", folders,
+                                                             at + 6 + len(name))
+    assert (count, partition, lag, future) == (1, 0, 0, False) and size >= 1000
+    assert moves == bytes(7) + b"\1\0"  # no error, no reason, none under way
