@@ -334,16 +334,6 @@ static void hanging_run(void *arg)
 	sem_post(&N.done);
 }
 
-static void isolate_run(void *arg)
-{
-	uint32_t a = *(uint32_t *)arg;
-
-	for (uint32_t b = 1; b <= NODES; b++)
-		if (a != b)
-			connect_nodes(a, b, false);
-	sem_post(&N.done);
-}
-
 /* The first is in flight, the others wait for the disk. It still hangs when another leads: they are
  * told so, instead of when it takes bytes again. */
 START_TEST(who_waits_for_a_disk_that_hangs_is_told_who_leads)

@@ -395,6 +395,16 @@ static void node_start(int id, int replicas)
 	ck_assert_int_eq(partition_open(n->p), OK);
 }
 
+static inline void isolate_run(void *arg)
+{
+	uint32_t a = *(uint32_t *)arg;
+
+	for (uint32_t b = 1; b <= NODES; b++)
+		if (a != b)
+			connect_nodes(a, b, false);
+	sem_post(&N.done);
+}
+
 static void connect_all(void *arg)
 {
 	(void)arg;
