@@ -30,9 +30,7 @@ enum {
 	KEEP_MS = 250,
 	SIDE_MS = 1000,
 	SPACE_MS = 3000,
-	FETCH_BYTES_MIN = 8 << 20, /* less than that is no reason to flush differently */
-	FETCH_QUIET_MS = 5000,     /* a fetch is over */
-	SETTLE_MS = 1000,          /* from a delete's staging to its being written */
+	SETTLE_MS = 1000, /* from a delete's staging to its being written */
 	WRITE_AMPLIFICATION = 2,
 	BALLAST_PART = 4, /* of the reserve, but never less than a start may need */
 	BALLAST_KEPT = 5, /* the part of it that only a start is given */
@@ -52,13 +50,10 @@ struct disk {
 	struct metric_cells *keep_cells, *space_cells;
 	_Atomic int64_t room;       /* bytes that may still be admitted; below 0: none */
 	_Atomic int64_t free_bytes; /* as last seen */
-	_Atomic int64_t fetched;    /* bytes since the last look */
 	_Atomic bool stalled, pressure, stopping;
 	_Atomic bool refused; /* something, since the last look */
-	int64_t room_set; /* at the last look; the keeper's own, as what follows */
+	int64_t room_set;     /* at the last look; the keeper's own, as what follows */
 	int64_t side_ms;
-	int64_t fetched_ms, fetched_run; /* when it was seen to grow, bytes since it began to */
-	bool flush_small;
 	int64_t ballast; /* the file's size */
 	bool stopped;
 };
@@ -310,28 +305,12 @@ static void write_side(struct disk *d)
 			err_text(e));
 }
 
-static void look_at_fetches(struct disk *d, int64_t now_ms)
-{
-	int64_t bytes = atomic_exchange(&d->fetched, 0);
-	bool small;
-
-	if (bytes > 0)
-		d->fetched_ms = now_ms;
-	else if (now_ms - d->fetched_ms > FETCH_QUIET_MS)
-		d->fetched_run = 0;
-	d->fetched_run += bytes;
-	small = d->fetched_run >= FETCH_BYTES_MIN;
-	if (small != d->flush_small && store_flush_small(d->store, small) == OK)
-		d->flush_small = small;
-}
-
 static void keep_run(void *arg)
 {
 	struct disk *d = arg;
 	int64_t now = clock_ms();
 
 	look_at_space(d, false);
-	look_at_fetches(d, now);
 	if (now - d->side_ms < SIDE_MS)
 		return;
 	d->side_ms = now;
@@ -479,11 +458,6 @@ int64_t disk_free_bytes(const struct disk *d)
 bool disk_stalled(const struct disk *d)
 {
 	return atomic_load_explicit(&d->stalled, memory_order_relaxed);
-}
-
-void disk_fetched(struct disk *d, size_t bytes)
-{
-	atomic_fetch_add_explicit(&d->fetched, (int64_t)bytes, memory_order_relaxed);
 }
 
 void disk_trimmed(

@@ -38,10 +38,6 @@ int64_t disk_free_bytes(const struct disk *d); /* as last seen */
 /* A write or sync hangs for longer than disk.stall: leaders on this disk step aside. */
 bool disk_stalled(const struct disk *d);
 
-/* So many bytes of another node's log were staged here: while that goes on, logs are flushed in
- * small pieces. Any thread. */
-void disk_fetched(struct disk *d, size_t bytes);
-
 /* Entries of a group below index were deleted: some time their space is given back (space.h). */
 void disk_trimmed(
 	struct disk *d, uint64_t group, enum store_family f, uint64_t index, uint64_t bytes);

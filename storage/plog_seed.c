@@ -225,8 +225,6 @@ void plog_seed_entry(struct plog *p, uint64_t index, const struct entry_header *
 		lane_put_unlogged(p->env.lane, p->family, KEY_BYTES(key), &payload);
 	else if (payload.len > 0)
 		lane_put(p->env.lane, p->family, KEY_BYTES(key), &payload, 1);
-	if (p->env.disk != NULL)
-		disk_fetched(p->env.disk, payload.len);
 }
 
 void plog_seed_row(struct plog *p, struct bytes key, struct bytes value)

@@ -30,6 +30,9 @@ const struct conf_row storage_rows[] = {
 		NULL, "Bound of the log of writes that a start after a crash reads again."},
 	{"storage.open_files", CONF_INT, AT(open_files), "1024", 64, 100000, NULL, CONF_AT_START,
 		NULL, "Files each store may keep open."},
+	{"storage.direct", CONF_BOOL, AT(direct), "true", 0, 0, NULL, CONF_AT_START, NULL,
+		"Whether files are written past the page cache, where the file system can: writers "
+		"wait less, who reads old records reads from the disk."},
 	{"compaction.rate", CONF_BYTES, AT(compact_rate_bytes), "128MiB", 0, INT64_MAX / 2000000,
 		NULL, CONF_AT_START, NULL,
 		"Bytes a second that compaction may read and write, over all disks; 0: no limit."},
@@ -59,6 +62,7 @@ static enum err open_disk(struct storage *s, const char *dir, size_t len,
 			{
 				.wal_bytes_max = c->wal_bytes,
 				.write_buffer_bytes = c->write_buffer_bytes / disks,
+				.direct = c->direct,
 				.block_cache_bytes = c->block_cache_bytes / disks,
 				.open_files_max = (int)c->open_files,
 				.background_threads = DISK_THREADS,

@@ -19,6 +19,7 @@ struct storage_conf {
 	int64_t block_cache_bytes;    /* storage.block_cache, over all disks */
 	int64_t wal_bytes;            /* storage.wal */
 	int64_t open_files;           /* storage.open_files */
+	bool direct;                  /* storage.direct */
 	int64_t compact_rate_bytes;   /* compaction.rate, over all disks */
 	int64_t compact_memory_bytes; /* compaction.memory, over all disks */
 };

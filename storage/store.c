@@ -39,6 +39,7 @@ struct store_options store_options_default(void)
 	return (struct store_options){
 		.wal_bytes_max = 160 << 20,
 		.write_buffer_bytes = 192 << 20,
+		.direct = true,
 		.block_cache_bytes = 64 << 20,
 		.open_files_max = 1024,
 		.background_threads = 2,
@@ -215,11 +216,6 @@ uint64_t store_sequence(struct store *s)
 enum err store_reclaim(struct store *s, enum store_family f, struct bytes from, struct bytes to)
 {
 	return s->ops->reclaim(s, f, from, to);
-}
-
-enum err store_flush_small(struct store *s, bool on)
-{
-	return s->ops->flush_small(s, on);
 }
 
 const char *store_dir(const struct store *s)

@@ -29,9 +29,10 @@ struct store_options {
 	int64_t block_cache_bytes;
 	int open_files_max; /* far below the process limit */
 	int background_threads;
+	bool direct; /* files are written past the page cache, where the file system can */
 	bool scarce; /* the disk is full: opening takes as little of it as can be */
 };
-/* 160 MiB of WAL, 192 MiB of write buffers, 64 MiB of blocks, 1024 files, 2 threads. */
+/* 160 MiB of WAL, 192 MiB of write buffers, 64 MiB of blocks, 1024 files, 2 threads, direct. */
 struct store_options store_options_default(void);
 bool store_family_is_log(enum store_family f);
 const char *store_family_name(enum store_family f);
@@ -98,9 +99,6 @@ uint64_t store_reads(const struct store *s, enum store_family f);
 /* Gives the space of deleted keys in [from, to) back to the disk (blob files too). Slow: worker. */
 enum err store_reclaim(
 	struct store *s, enum store_family f, struct bytes from, struct bytes to) MUST_USE;
-/* Whether logs are flushed in small pieces: while another node's are fetched a large flush keeps
- * the disk from the syncs of everybody, and what comes is no hurry. Slow: a keeper's. */
-enum err store_flush_small(struct store *s, bool on) MUST_USE;
 const char *store_dir(const struct store *s); /* "" for the map */
 
 #endif

@@ -697,13 +697,6 @@ static enum err map_reclaim(
 	return OK;
 }
 
-static enum err map_flush_small(struct store *s, bool on)
-{
-	(void)s;
-	(void)on;
-	return OK;
-}
-
 static const struct store_ops map_ops = {
 	.close = map_close,
 	.batch_new = map_batch_new,
@@ -730,7 +723,6 @@ static const struct store_ops map_ops = {
 	.stats = map_stats,
 	.sequence = map_sequence,
 	.reclaim = map_reclaim,
-	.flush_small = map_flush_small,
 };
 
 enum err store_open_mem(uint64_t seed, struct store **out)

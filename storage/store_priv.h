@@ -35,7 +35,6 @@ struct store_ops {
 	uint64_t (*sequence)(struct store *s);
 	enum err (*reclaim)(
 		struct store *s, enum store_family f, struct bytes from, struct bytes to);
-	enum err (*flush_small)(struct store *s, bool on);
 };
 
 /* Each implementation's structs start with these. */

@@ -6,22 +6,25 @@
  * - Payloads from 4 KiB live in blob files, a file per flush: compaction moves only their keys.
  *   Garbage in blob files is left alone until store_reclaim asks; RocksDB's own collector reads
  *   and writes much and returns nearly nothing.
- * - strict_bytes_per_sync (a flush waits for each MiB) was tried: what is served during a flush had
- *   a p99 of 10 ms instead of 43 to 61, but replicated produce took 14 to 18 % more processor time
- *   a MB (with 4 MiB: 11 to 12 %). Write buffers of logs are small instead (store_flush_small),
- *   only while a fetch goes on: six times as many blob files of what is fetched, 20 ms. Those of
- *   compacted logs always are: compaction writes while others wait for their syncs.
+ * - Files are written past the page cache, DIRECT_BYTES at a time, where the file system can: a
+ *   flush has no more than that in the disk's queue, where syncs wait behind it, and costs less
+ *   processor time. The price: who reads what memory no longer holds reads from the disk the first
+ *   time. strict_bytes_per_sync (a flush waits for each MiB) kept syncs as short, but cost 14 to
+ *   18 % of replicated produce's processor time.
  * - No hint of random access at opening: readers of old entries go forward.
  * - Logs are not compressed again (their batches may be), other families by LZ4.
  *
  * The C interface makes a string of every error; the first words tell the kind. */
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <rocksdb/c.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "storage/rocks_crc.h"
@@ -30,10 +33,12 @@
 enum {
 	BLOB_BYTES_MIN = 4096,
 	LOG_BUFFER_BYTES = 256 << 20,  /* a blob file's size, unless the WAL's bound comes first */
-	SMALL_BUFFER_BYTES = 16 << 20, /* the same where flushes are to be small */
-	BUFFERS_MAX = 4,               /* of a family that is written faster than flushed */
-	SLOW_AT_TABLES = 20,           /* flushed and not yet sorted in: writes are slowed down, */
-	STOP_AT_TABLES = 36,           /* stopped; RocksDB's numbers, for large buffers */
+	SMALL_BUFFER_BYTES = 16 << 20, /* of compacted logs */
+	DIRECT_BYTES = 256 << 10,      /* a write past the page cache */
+	DIRECT_ALIGN = 4096,
+	BUFFERS_MAX = 4,     /* of a family that is written faster than flushed */
+	SLOW_AT_TABLES = 20, /* flushed and not yet sorted in: writes are slowed down, */
+	STOP_AT_TABLES = 36, /* stopped; RocksDB's numbers, for large buffers */
 	OTHER_BUFFER_BYTES = 64 << 20,
 	META_BUFFER_BYTES = 8 << 20,
 	LOG_TABLE_BYTES = 8 << 20, /* small: what one compaction of a trimmed range touches */
@@ -179,10 +184,35 @@ static rocksdb_options_t *family_options(struct store_rocks *r, int f)
 	return o;
 }
 
-static rocksdb_options_t *db_options(const struct store_options *c)
+/* Whether files in the store's folder can be written past the page cache: asked by doing it. */
+static bool takes_direct(const char *dir)
+{
+	_Alignas(DIRECT_ALIGN) static const char block[DIRECT_ALIGN];
+	size_t len = strlen(dir) + sizeof "/DIRECT";
+	char *path = mem_new(len);
+	bool can;
+	int fd;
+
+	snprintf(path, len, "%s/DIRECT", dir);
+	(void)mkdir(dir, 0750);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_DIRECT, 0640);
+	/* A full disk says so only after it took the question. */
+	can = fd >= 0 && (pwrite(fd, block, sizeof block, 0) > 0 || errno != EINVAL);
+	if (fd >= 0)
+		close(fd);
+	(void)unlink(path);
+	mem_free(path);
+	return can;
+}
+
+static rocksdb_options_t *db_options(const struct store_options *c, const char *dir)
 {
 	rocksdb_options_t *o = rocksdb_options_create();
 
+	if (c->direct && takes_direct(dir)) {
+		rocksdb_options_set_use_direct_io_for_flush_and_compaction(o, 1);
+		rocksdb_options_set_writable_file_max_buffer_size(o, DIRECT_BYTES);
+	}
 	rocksdb_options_set_create_if_missing(o, 1);
 	rocksdb_options_set_create_missing_column_families(o, 1);
 	rocksdb_options_set_max_total_wal_size(o, (uint64_t)c->wal_bytes_max);
@@ -243,7 +273,7 @@ static enum err rocks_open(struct store_rocks *r, const char *dir, const struct 
 	char *why, size_t why_size)
 {
 	const char *names[HANDLES];
-	rocksdb_options_t *o = db_options(c);
+	rocksdb_options_t *o = db_options(c, dir);
 	char *error = NULL;
 	enum err e;
 
@@ -706,31 +736,6 @@ static enum err rocks_reclaim(
 	return e;
 }
 
-/* More buffers as in set_buffers; those of compacted logs are small anyway. */
-static enum err rocks_flush_small(struct store *s, bool on)
-{
-	struct store_rocks *r = rocks_of(s);
-	size_t all = r->log_buffer_bytes * BUFFERS_MAX, each = r->log_buffer_bytes;
-	static const char *const names[] = {"write_buffer_size", "max_write_buffer_number"};
-	char bytes[24], count[24];
-	const char *const values[] = {bytes, count};
-	enum err e = OK;
-
-	if (on && each > SMALL_BUFFER_BYTES)
-		each = SMALL_BUFFER_BYTES;
-	snprintf(bytes, sizeof bytes, "%zu", each);
-	snprintf(count, sizeof count, "%zu", all / each);
-	for (int f = 0; f < FAMILY_COUNT && e == OK; f++) {
-		char *error = NULL;
-
-		if (!store_family_is_log((enum store_family)f) || f == FAMILY_LOG_COMPACTED)
-			continue;
-		rocksdb_set_options_cf(r->db, r->families[f], 2, names, values, &error);
-		e = result(error, "set_options");
-	}
-	return e;
-}
-
 static const struct store_ops rocks_ops = {
 	.close = rocks_close,
 	.batch_new = rocks_batch_new,
@@ -757,7 +762,6 @@ static const struct store_ops rocks_ops = {
 	.stats = rocks_stats,
 	.sequence = rocks_sequence,
 	.reclaim = rocks_reclaim,
-	.flush_small = rocks_flush_small,
 };
 
 enum err store_open_rocks(const char *dir, const struct store_options *wanted, struct store **out,

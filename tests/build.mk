@@ -48,7 +48,7 @@ cluster:
 SIM     := $(O)/tests/sim/sim
 SIM_OBJ := $(patsubst %.c,$(O)/%.o,$(wildcard tests/sim/*.c))
 SIM_WRAP := consensus_open consensus_barrier plog_mark_term_vote partition_propose \
-            proposal_kind_find
+            proposal_kind_find group_may_commit model_held shard_publish_claimed retained_overtaken
 $(SIM): $(SIM_OBJ) $(LIB)
 	$(SAY) '  LD $@'; $(CC) $(LDFLAGS) $(SIM_WRAP:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
 sim-bin: $(SIM)
@@ -57,7 +57,7 @@ sim:
 	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) sim-bin
 	@SIM_JOBS=$(JOBS) $(BUILD)/release/tests/sim/sim $(SEEDS)
 # Each planted bug must be found: BUG:AIM, the kind of seeds (tests/sim/sim_aim.h) that finds it soon.
-SIM_PLANTS := sync:0 duplicate:0 guard-1:3 vote:1 fence:2 read:4
+SIM_PLANTS := sync:0 duplicate:0 guard-1:3 vote:1 fence:2 read:4 commit:0 held:0 will:2 retained:0
 sim-plants:
 	@$(MAKE) --no-print-directory MODE=release -j$(JOBS) sim-bin
 	@set -e; for p in $(SIM_PLANTS); do printf '%s: ' $$p; \

@@ -169,18 +169,20 @@ static void build_args(struct session_rows *d)
 		build_cursor(d);
 }
 
-/* The client is away for others too, and the name is free. */
-static void end_last(struct session_rows *d)
+/* The last one is tried until it is through: the row says that the client is here, and the will in
+ * it is nobody else's; who has the name next would take the row for its own. A process that ends
+ * leaves it to its next boot. */
+static void try_last_again(struct session_rows *d)
 {
 	struct session *s = d->s;
-	if (d->write.err != OK && d->write.err != ERR_FENCED) {
-		struct loop *here = shard_loop(session_shard(s));
+	if (d->tries >= LAST_TRIES && atomic_load(&s->all->ending)) {
+		session_release(s);
+		return;
+	}
+	if (d->tries == LAST_TRIES)
 		LOG(LOG_WARN, AREA_BROKER, "session_not_saved", "client=\"%s\" err=\"%s\"",
 			log_text(session_id(s)).text, err_text(d->write.err));
-		gone_leftover(s->all, &s->all->homes[loop_index(here)], d->table, d->epoch,
-			session_id(s));
-	}
-	session_release(s);
+	loop_timer_set(&d->timer, RETRY_MS);
 }
 
 static void on_written(struct proposal *p)
@@ -189,16 +191,16 @@ static void on_written(struct proposal *p)
 	struct session *s = d->s;
 	d->writing = false;
 	bool failed = p->err != OK && p->err != ERR_FENCED;
-	d->tries = failed ? (uint8_t)(d->tries + 1) : 0;
+	d->tries = !failed ? 0 : (uint8_t)(d->tries + (d->tries < UINT8_MAX));
 	if (p->err == OK)
 		d->written = d->begun;
 	if (s->closing) {
 		if (!d->last)
 			durable_close(d, d->keep_will);
-		else if (!failed || d->tries >= LAST_TRIES)
-			end_last(d);
+		else if (failed)
+			try_last_again(d);
 		else
-			loop_timer_set(&d->timer, RETRY_MS);
+			session_release(s); /* away for others too, and the name is free */
 		return;
 	}
 	if (failed) {

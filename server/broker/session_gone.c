@@ -15,7 +15,6 @@ enum {
 	PAGE_ROWS = 256,
 	PAGE_BYTES = 1 << 20,
 	OWNERS_MAX = 4096,
-	LEFTOVERS_MAX = 65536,
 	ARGS_BYTES_MAX = 12 + PAGE_ROWS * (10 + UINT16_MAX)
 };
 
@@ -35,14 +34,6 @@ struct declaring {                 /* one owner's sessions absent */
 	struct session_owner who;
 	uint64_t sightings; /* of the owner when it began */
 	int64_t count;
-};
-
-struct leftover { /* a row of ours */
-	struct list node;
-	struct session_home *home;
-	struct proposal proposal;
-	struct buf args;
-	bool busy;
 };
 
 /* Owners */
@@ -213,60 +204,6 @@ static void look_after(struct table_watch *t, int64_t now_ms)
 	}
 }
 
-/* Leftovers */
-
-static void leftover_free(struct leftover *l)
-{
-	list_remove(&l->node);
-	l->home->leftover_count--;
-	buf_fini(&l->args);
-	mem_free(l);
-}
-
-static void on_leftover(struct proposal *p)
-{
-	struct leftover *l = list_entry(p, struct leftover, proposal);
-	l->busy = false;
-	if (p->err == OK)
-		leftover_free(l);
-}
-
-static void leftovers_again(struct session_home *h)
-{
-	for (struct list *n = h->leftovers.next; n != &h->leftovers; n = n->next) {
-		struct leftover *l = list_entry(n, struct leftover, node);
-		if (l->busy)
-			continue;
-		struct partition *to = l->proposal.to;
-		l->busy = true;
-		l->proposal = (struct proposal){.to = to,
-			.kind = &session_absent_kind,
-			.args = buf_bytes(&l->args),
-			.repeatable = true,
-			.done = on_leftover};
-		partition_propose(&l->proposal);
-	}
-}
-
-void gone_leftover(struct sessions *all, struct session_home *here, struct partition *table,
-	uint64_t epoch, struct bytes id)
-{
-	struct leftover *l = here->leftover_count < LEFTOVERS_MAX ? mem_try(sizeof *l) : NULL;
-	if (l == NULL || here->stopped) {
-		mem_free(l);
-		return; /* another boot of this node finds it */
-	}
-	*l = (struct leftover){.home = here, .proposal = {.to = table}};
-	list_init(&l->node);
-	buf_init(&l->args, UINT16_MAX + 32);
-	session_absent_begin(&l->args, all->self);
-	session_absent_add(&l->args, epoch, id);
-	list_push_back(&here->leftovers, &l->node);
-	here->leftover_count++;
-	if (l->args.err != OK)
-		leftover_free(l);
-}
-
 /* Life */
 
 static void on_tick(struct loop_timer *timer)
@@ -275,14 +212,12 @@ static void on_tick(struct loop_timer *timer)
 	int64_t now = clock_ms();
 	for (struct list *n = h->tables.next; n != &h->tables; n = n->next)
 		look_after(list_entry(n, struct table_watch, node), now);
-	leftovers_again(h);
 	settle_again(h);
 	loop_timer_set(timer, TICK_MS);
 }
 
 void gone_home_init(struct session_home *h)
 {
-	list_init(&h->leftovers);
 	list_init(&h->settling);
 	loop_timer_init(&h->gone_timer, h->loop, on_tick);
 	loop_timer_set(&h->gone_timer, TICK_MS);
@@ -300,8 +235,6 @@ void gone_home_stop(struct session_home *h)
 void gone_home_fini(struct session_home *h)
 {
 	sweep_free(&h->wills);
-	while (!list_empty(&h->leftovers))
-		leftover_free(list_entry(h->leftovers.next, struct leftover, node));
 }
 
 void gone_table_led(struct table_watch *t)

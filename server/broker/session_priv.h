@@ -45,8 +45,6 @@ struct session_home { /* one per loop: claims and absences of the tables at home
 	struct absent **heap;
 	uint32_t heap_count, heap_room;
 	struct loop_timer timer, gone_timer, ack_timer;
-	struct list leftovers; /* rows to be seen off: session_gone.c */
-	uint32_t leftover_count;
 	struct list settling; /* sessions that may have left a row: session_settle.c */
 	uint32_t settling_count;
 	struct sweep wills;   /* rows of those that were published */
@@ -147,10 +145,6 @@ void gone_home_fini(struct session_home *h); /* loops stand */
 void gone_table_led(struct table_watch *t);
 void gone_table_end(struct table_watch *t);
 void gone_owner_seen(struct table_watch *t, struct session_owner owner);
-/* A row of ours that could not be written any more: declared absent as soon as that works. On the
- * caller's loop. */
-void gone_leftover(struct sessions *all, struct session_home *here, struct partition *table,
-	uint64_t epoch, struct bytes id);
 
 /* session_settle.c */
 /* Of a session that did not come to be, though its row may have: seen off, then released. */

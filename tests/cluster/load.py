@@ -222,21 +222,27 @@ class Told(logging.Handler):
 
     def __init__(self, count=300):
         super().__init__()
-        self.lines, self.fatal, self.raced = collections.deque(maxlen=count), None, False
+        self.lines, self.fatal = collections.deque(maxlen=count), None
+        self.raced = self.over = False
         self.log = logging.Logger("client", logging.DEBUG)
         self.log.addHandler(self)
 
     def emit(self, record):
         text = record.getMessage()
-        self.raced = self.raced or "bumped epoch" in text
+        self.over = self.over or "Fatal error: Broker: Broker received an out of order" in text
+        self.raced = self.raced or self.over or "bumped epoch" in text
         if " delivered" not in text and not text.startswith("METADATA"):
             self.lines.append("%s.%03d %s" % (time.strftime(
                 "%H:%M:%S", time.gmtime(record.created)), record.msecs, text[:300]))
 
     def error(self, error):
         if error.fatal() or error.code() == confluent_kafka.KafkaError._FATAL:
-            self.fatal = error
-            self.raced = self.raced or "OUT_OF_ORDER_SEQUENCE" in error.str()
+            self.gave_up(error)
+
+    def gave_up(self, why):
+        self.fatal = why
+        self.over = self.over or "out_of_order" in str(why).lower().replace(" ", "_")
+        self.raced = self.raced or self.over
 
     def __str__(self):
         return "\n".join(self.lines)
@@ -247,9 +253,10 @@ class Producer:
     now) takes a batch off its count of what is in flight before it puts it back into its queue:
     when the partition has moved to another broker's thread meanwhile, that thread may send the next
     batch first. Out of order, it raises its epoch and sends anew what may be there already, or gives
-    up; and when the first batch of all was the one passed over, it takes it for acknowledged by the
-    second, without an offset. raced says that the first or second has happened: what is there once
-    is for exact.py to say then. What has no offset was not acknowledged by us."""
+    up for good, not always saying so; and when the first batch of all was the one passed over, it
+    takes it for acknowledged by the second, without an offset. raced says that the first or second
+    has happened: what is there once is for exact.py to say then. What has no offset was not
+    acknowledged by us."""
 
     def __init__(self, cluster, history, name, stream, rate=500):
         self.history, self.name, self.stream, self.count = history, name, stream, 0
@@ -285,16 +292,20 @@ class Producer:
             except BufferError:
                 self.history.events.pop() if self.history.events[-1][3] == value else None
             except confluent_kafka.KafkaException as e:  # it has given up for good
-                self.told.fatal = e
+                self.told.gave_up(e)
                 return
-            self.producer.poll(self.pause_s)
+            try:
+                self.producer.poll(self.pause_s)
+            except confluent_kafka.KafkaException as e:
+                self.told.gave_up(e)
+                return
 
     def close(self, within=40):
         self.ending = True
         self.thread.join(5)
         left = self.producer.flush(within)
         self.raced = self.told.raced
-        if self.raced and self.told.fatal is not None:
+        if self.told.over:
             return
         assert self.told.fatal is None, "%s\n%s" % (self.told.fatal, self.told)
         assert left == 0, "%d records are not answered\n%s" % (left, self.told)
@@ -351,11 +362,13 @@ class Reader:
 
 
 def offsets(consumer, partition):
-    """The first and the next; None: its leader has changed since the client has asked for leaders."""
+    """The first and the next; None: its leader has changed since the client has asked for leaders, or
+    the client does not know the partition yet, of which it has been told."""
     try:
         return consumer.get_watermark_offsets(partition, timeout=15)
     except confluent_kafka.KafkaException as e:
-        if e.args[0].code() != confluent_kafka.KafkaError.NOT_LEADER_FOR_PARTITION:
+        if e.args[0].code() not in (confluent_kafka.KafkaError.NOT_LEADER_FOR_PARTITION,
+                                    confluent_kafka.KafkaError._UNKNOWN_PARTITION):
             raise
         return None
 

@@ -630,7 +630,6 @@ static bool client_idle(struct actor *a, char *why, size_t why_size)
 
 static const struct actor_kind client_kind = {"client", client_step, client_lost, client_idle};
 
-/* Doors close before sessions end. */
 void load_session_closing(struct sim_node *n)
 {
 	for (struct list *at = conns.next; at != NULL && at != &conns; at = at->next) {

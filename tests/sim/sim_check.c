@@ -5,6 +5,7 @@
  * replica's own: of that the records are compared, and that the newest of each key is there. */
 #include "tests/sim/sim_check.h"
 #include <stdio.h>
+#include "cluster/meta.h"
 #include "cluster/partition_priv.h"
 #include "server/base/crc32c.h"
 #include "server/base/map.h"
@@ -40,9 +41,9 @@ struct group_history {
 
 struct op {
 	bool acked, found;
-	int64_t sent_us;             /* by topic; 0: not */
-	uint64_t group, found_group; /* where it was said to be, where it is */
-	int64_t offset, found_offset;
+	int64_t sent_us; /* by topic; 0: not */
+	uint64_t group;  /* where it was said to be */
+	int64_t offset;
 };
 
 struct producer_seen {
@@ -142,6 +143,10 @@ bool check_is_acked(uint64_t op)
 {
 	return check.ops[op].acked;
 }
+bool check_is_found(uint64_t op)
+{
+	return check.ops[op].found;
+}
 uint64_t check_ops(void)
 {
 	return check.op_count;
@@ -204,6 +209,7 @@ static void record_found(uint64_t group, int64_t offset, const struct check_valu
 
 	sim_must(v->op > 0 && v->op <= check.op_count);
 	*op_at(history_of(group), offset) = v->op;
+	check.ops[v->op].found = true;
 	if (v->producer != 0)
 		sim_note("group %llu offset %lld: producer %u sequence %u",
 			(unsigned long long)group, (long long)offset, v->producer, v->sequence);
@@ -359,7 +365,8 @@ static void on_committed(struct watcher *w, struct entry *e)
 	/* Only a replica has entries without records; a founder applies one while it is opened. */
 	bool attached = partition_attached(v->partition) || e->head.count == 0;
 
-	if (e->index <= v->last_index && attached == v->attached)
+	/* One that went and came anew while nothing was said begins with the first entry. */
+	if (e->index <= v->last_index && attached == v->attached && e->index > 1)
 		sim_fail("n%d group %llu: index %llu is applied after %llu", v->of->machine.id,
 			(unsigned long long)v->group, (unsigned long long)e->index,
 			(unsigned long long)v->last_index);
@@ -677,6 +684,37 @@ bool check_bears_loss(void)
 			return false;
 	}
 	return true;
+}
+
+/* Who leads by the newest term known: an older one may not have heard. */
+static bool leads_newest(const struct watched *v)
+{
+	for (struct list *n = check.watches.next; n != &check.watches; n = n->next) {
+		const struct watched *o = list_entry(n, struct watched, node);
+
+		if (o->group == v->group &&
+			partition_epoch(o->partition) > partition_epoch(v->partition))
+			return false;
+	}
+	return partition_leads(v->partition);
+}
+
+/* The catalogue's own group lets it go afterwards. */
+void check_let_go(int node)
+{
+	for (struct list *n = check.watches.next; n != &check.watches; n = n->next) {
+		struct watched *v = list_entry(n, struct watched, node);
+		struct consensus_peer peers[16];
+		int count;
+
+		if (v->group == META_GROUP_ID || !in_force(v) || !leads_newest(v))
+			continue;
+		count = consensus_peers(v->partition->consensus, peers, 16);
+		for (int i = 0; i < count && i < 16; i++)
+			if ((int)(peers[i].replica >> 32) == node && peers[i].role == MEMBER_VOTER)
+				sim_fail("n%d was removed, group %llu counts on its vote", node,
+					(unsigned long long)v->group);
+	}
 }
 
 static bool payload_is_there(struct store *s, struct bytes key, const struct entry_header *h)

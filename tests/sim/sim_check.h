@@ -23,7 +23,8 @@ void check_acked(uint64_t op, uint64_t group, int64_t offset);
 void check_sent(uint64_t op);
 bool check_is_expected(uint64_t op, int64_t since_us);
 bool check_is_acked(uint64_t op);
-uint64_t check_ops(void); /* numbers given */
+bool check_is_found(uint64_t op); /* some replica has applied it */
+uint64_t check_ops(void);         /* numbers given */
 uint64_t check_acked_count(void);
 
 /* Watches from now on; before its loops run. */
@@ -34,6 +35,9 @@ void check_node_gone(struct sim_node *n);
 struct partition *check_pick_leader(uint64_t below, struct sim_node **on);
 /* Whether any one node may lose its data: every group is led and has three votes or more. */
 bool check_bears_loss(void);
+
+/* A node has been removed: no group that is led counts on its vote. */
+void check_let_go(int node);
 
 /* The end: everything is healed, nothing is proposed any more. Whether all replicas say the same
  * now (else wait some more; why says what does not). */

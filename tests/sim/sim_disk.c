@@ -181,11 +181,6 @@ static enum err front_reclaim(
 	return front_of(s)->content->ops->reclaim(front_of(s)->content, fam, from, to);
 }
 
-static enum err front_flush_small(struct store *s, bool on)
-{
-	return front_of(s)->content->ops->flush_small(front_of(s)->content, on);
-}
-
 /* The content stays with the machine; memory tables are flushed by a clean end. */
 static void front_close(struct store *s)
 {
@@ -212,7 +207,6 @@ static struct store_ops ops = {
 	.stats = front_stats,
 	.sequence = front_sequence,
 	.reclaim = front_reclaim,
-	.flush_small = front_flush_small,
 };
 
 enum err store_open_rocks(const char *dir, const struct store_options *o, struct store **out,

@@ -75,6 +75,13 @@ struct sim_node *actor_node(void)
 	return NULL;
 }
 
+struct sim_node *actor_node_at(uint32_t id)
+{
+	bool runs = id > 0 && id <= (uint32_t)load.count && load.nodes[id - 1].phase == SIM_RUNNING;
+
+	return runs ? &load.nodes[id - 1] : NULL;
+}
+
 uint64_t actor_call(struct actor *a, struct sim_node *n, void (*fn)(void *arg), void *arg)
 {
 	a->on = n;
@@ -101,6 +108,7 @@ struct shard *actor_shard(struct actor *a)
 void load_node_gone(struct sim_node *n)
 {
 	load_session_gone(n);
+	load_will_gone(n);
 	for (int i = 0; i < load.actor_count; i++) {
 		struct actor *a = load.actors[i];
 
@@ -110,6 +118,14 @@ void load_node_gone(struct sim_node *n)
 			a->kind->lost(a);
 		actor_again(a, sim_pick(1, 2 * a->gap_us + 100 * SIM_MS));
 	}
+}
+
+/* Doors close before sessions end. */
+void load_node_closing(struct sim_node *n)
+{
+	load_session_closing(n);
+	load_will_closing(n);
+	load_retained_closing(n);
 }
 
 bool load_stopping(void)
@@ -158,4 +174,14 @@ void load_start(struct sim_node *nodes, int count, const struct load_conf *c)
 		load_session_add(i);
 	for (int i = 0; i < c->committers; i++)
 		load_commit_add(i);
+	for (int i = 0; i < c->members; i++)
+		load_group_add(i);
+	for (int i = 0; i < c->operators; i++)
+		load_operator_add(i, nodes, count);
+	for (int i = 0; i < c->wills; i++)
+		load_will_add(i);
+	for (int i = 0; i < c->retained; i++) {
+		load_retain_add(i);
+		load_look_add(i);
+	}
 }

@@ -31,11 +31,13 @@ struct actor {
 
 struct load_conf {
 	int publishers, producers, sessions, admins, committers;
+	int members, operators, wills, retained;
 };
 void load_start(struct sim_node *nodes, int count, const struct load_conf *c);
 /* Loads end what they do and begin nothing new. */
 void load_stop(void);
 void load_node_gone(struct sim_node *n);
+void load_node_closing(struct sim_node *n); /* its clients are to go */
 bool load_idle(char *why, size_t why_size);
 bool load_stopping(void);
 void load_print(void); /* to the record: what each has done */
@@ -44,6 +46,7 @@ void load_print(void); /* to the record: what each has done */
 void actor_add(struct actor *a, const struct actor_kind *kind, int id, int64_t gap_us);
 /* A node that runs, NULL if none does; not always the same. */
 struct sim_node *actor_node(void);
+struct sim_node *actor_node_at(uint32_t id); /* that one, if it runs */
 /* Something begins: fn(arg) on a loop of n, in another turn. Gives the turn for actor_done. */
 uint64_t actor_call(struct actor *a, struct sim_node *n, void (*fn)(void *arg), void *arg);
 /* On that node's loop: it has ended; the next step comes after a while. */
@@ -61,6 +64,14 @@ void load_session_closing(struct sim_node *n);
 void load_session_gone(struct sim_node *n);
 void load_session_add(int id); /* durable sessions that wander */
 void load_commit_add(int id);  /* positions of groups, written and read */
+void load_group_add(int id);   /* members of consumer groups */
+void load_operator_add(int id, struct sim_node *nodes, int count); /* a node goes, and comes back */
+void load_will_add(int id);                                        /* wills, published once */
+void load_will_closing(struct sim_node *n);
+void load_will_gone(struct sim_node *n);
+void load_retain_add(int id); /* retained values: who sets them, ... */
+void load_look_add(int id);   /* ... and who wants to know them */
+void load_retained_closing(struct sim_node *n);
 const char *load_stream(void); /* that producers write to; made by the first admin */
 
 #endif

@@ -3,12 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include "cluster/partition_priv.h"
+#include "server/broker/broker_priv.h"
+#include "server/broker/group.h"
 #include "server/broker/keyspace.h"
+#include "server/broker/publish.h"
 #include "server/broker/session_rows.h"
 
 static enum sim_plant planted;
 
-static const char *const names[] = {"none", "sync", "vote", "duplicate", "fence", "read"};
+static const char *const names[] = {
+	"none", "sync", "vote", "duplicate", "fence", "read", "commit", "held", "will", "retained"};
 enum { NAMES = sizeof names / sizeof names[0], ARGS_MAX = 1 << 20, ROW_EPOCH_AT = 2 };
 _Static_assert((int)NAMES == (int)PLANT_GUARD, "a name each");
 
@@ -150,4 +154,45 @@ const struct proposal_kind *__wrap_proposal_kind_find(uint32_t number);
 const struct proposal_kind *__wrap_proposal_kind_find(uint32_t number)
 {
 	return instead(__real_proposal_kind_find(number));
+}
+
+/* --- groups, nodes that go, wills, retained values */
+
+enum group_err __real_group_may_commit(struct group *g, int32_t generation, struct bytes member_id,
+	struct bytes instance_id, int64_t now_ms);
+enum group_err __wrap_group_may_commit(struct group *g, int32_t generation, struct bytes member_id,
+	struct bytes instance_id, int64_t now_ms);
+enum group_err __wrap_group_may_commit(struct group *g, int32_t generation, struct bytes member_id,
+	struct bytes instance_id, int64_t now_ms)
+{
+	enum group_err e = __real_group_may_commit(g, generation, member_id, instance_id, now_ms);
+
+	return planted == PLANT_COMMIT ? GROUP_OK : e;
+}
+
+int __real_model_held(void *node, uint32_t id);
+int __wrap_model_held(void *node, uint32_t id);
+int __wrap_model_held(void *node, uint32_t id)
+{
+	return planted == PLANT_HELD ? 0 : __real_model_held(node, id);
+}
+
+enum err __real_shard_publish_claimed(struct shard *s, const struct message *m,
+	const struct qos2_claim *claim, struct publish *p);
+enum err __wrap_shard_publish_claimed(struct shard *s, const struct message *m,
+	const struct qos2_claim *claim, struct publish *p);
+enum err __wrap_shard_publish_claimed(
+	struct shard *s, const struct message *m, const struct qos2_claim *claim, struct publish *p)
+{
+	if (planted == PLANT_WILL && claim->will)
+		return shard_publish(s, m, p);
+	return __real_shard_publish_claimed(s, m, claim, p);
+}
+
+void __real_retained_overtaken(struct subscriber *who, struct bytes topic);
+void __wrap_retained_overtaken(struct subscriber *who, struct bytes topic);
+void __wrap_retained_overtaken(struct subscriber *who, struct bytes topic)
+{
+	if (planted != PLANT_RETAINED)
+		__real_retained_overtaken(who, topic);
 }

@@ -12,6 +12,10 @@ enum sim_plant {
 	PLANT_DUPLICATE, /* a batch that is sent again is taken again */
 	PLANT_FENCE,     /* what a session writes counts, whoever has its name by now */
 	PLANT_READ,      /* linearizable reads do not ask whether this node still leads */
+	PLANT_COMMIT,    /* a member may commit whatever its generation */
+	PLANT_HELD,      /* a node is removed though groups count on its vote */
+	PLANT_WILL,      /* a will is published whether it was or not */
+	PLANT_RETAINED,  /* retained values are sent after newer ones that came live */
 	PLANT_GUARD,     /* + n: rule n of the guard is off; 0: the gate */
 	PLANT_COUNT = PLANT_GUARD + 16
 };

@@ -20,7 +20,8 @@ enum {
 	BLINK_US_MAX = 60 * SIM_MS,
 	STORM_US_MAX = 350 * SIM_MS,
 	FOUNDERS = 3,
-	JOIN_US_MAX = 15 * SIM_S
+	JOIN_US_MAX = 15 * SIM_S,
+	OPERATED = 250 /* of a thousand runs: a node is taken out */
 };
 
 static struct {
@@ -445,8 +446,14 @@ static void converge(void)
 
 void world_run(const struct world_conf *c, struct world_result *out)
 {
-	struct load_conf load = {
-		.publishers = 5, .producers = 3, .sessions = 3, .admins = 2, .committers = 2};
+	struct load_conf load = {.publishers = 5,
+		.producers = 3,
+		.sessions = 3,
+		.admins = 2,
+		.committers = 2,
+		.members = 6,
+		.wills = 2,
+		.retained = 2};
 
 	sim_net_init();
 	sim_plant_set(c->plant);
@@ -456,7 +463,11 @@ void world_run(const struct world_conf *c, struct world_result *out)
 	load.sessions *= strstr(c->without, "sessions") == NULL;
 	load.admins *= strstr(c->without, "admins") == NULL;
 	load.committers *= strstr(c->without, "committers") == NULL;
+	load.members *= strstr(c->without, "members") == NULL;
+	load.wills *= strstr(c->without, "wills") == NULL;
+	load.retained *= strstr(c->without, "retained") == NULL;
 	draw(c);
+	load.operators = sim_chance(OPERATED) && strstr(c->without, "operators") == NULL;
 	if (world.aim == AIM_FENCES) {
 		load.sessions *= 3;
 		load.publishers = load.publishers > 0;
@@ -472,7 +483,7 @@ void world_run(const struct world_conf *c, struct world_result *out)
 		n->machine.wall_us = sim_pick(-500, 500) * SIM_MS;
 		n->began = node_began;
 		n->wire = check_wire;
-		n->closing = load_session_closing;
+		n->closing = load_node_closing;
 		n->ended = node_ended;
 		sim_disk_of(&n->machine)->lies = c->plant == PLANT_SYNC;
 		if (i < FOUNDERS)

@@ -35,7 +35,7 @@ static void on_catalog(struct catalog_watcher *w, const struct catalog *c)
 static enum err start(char *why, size_t size)
 {
 	struct storage_conf sc = {
-		dir, 0, 60000, 8 << 20, 32 << 20, 8 << 20, 32 << 20, 256, 0, 1 << 20};
+		dir, 0, 60000, 8 << 20, 32 << 20, 8 << 20, 32 << 20, 256, true, 0, 1 << 20};
 	struct node_conf nc = {.id = 7,
 		.name = "n",
 		.rack = "",

@@ -12,7 +12,7 @@ static struct workers *workers;
 static struct storage *open_in(const char *folders)
 {
 	struct storage_conf c = {
-		folders, 0, 60000, 8 << 20, 32 << 20, 8 << 20, 32 << 20, 256, 0, 1 << 20};
+		folders, 0, 60000, 8 << 20, 32 << 20, 8 << 20, 32 << 20, 256, true, 0, 1 << 20};
 	struct storage *s;
 	char why[200];
 

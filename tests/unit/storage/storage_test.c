@@ -37,6 +37,7 @@ static struct storage_conf conf_of(const char *dirs)
 		.block_cache_bytes = 4 << 20,
 		.wal_bytes = 32 << 20,
 		.open_files = 256,
+		.direct = true,
 	};
 }
 
@@ -393,89 +394,6 @@ START_TEST(reads_old_entries_in_bounded_memory_and_gives_space_back)
 END_TEST
 
 /* Notes alone cost nothing; under pressure every noted range is reclaimed once. */
-static void seed_begin(void *arg)
-{
-	(void)arg;
-	plog_seed_begin(p, 1, false);
-}
-
-static void seed_one(void *arg)
-{
-	static uint8_t payload[ENTRY_BYTES];
-	struct entry_header h = {.term = 1, .payload_bytes = ENTRY_BYTES};
-
-	random_fill(payload, ENTRY_BYTES);
-	plog_seed_entry(p, *(uint64_t *)arg, &h, bytes_of(payload, ENTRY_BYTES), false);
-}
-
-static int64_t blob_bytes(void)
-{
-	struct store_stats s;
-
-	usleep(700000); /* the keeper looks, flushes run beside */
-	store_stats(disk_store(storage_disk(storage, 0)), &s);
-	return s.blob_bytes[FAMILY_LOG_HOURS];
-}
-
-static void seed(uint64_t from, uint64_t count)
-{
-	struct durable d = {.done = durable_run};
-
-	for (uint64_t i = from; i < from + count; i++)
-		on_loop(seed_one, &i);
-	on_loop(ask_durable, &d);
-	sem_wait(&done);
-}
-
-/* As many, but nothing that is fetched. */
-static void write_others(uint64_t count)
-{
-	static uint8_t payload[ENTRY_BYTES];
-	struct store *s = disk_store(storage_disk(storage, 0));
-	struct store_batch *b = store_batch_new(s);
-	struct bytes part = bytes_of(payload, ENTRY_BYTES);
-
-	for (uint64_t i = 1; i <= count; i++) {
-		struct entry_key k = key_entry(99, i);
-
-		random_fill(payload, ENTRY_BYTES);
-		store_put(b, FAMILY_LOG_HOURS, KEY_BYTES(k), &part, 1);
-		ck_assert_int_eq(store_write(s, b), OK);
-		store_batch_clear(b);
-	}
-	store_batch_free(b);
-}
-
-/* While a log is fetched flushes are small, and some seconds later no more. */
-START_TEST(fetched_logs_are_flushed_in_small_pieces)
-{
-	struct storage_conf c = conf_of(list);
-	uint64_t group = 77;
-	int64_t before;
-	char why[300];
-
-	c.write_buffer_bytes = 384 << 20; /* 96 MiB for each of two disks' logs */
-	c.wal_bytes = 384 << 20;
-	ck_assert_msg(begin(&c, why) == OK, "%s", why);
-	on_loop(open_log, &group);
-	on_loop(seed_begin, NULL);
-	seed(1, 16);
-	ck_assert_int_eq(blob_bytes(), 0);
-	write_others(640); /* a MiB that is fetched changes nothing */
-	ck_assert_int_eq(blob_bytes(), 0);
-	seed(17, 160);
-	(void)blob_bytes();
-	seed(1000, 320);
-	before = blob_bytes();
-	ck_assert_int_ge(before, 40 << 20);
-	usleep(6000000);
-	write_others(640);
-	ck_assert_int_le(blob_bytes(), before + (24 << 20));
-	on_loop(close_log, NULL);
-	end();
-}
-END_TEST
-
 START_TEST(space_is_reclaimed_when_worth_it)
 {
 	static const _Atomic bool go;
@@ -512,7 +430,6 @@ int main(void)
 	tcase_add_test(tc, who_lost_unlogged_writes_is_not_behind);
 	tcase_add_test(tc, admits_only_above_the_reserve);
 	tcase_add_test(tc, reads_old_entries_in_bounded_memory_and_gives_space_back);
-	tcase_add_test(tc, fetched_logs_are_flushed_in_small_pieces);
 	tcase_add_test(tc, space_is_reclaimed_when_worth_it);
 	Suite *s = suite_create("storage");
 	suite_add_tcase(s, tc);

@@ -1,5 +1,6 @@
 /* One contract, both stores: every test runs over RocksDB (_i 0) and over the map (_i 1). */
 #include <check.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -392,26 +393,51 @@ static int64_t flushed_of(enum store_family f, int mib, uint64_t from)
 	return s.blob_bytes[f];
 }
 
-START_TEST(flushes_small_pieces_when_asked)
+/* Compacted logs in small pieces, others not. */
+START_TEST(flushes_pieces)
 {
 	struct store_options o = store_options_default();
 	char why[200];
-	int64_t small;
 
 	snprintf(dir, sizeof dir, "/tmp/store_test.XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	ck_assert_msg(store_open_rocks(dir, &o, &store, why, sizeof why) == OK, "%s", why);
 	ck_assert_int_eq(flushed_of(FAMILY_LOG_LONG, 40, 0), 0);
-	ck_assert_int_eq(store_flush_small(store, true), OK);
-	small = flushed_of(FAMILY_LOG_LONG, 40, 10000);
-	ck_assert_int_ge(small, 60 << 20);
-	ck_assert_int_eq(store_flush_small(store, false), OK);
-	ck_assert_int_le(flushed_of(FAMILY_LOG_LONG, 40, 20000), small + (24 << 20));
-	ck_assert_int_ge(flushed_of(FAMILY_LOG_COMPACTED, 40, 1), 24 << 20); /* always */
+	ck_assert_int_ge(flushed_of(FAMILY_LOG_COMPACTED, 40, 1), 24 << 20);
 	close_store();
-	ck_assert_int_eq(store_open_mem(7, &store), OK);
-	ck_assert_int_eq(store_flush_small(store, true), OK);
-	store_close(store);
+}
+END_TEST
+
+/* Whether a file of the store's folder says so: RocksDB writes its options down. */
+static bool options_say(const char *text)
+{
+	char command[400];
+
+	snprintf(command, sizeof command, "grep -qx ' *%s' %s/OPTIONS-*", text, dir);
+	return system(command) == 0;
+}
+
+START_TEST(writes_past_the_page_cache_where_it_can)
+{
+	struct store_options o = store_options_default();
+	char why[200], path[100];
+	bool can;
+	int fd;
+
+	snprintf(dir, sizeof dir, "/tmp/store_test.XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	snprintf(path, sizeof path, "%s/probe", dir);
+	fd = open(path, O_CREAT | O_WRONLY | O_DIRECT, 0600);
+	can = fd >= 0;
+	close(fd);
+	unlink(path);
+	o.direct = _i == 0;
+	ck_assert_msg(store_open_rocks(dir, &o, &store, why, sizeof why) == OK, "%s", why);
+	ck_assert_int_ge(flushed_of(FAMILY_LOG_COMPACTED, 40, 1), 24 << 20);
+	ck_assert_int_eq(
+		options_say("use_direct_io_for_flush_and_compaction=true"), can && o.direct);
+	ck_assert(!options_say("use_direct_reads=true"));
+	close_store();
 }
 END_TEST
 
@@ -719,7 +745,8 @@ int main(void)
 	tcase_add_loop_test(tc, sequence_grows_with_writes, 0, 2);
 	tcase_add_loop_test(tc, agrees_with_a_model, 0, 2);
 	tcase_add_test(tc, rocks_keeps_what_it_was_given);
-	tcase_add_test(tc, flushes_small_pieces_when_asked);
+	tcase_add_test(tc, flushes_pieces);
+	tcase_add_loop_test(tc, writes_past_the_page_cache_where_it_can, 0, 2);
 	tcase_add_test(tc, compacted_logs_may_be_half_garbage);
 	tcase_add_test(tc, crash_keeps_a_prefix);
 	tcase_add_loop_test(tc, a_crash_keeps_what_was_flushed_and_a_prefix, 0, 2);

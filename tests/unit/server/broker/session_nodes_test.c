@@ -582,6 +582,47 @@ START_TEST(a_claim_without_an_answer_leaves_nobody_behind)
 }
 END_TEST
 
+static void run_choke(void *arg)
+{
+	struct session *s = arg;
+	s->durable->args.max = 1;
+	session_close(s, true, s->expiry_s);
+	sem_post(&t.w.done);
+}
+static void run_tire(void *arg)
+{
+	((struct session *)arg)->durable->tries = 100; /* as after minutes */
+	sem_post(&t.w.done);
+}
+static void run_unchoke(void *arg)
+{
+	((struct session *)arg)->durable->args.max = 1000;
+	sem_post(&t.w.done);
+}
+
+/* Else the next one here would take its row, and the will in it, for its own. */
+START_TEST(a_name_is_kept_until_its_row_is_written)
+{
+	int loop = 0;
+	set_will(1000);
+	struct session *s = open_at(0, "a", false, 2000);
+	world_call(&t.w, 0, run_choke, s);
+	world_call(&t.w, 0, run_tire, s);
+	no_will();
+	t.ask.clean = true;
+	t.ask.expiry_s = 0;
+	loop_call(loops_at(t.w.loops, 0), run_open, &loop);
+	usleep(1200000);
+	ck_assert_int_eq(sem_trywait(&t.w.done), -1);
+	loop_call(loops_at(t.w.loops, 0), run_unchoke, s);
+	sem_wait(&t.w.done);
+	sem_wait(&t.w.done);
+	ck_assert_int_eq(t.err, OK);
+	ck_assert_int_eq(published(), 1); /* its session is over */
+	close_at(0, t.session);
+}
+END_TEST
+
 /* Leases */
 
 struct lease {
@@ -749,6 +790,7 @@ int main(void)
 	tcase_add_test(tc, a_will_that_cannot_leave_holds_nobody_up);
 	tcase_add_test(tc, a_session_that_cannot_be_restored_ends_in_time);
 	tcase_add_test(tc, a_claim_without_an_answer_leaves_nobody_behind);
+	tcase_add_test(tc, a_name_is_kept_until_its_row_is_written);
 	TCase *leases = tcase_create("leases");
 	tcase_set_timeout(leases, 60);
 	tcase_add_checked_fixture(leases, up_short, down);
