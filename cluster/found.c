@@ -246,7 +246,8 @@ static void join(struct found *f, const struct seed *s)
 	memcpy(f->target_address, s->address, sizeof f->target_address);
 	f->target = to.id;
 	f->target_ms = loop_now_ms(f->node->home) + CONNECT_MS;
-	peers_set_nodes(f->node->peers, &to, 1);
+	if (!peer_connected(f->node->peers, to.id)) /* else others are left as they are */
+		peers_set_nodes(f->node->peers, &to, 1);
 	again(f, CONNECT_LOOK_MS);
 }
 
@@ -407,7 +408,7 @@ static void compare(struct found *f)
 			peers_found_at(n->peers, k->probe.hello.node, k->address);
 	}
 
-	if (s != NULL && n->version == 0 && loop_now_ms(n->home) - f->joined_ms > NO_ROWS_MS) {
+	if (s != NULL && !n->founded && loop_now_ms(n->home) - f->joined_ms > NO_ROWS_MS) {
 		join(f, s);
 		return;
 	}

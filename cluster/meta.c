@@ -494,6 +494,22 @@ static enum err member_of(const struct change *c, const struct meta_asked_place 
 	return e;
 }
 
+/* Every node follows the catalogue: a plan without one that has joined meanwhile is an old one. */
+static enum err leaves_nobody_out(
+	const struct change *c, const struct meta_asked_place *a, const struct meta_place *old)
+{
+	for (int i = 0; i < old->member_count && a->group == META_GROUP_ID; i++) {
+		uint32_t id = (uint32_t)(old->members[i] >> 32);
+		bool named = false;
+
+		for (int k = 0; k < a->count; k++)
+			named |= a->nodes[k] == id;
+		if (!named)
+			return meta_say(c->v, ERR_CONFLICT, "node %u follows the catalogue", id);
+	}
+	return OK;
+}
+
 static enum err place(const struct change *c, const struct meta_asked_place *a,
 	struct meta_cluster *cluster, bool *changed)
 {
@@ -505,6 +521,8 @@ static enum err place(const struct change *c, const struct meta_asked_place *a,
 	if (e == OK && a->group != META_GROUP_ID && a->count > PLACEMENT_REPLICAS_MAX)
 		return meta_say(
 			c->v, ERR_INVALID, "replicas must be 1 to %d", PLACEMENT_REPLICAS_MAX);
+	if (e == OK)
+		e = leaves_nobody_out(c, a, &old);
 	if (e != OK)
 		return e;
 	p = old;

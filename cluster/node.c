@@ -346,6 +346,7 @@ static void watch_fire(struct loop_timer *t)
 		found_tick(n->found, now_ms);
 		controller_tick(n->controller, now_ms);
 		node_tick_groups(n, now_ms);
+		ops_tick(n, now_ms);
 		node_aside_tick(n);
 	}
 	busy = !atomic_load(&n->ready) || atomic_load(&n->aside) == 1;

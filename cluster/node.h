@@ -189,6 +189,7 @@ struct meta_op {                  /* belongs to the node until done runs on the 
 	struct loop_msg msg;      /* private */
 	struct node *node;        /* private */
 	struct slice args;        /* private */
+	int64_t since_ms;         /* private */
 	struct loop *from;
 	enum meta_kind kind;
 	const char *name;   /* stream; borrowed until done, like all pointers here */
@@ -213,7 +214,9 @@ struct meta_op {                  /* belongs to the node until done runs on the 
 	/* Names as in Kafka: 1-249 of [a-zA-Z0-9._-], not "." or ".."; or TENANT/NAME: that clients
 	 * say no slash is seen to by the doors. Settings: retention.ms,
 	 * retention.bytes, max.message.bytes, cleanup.policy (delete), min.insync.replicas, ...;
-	 * unknown ones: ERR_INVALID. ERR_EXISTS, ERR_NOTFOUND, ERR_UNSUPPORTED, ERR_QUOTA. */
+	 * unknown ones: ERR_INVALID. ERR_EXISTS, ERR_NOTFOUND, ERR_UNSUPPORTED, ERR_QUOTA.
+	 * ERR_TIMEOUT: made, but this node's catalogue is behind and does not have it after 10 s.
+	 */
 	enum err err;
 	char why[160]; /* one line for the user when err is not OK; or what a check found */
 	void (*done)(struct meta_op *op); /* after the change is in force on every loop */

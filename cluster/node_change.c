@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include "cluster/node_priv.h"
 
-enum { ARGS_MAX = 64 << 20 };
+enum {
+	ARGS_MAX = 64 << 20,
+	IN_FORCE_MS = 10000 /* a catalogue that is further behind is not waited for */
+};
 
 static void op_home(struct loop_msg *m)
 {
@@ -24,10 +27,29 @@ static void op_await(struct loop_msg *m)
 	struct meta_op *op = list_entry(m, struct meta_op, msg);
 	struct node *n = op->node;
 
+	op->since_ms = loop_now_ms(n->home);
 	if (n->force_index < op->proposal.index && !n->closing)
 		list_push_back(&n->waiting, &op->proposal.node);
 	else
 		op_tell(op);
+}
+
+void ops_tick(struct node *n, int64_t now_ms)
+{
+	while (!list_empty(&n->waiting)) {
+		struct meta_op *op = list_entry(list_entry(n->waiting.next, struct proposal, node),
+			struct meta_op, proposal);
+
+		if (now_ms - op->since_ms < IN_FORCE_MS)
+			return;
+		list_remove(&op->proposal.node);
+		op->err = ERR_TIMEOUT;
+		snprintf(op->why, sizeof op->why,
+			"the change is made, but the catalogue of node %lld is behind and does not "
+			"have it yet",
+			(long long)n->conf.id);
+		op_tell(op);
+	}
 }
 
 static void op_proposed(struct proposal *p)

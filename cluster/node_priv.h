@@ -200,6 +200,7 @@ void node_tell_members(struct partition *p, const struct meta_place *row);
 
 /* node_change.c */
 void op_tell(struct meta_op *op); /* to its loop */
+void ops_tick(struct node *n, int64_t now_ms);
 
 /* node.c */
 void node_install(struct node_loop *l, const struct catalog *c); /* takes the share */

@@ -123,6 +123,14 @@ static uint32_t self(const struct partition *p)
 	return (uint32_t)(p->options.replica >> 32);
 }
 
+/* Leads and has all of the terms before, and nobody has told of a newer term: a process that stood
+ * still may hear of its successor from others before Raft tells it. */
+static bool serves(const struct partition *p)
+{
+	return partition_local(p) && consensus_ready(p->consensus) &&
+		consensus_term(p->consensus) >= p->heard_term;
+}
+
 /* A leader whose own barrier is under way serves soon: nothing is sent from it to itself. */
 enum err partition_unserved(const struct partition *p)
 {
@@ -130,7 +138,7 @@ enum err partition_unserved(const struct partition *p)
 
 	if (p->phase != PARTITION_OPEN)
 		return ERR_CLOSED;
-	if (partition_local(p) && consensus_ready(p->consensus))
+	if (serves(p))
 		return OK;
 	return leader != 0 && leader != self(p) ? ERR_NOTLEADER : ERR_UNAVAILABLE;
 }
@@ -154,7 +162,19 @@ static void tell_led(struct partition *p, bool leads)
 	}
 }
 
-/* Raft's word counts where there is a replica, until others have seen a newer term. */
+/* The catalogue names the members, and this node's replica is not among them. */
+static bool named_no_more(const struct partition *p)
+{
+	for (int i = 0; i < p->wanted_voters + p->wanted_learners; i++) {
+		if (p->wanted_ids[i] == p->options.replica)
+			return false;
+	}
+	return p->wanted_ids != NULL;
+}
+
+/* Raft's word counts where there is a replica, until others have seen a newer term. One that was
+ * taken out of the group and has not heard so stands for election for ever, in terms of its own:
+ * it believes whoever says that he leads, so that it can ask whether it may go. */
 static void find_leader(struct partition *p, uint64_t *term, uint32_t *node)
 {
 	*term = 0;
@@ -163,7 +183,7 @@ static void find_leader(struct partition *p, uint64_t *term, uint32_t *node)
 		*term = consensus_term(p->consensus);
 		*node = (uint32_t)(consensus_leader(p->consensus) >> 32);
 	}
-	if (p->heard_term > *term || (p->heard_term == *term && *node == 0)) {
+	if (p->heard_term > *term || (*node == 0 && (p->heard_term == *term || named_no_more(p)))) {
 		*term = p->heard_term;
 		*node = p->heard_leader;
 	}
@@ -192,6 +212,8 @@ void partition_heard(struct partition *p, uint32_t node, uint64_t term)
 		return;
 	p->heard_leader = node;
 	p->heard_term = term;
+	if (!serves(p))
+		tell_led(p, false);
 	look_for_leader(p);
 }
 
@@ -203,7 +225,7 @@ static void on_changed(void *arg)
 
 	if (p->phase != PARTITION_OPEN || p->detaching)
 		return;
-	ready = consensus_ready(p->consensus);
+	ready = serves(p);
 	term = consensus_term(p->consensus);
 	if (!ready || term != p->term) {
 		p->overlay_stale = true;

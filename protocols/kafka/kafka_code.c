@@ -16,6 +16,8 @@ int16_t kafka_code(enum err e)
 	case ERR_NOTLEADER:
 	case ERR_CLOSED: return KAFKA_NOT_LEADER;
 	case ERR_UNAVAILABLE: return KAFKA_LEADER_NOT_AVAILABLE;
+	/* Not NOT_LEADER, as Kafka's brokers say: librdkafka takes that for "not stored", tells its
+	 * application so, and repeats it even where nothing is to be repeated. */
 	case ERR_UNKNOWN: return KAFKA_NOT_ENOUGH_REPLICAS_AFTER;
 	case ERR_TIMEOUT:
 	case ERR_BUSY: return KAFKA_REQUEST_TIMED_OUT;

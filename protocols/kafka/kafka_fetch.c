@@ -183,16 +183,18 @@ static void read_from(struct part *p, int64_t offset, size_t bytes_max)
 }
 
 /* A message set in place of the batches, for old clients. False: compaction has left no record in
- * the batches from where the client is on; it could not get past them, so we read on. */
+ * the batches from where the client is on; it could not get past them, so we read on, however much
+ * that unpacks: at most one batch has to be unpacked to find nothing in it. */
 static bool make_set(struct kafka_request *r, struct part *p)
 {
 	struct fetch *f = r->op;
 	struct stream_read *sr = &p->read;
 	size_t max = sr->bytes_max;
 	int64_t next = sr->next_offset;
+	bool goes_on = sr->offset > p->req->fetch_offset;
 	if (r->h.version >= BATCH_VERSION || sr->err != OK || sr->count == 0)
 		return true;
-	if (f->inflated > kafka_of(r)->conf->fetch_bytes_max) {
+	if (!goes_on && f->inflated > kafka_of(r)->conf->fetch_bytes_max) {
 		stream_read_fini(sr); /* enough work for one answer: it gets none now */
 		return true;
 	}

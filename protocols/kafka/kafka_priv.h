@@ -88,6 +88,7 @@ struct kafka_request {
 	uint32_t outstanding; /* completions that will come */
 	int64_t bytes;        /* produced, counted as in flight */
 	int64_t unpacked;     /* of message sets of old clients */
+	int64_t messages;     /* in those */
 	int64_t held;         /* memory of the arena counted as such */
 	int64_t fetching;     /* bytes it may be given, counted as fetched */
 	struct loop_timer timer;

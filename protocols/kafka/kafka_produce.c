@@ -108,12 +108,10 @@ static enum err start_set(
 	size_t inflated;
 	enum err e = kafka_set_read(
 		set, left < 0 ? 0 : (size_t)(most < left ? most : left), &made, &inflated);
-	r->unpacked += (int64_t)(e == OK ? made.bytes.len : inflated);
+	r->unpacked += (int64_t)inflated;
 	if (e != OK)
 		return e;
-	if (access_limited(r->access) && batch_read(made.bytes, &b) == OK)
-		access_charge_in(
-			r->access, b.count, 0); /* it is charge that asks how long to wait */
+	r->messages += batch_read(made.bytes, &b) == OK ? b.count : 0;
 	kafka_producing(r, (int64_t)made.bytes.len);
 	e = produce_start(&put->produce, kafka_shard(r), s, put->partition, made.bytes);
 	slice_unref(&made);
@@ -161,7 +159,7 @@ static void put_one(struct kafka_request *r, const struct stream *s, bool may,
 /* Counts what has come for the quotas: refused or not, it was sent. */
 static int32_t charge(struct kafka_request *r, const struct kafka_produce_req *req)
 {
-	int64_t messages = 0, bytes = 0;
+	int64_t messages = r->messages, bytes = 0;
 	if (!access_limited(r->access))
 		return 0;
 	for (uint32_t i = 0; i < req->topics_count; i++)

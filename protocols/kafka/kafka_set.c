@@ -97,7 +97,7 @@ static enum err unpack(struct batch_builder *b, const struct message *m, size_t 
 		return ERR_INVALID;
 	enum err e = codec_inflate(codec, m->value, room, &chunk, &len);
 	if (e != OK) {
-		*inflated += e == ERR_TOOBIG ? room : 0;
+		*inflated += room; /* it may have been as much */
 		return e;
 	}
 	*inflated += len;

@@ -6,7 +6,7 @@
 #include "server/broker/stream.h"
 
 /* Makes one batch, not compressed, of a client's messages, compressed or not. *inflated: the bytes
- * that were unpacked for it, also on failure. Fails:
+ * that were unpacked for it, on failure those that may have been. Fails:
  *	ERR_UNSUPPORTED  a newer format, or compressed in a way which that format does not have
  *	ERR_CORRUPT      checksum
  *	ERR_MALFORMED    not whole messages

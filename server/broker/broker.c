@@ -222,7 +222,7 @@ void broker_start(struct broker *b)
 
 bool broker_ready(const struct broker *b)
 {
-	return atomic_load(&b->streams_exist) && node_ready(b->node);
+	return atomic_load(&b->streams_exist) && !atomic_load(&b->admin_due) && node_ready(b->node);
 }
 
 void broker_free(struct broker *b)

@@ -31,8 +31,8 @@ enum err broker_new(const struct broker_conf *conf, struct node *node, struct lo
 	struct broker **out, char *why, size_t why_size) MUST_USE;
 /* Starts what needs running loops (the default stream exists, feeds, expiry): after loops_run. */
 void broker_start(struct broker *b);
-bool broker_ready(
-	const struct broker *b);    /* any thread: node_ready, and the routes' streams exist */
+/* Any thread: node_ready, the routes' streams exist, and auth.bootstrap's user can log in. */
+bool broker_ready(const struct broker *b);
 void broker_free(struct broker *b); /* loops stand */
 
 struct shard *broker_shard(struct broker *b, const struct loop *l);

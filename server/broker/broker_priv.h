@@ -280,7 +280,7 @@ struct broker {
 	struct rights *rights;
 	struct bootstrap *bootstrap; /* the first administrator; NULL: none is to be made */
 	bool bootstraps; /* there is to be one: nobody may everything for want of users */
-	_Atomic bool started, streams_exist;
+	_Atomic bool started, streams_exist, admin_due; /* due: bootstrap is under way */
 	struct meta_op create; /* one stream at a time, by the first shard */
 	char *creating;
 	struct loop_timer create_timer;

@@ -77,6 +77,20 @@ static void set_against(struct claim *holder)
 	atomic_store(&holder->against, most);
 }
 
+/* Gives back those behind who need not wait: for this holder, or any more. */
+static void drop_behind(struct claim *holder)
+{
+	struct claim *c;
+	for (struct claim **at = &holder->behind; (c = *at) != NULL;) {
+		if (!outlives(holder, c) && !atomic_load(&c->withdrawn)) {
+			at = &c->behind;
+			continue;
+		}
+		*at = c->behind;
+		give_back(c);
+	}
+}
+
 static void on_acquire(struct loop_msg *m)
 {
 	struct claim *c = of_msg(m), *holder = map_get(&c->home->holders, c->name), *last;
@@ -90,6 +104,7 @@ static void on_acquire(struct loop_msg *m)
 		return;
 	}
 	bool first = holder->behind == NULL;
+	drop_behind(holder);
 	for (last = holder; last->behind != NULL;)
 		last = last->behind;
 	last->behind = c;
@@ -100,15 +115,8 @@ static void on_acquire(struct loop_msg *m)
 
 static void on_stale(struct loop_msg *m)
 {
-	struct claim *holder = of_fence(m), *c;
-	for (struct claim **at = &holder->behind; (c = *at) != NULL;) {
-		if (!outlives(holder, c)) {
-			at = &c->behind;
-			continue;
-		}
-		*at = c->behind;
-		give_back(c);
-	}
+	struct claim *holder = of_fence(m);
+	drop_behind(holder);
 	set_against(holder);
 	if (holder->behind != NULL)
 		fence(holder);
@@ -139,6 +147,7 @@ void claim_acquire_upto(struct claim *c, struct claim_home *home, struct loop *f
 	c->name = name;
 	c->upto = upto;
 	c->over = false;
+	atomic_store(&c->withdrawn, false);
 	atomic_store(&c->epoch, 0);
 	atomic_store(&c->against, 0);
 	c->msg.run = on_acquire;
@@ -149,6 +158,12 @@ void claim_acquire(struct claim *c, struct claim_home *home, struct loop *from,
 	const struct claim_ops *ops, struct bytes name)
 {
 	claim_acquire_upto(c, home, from, ops, name, UINT64_MAX);
+}
+
+void claim_withdraw(struct claim *c)
+{
+	loop_must_own(c->from);
+	atomic_store(&c->withdrawn, true);
 }
 
 void claim_set_epoch(struct claim *c, uint64_t epoch)

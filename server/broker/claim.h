@@ -37,6 +37,7 @@ struct claim {                 /* embed; init before use; the memory stays until
 	_Atomic uint64_t epoch;
 	_Atomic uint64_t against; /* private: greatest upto of those behind. The home writes. */
 	bool over;                /* private: released; its loop's */
+	_Atomic bool withdrawn;   /* private: its loop writes */
 };
 
 void claim_home_init(struct claim_home *h, struct loop *l);
@@ -47,6 +48,10 @@ void claim_acquire(struct claim *c, struct claim_home *home, struct loop *from,
 /* As that, but fences no holder of a later epoch than upto. */
 void claim_acquire_upto(struct claim *c, struct claim_home *home, struct loop *from,
 	const struct claim_ops *ops, struct bytes name, uint64_t upto);
+/* Who waits need not have the name any more: when the next one asks for it at the latest it is
+ * released, without a grant, or it was granted before. So who comes again and again does not pile
+ * up behind a holder that takes long. On the claimer's loop, until released. */
+void claim_withdraw(struct claim *c);
 /* The holder has the name by this epoch, from now on. On its loop. */
 void claim_set_epoch(struct claim *c, uint64_t epoch);
 /* Of a holder that was fenced before it knew its epoch: whether that is later than all that was

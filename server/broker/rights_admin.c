@@ -19,7 +19,8 @@ enum {
 	AGAIN_MS = 10,    /* doubled each time */
 	RULES_TOLD = 100, /* one record each */
 	BOOTSTRAP_AGAIN_MS = 1000,
-	PASSWORD_MAX = 1024 /* rights_check has looked */
+	BOOTSTRAP_POLL_MS = 10, /* until the node is ready */
+	PASSWORD_MAX = 1024     /* rights_check has looked */
 };
 
 struct work {
@@ -277,7 +278,6 @@ struct bootstrap {
 	struct loop_timer timer;
 	struct broker *broker;
 	struct bytes password, role;
-	bool over;
 	size_t len;
 	char text[]; /* name:password */
 };
@@ -285,7 +285,7 @@ struct bootstrap {
 static void bootstrap_over(struct bootstrap *b)
 {
 	secret_wipe(b->text, b->len);
-	b->over = true;
+	atomic_store(&b->broker->admin_due, false);
 }
 
 static void bootstrap_done(struct rights_change *c)
@@ -312,7 +312,7 @@ static void bootstrap_try(struct loop_timer *t)
 		return;
 	}
 	if (c == NULL || !node_ready(b->broker->node)) {
-		loop_timer_set(t, BOOTSTRAP_AGAIN_MS / 4);
+		loop_timer_set(t, BOOTSTRAP_POLL_MS);
 		return;
 	}
 	b->change.shard = s;
@@ -349,6 +349,7 @@ void rights_bootstrap(struct broker *broker, const char *text)
 		.done = bootstrap_done};
 	loop_timer_init(&b->timer, loops_at(broker->loops, 0), bootstrap_try);
 	broker->bootstrap = b;
+	atomic_store(&broker->admin_due, true);
 	loop_call(loops_at(broker->loops, 0), bootstrap_start, b);
 }
 

@@ -455,7 +455,12 @@ static void on_fenced(struct claim *c)
 
 static void on_claim_released(struct claim *c)
 {
-	session_free(of_claim(c));
+	struct session *s = of_claim(c);
+	if (s->opening != NULL) { /* cancelled, and never granted */
+		subscriber_fini(&s->reader);
+		opening_free(opening_of(s));
+	}
+	session_free(s);
 }
 
 const struct claim_ops session_claim_ops = {on_granted, on_fenced, on_claim_released};
@@ -517,4 +522,5 @@ void session_open_cancel(struct session_open *op)
 	struct opening *o = list_entry(op, struct opening, op);
 	loop_must_own(loop_of(o->s));
 	o->cancelled = true;
+	claim_withdraw(&o->s->claim);
 }

@@ -138,21 +138,24 @@ def first_message(raw, name, offset):
     return struct.unpack_from(">q", answer, len(answer) - size)[0] if size else None
 
 
-def test_old_readers_get_over_what_a_batch_has_lost(own_node, name):
-    """They are given messages from where they ask; a batch may have none from there on."""
-    create(own_node.kafka, name)
-    sent = [(b"only-%d" % i if i % 4 == 0 else b"k%d" % (i % KEYS), b"%d" % i)
+@pytest.mark.parametrize("codec, bound", [("none", 0), ("gzip", 1024)])
+def test_old_readers_get_over_what_a_batch_has_lost(make_node, name, codec, bound):
+    """They are given messages from where they ask; a batch may have none from there on, and take
+    more than an answer's bound to unpack."""
+    node = make_node({"kafka.fetch_bytes_max": str(bound)} if bound else None)
+    create(node.kafka, name)
+    sent = [(b"only-%d" % i if i % 5 == 0 else b"k%d" % (i % KEYS), b"%d" % i + bytes(2 * bound))
             for i in range(4000)]
-    produce(own_node.kafka, name, sent)
-    compacted(own_node, name, 0, 1200)
-    before, seen, at = read_all(own_node.kafka, name), set(), 0
-    with Raw(own_node.ports["kafka"]) as raw:
+    produce(node.kafka, name, sent, **{"compression.type": codec})
+    compacted(node, name, 0, 1200)
+    before, seen, at = read_all(node.kafka, name), set(), 0
+    with Raw(node.ports["kafka"]) as raw:
         while at < 4000:
             found = first_message(raw, name, at)
             assert found is not None and found >= at, at
             seen.add(found)
             at = found + 1
-    assert set(before) >= seen >= set(read_all(own_node.kafka, name))
+    assert set(before) >= seen >= set(read_all(node.kafka, name))
 
 
 def test_tombstones_go_after_a_while(own_node, name):

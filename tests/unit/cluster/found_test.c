@@ -22,7 +22,7 @@ static struct world {
 	struct peer_call *call;
 	bool connected;
 	uint8_t circle;
-	int circles;
+	int circles, lists;
 	uint32_t dialled, found_node;
 	int found_count;
 	uint64_t attached;
@@ -69,6 +69,7 @@ void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
 {
 	(void)p;
 	w.dialled = count > 0 ? nodes[0].id : 0;
+	w.lists++;
 }
 void peers_set_cluster(struct peers *p, const uint8_t id[16])
 {
@@ -201,8 +202,10 @@ static uint8_t circle_said(const struct answer *a)
 /* One round of questions, answered as the world has it. */
 static void ask_all(void)
 {
-	for (int64_t i = 0; i < 100 && w.probe_count == 0; i++)
+	for (int64_t i = 0; i < 100 && w.probe_count == 0 && w.call == NULL; i++)
 		tick(100);
+	if (w.call != NULL)
+		return; /* it asked to join */
 	ck_assert_int_eq(w.probe_count, SEEDS);
 	w.probe_count = 0;
 	for (int i = 0; i < SEEDS; i++) {
@@ -452,6 +455,37 @@ START_TEST(joins_who_has_a_cluster)
 }
 END_TEST
 
+/* The replica that was given may be named no more, and without rows nothing else tells so. The
+ * catalogue in force is one without rows. */
+START_TEST(who_hears_nothing_of_the_catalogue_asks_again)
+{
+	int64_t since;
+	int lists;
+
+	until_asked_to_join();
+	answer_call(OK, join_answer(0));
+	n.meta_replica = _i == 0 ? 2ull << 32 | 8 : w.attached;
+	found_attached(n.found, OK);
+	since = w.now_ms;
+	lists = w.lists;
+	n.version = 1;
+	n.founded = _i == 2;
+	while (w.call == NULL && w.now_ms - since < 60000)
+		ask_all();
+	if (_i == 2) {
+		ck_assert_ptr_null(w.call);
+		return;
+	}
+	ck_assert_ptr_nonnull(w.call);
+	ck_assert_int_ge(w.now_ms - since, 20000);
+	ck_assert_int_eq(w.lists, lists); /* other connections stay */
+	answer_call(OK, join_answer(0));
+	ck_assert_int_eq(w.attaches, _i == 0 ? 2 : 1);
+	found_attached(n.found, OK);
+	ends();
+}
+END_TEST
+
 START_TEST(a_target_that_is_lost_is_chosen_anew)
 {
 	seeds(all_empty);
@@ -673,6 +707,7 @@ int main(void)
 	tcase_add_test(tc, behind_a_silent_seed_may_be_a_cluster);
 	tcase_add_loop_test(tc, one_id_twice, 0, 2);
 	tcase_add_test(tc, joins_who_has_a_cluster);
+	tcase_add_loop_test(tc, who_hears_nothing_of_the_catalogue_asks_again, 0, 3);
 	tcase_add_test(tc, a_target_that_is_lost_is_chosen_anew);
 	tcase_add_loop_test(tc, a_refusal_that_helps_no_waiting_ends_it, 0, 2);
 	tcase_add_loop_test(tc, a_passing_refusal_is_waited_for, 0, 4);

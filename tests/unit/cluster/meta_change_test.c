@@ -270,6 +270,33 @@ START_TEST(who_joins_follows_the_catalogue_by_a_new_replica)
 }
 END_TEST
 
+/* A plan is made of what is applied; a node may have joined since. */
+START_TEST(an_older_plan_leaves_nobody_out)
+{
+	struct meta_asked_place to = {
+		.group = META_GROUP_ID, .count = 2, .voters = 1, .nodes = {2, 1}};
+	struct meta_request q = {.kind = META_PLACES, .place_count = 1, .places = &to};
+	uint64_t three;
+	struct meta_place p;
+
+	ck_assert_int_eq(join(2, 2, NULL), OK);
+	ck_assert_int_eq(join(3, 3, &three), OK);
+	ck_assert_int_eq(ask(&q), OK);
+	ck_assert_int_eq(w.writes, 0);
+	q.kind = META_PLACE;
+	ck_assert_int_eq(ask(&q), ERR_CONFLICT);
+	ck_assert(said("node 3 follows the catalogue"));
+	p = place(META_GROUP_ID);
+	ck_assert_int_eq(p.member_count, 3);
+	to.nodes[to.count++] = 3;
+	ck_assert_int_eq(ask(&q), OK);
+	p = place(META_GROUP_ID);
+	ck_assert_int_eq(p.voter_count, 1);
+	ck_assert_uint_eq(p.members[0] >> 32, 2);
+	ck_assert_uint_eq(p.members[2], three);
+}
+END_TEST
+
 START_TEST(addresses_are_refreshed)
 {
 	struct meta_node said_ = words_of(2, 2), *n;
@@ -716,6 +743,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, founding_places_everything_here_once);
 	tcase_add_test(tc, who_joins_follows_the_catalogue_by_a_new_replica);
+	tcase_add_test(tc, an_older_plan_leaves_nobody_out);
 	tcase_add_test(tc, addresses_are_refreshed);
 	tcase_add_test(tc, an_id_in_use_is_refused_a_wiped_node_comes_back_as_another);
 	tcase_add_test(tc, streams_are_placed_on_the_nodes_there_are);

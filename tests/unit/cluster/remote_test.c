@@ -626,6 +626,46 @@ START_TEST(what_is_not_known_here_may_be_there)
 }
 END_TEST
 
+struct heard {
+	struct partition *p;
+	uint32_t leader;
+	int32_t epoch;
+	bool led;
+	enum err unserved;
+};
+
+static void hear_run(void *arg)
+{
+	struct heard *h = arg;
+
+	h->led = partition_leads(h->p);
+	h->epoch = partition_epoch(h->p);
+	partition_heard(h->p, h->leader, (uint64_t)h->epoch + 1);
+	h->unserved = partition_unserved(h->p);
+	sem_post(&N.done);
+}
+
+/* From others, before Raft says so: nobody says that it leads another's term. */
+START_TEST(who_hears_of_a_newer_term_leads_no_more)
+{
+	uint32_t leader = (uint32_t)leader_wait();
+	struct heard h = {.p = N.node[leader].p, .leader = leader % NODES + 1};
+
+	on_loop(0, isolate_run, &leader);
+	on_loop(0, hear_run, &h);
+	ck_assert(h.led);
+	ck_assert_int_eq(h.unserved, ERR_NOTLEADER);
+	for (int i = 0; i < 20; i++) {
+		ck_assert(!partition_leads(h.p));
+		ck_assert_int_eq(partition_epoch(h.p), h.epoch + 1);
+		usleep(5000);
+	}
+	on_loop(0, connect_all, NULL);
+	leader_wait();
+	ck_assert_int_eq(publish(1, 10), OK);
+}
+END_TEST
+
 /* --- replicas come and go --- */
 
 static enum err attach_err;
@@ -656,6 +696,70 @@ static void want_run(void *arg)
 			&(struct partition_wanted){.voters = ids, .voter_count = count});
 	sem_post(&N.done);
 }
+
+struct alone {
+	uint32_t leader, node;
+	uint64_t term;
+};
+
+/* What the node says is not heard, and it is asked to lead. */
+static void mute_run(void *arg)
+{
+	struct alone *a = arg;
+
+	for (uint32_t to = 1; to <= NODES; to++)
+		N.cut[a->node][to] = true;
+	a->term = consensus_term(N.node[a->leader].p->consensus);
+	partition_step_aside(N.node[a->leader].p, a->node);
+	sem_post(&N.done);
+}
+
+static void term_run(void *arg)
+{
+	struct alone *a = arg;
+
+	a->term = consensus_term(N.node[a->node].p->consensus);
+	sem_post(&N.done);
+}
+
+static void want_others_run(void *arg)
+{
+	struct alone *a = arg;
+	uint64_t ids[2];
+	int count = 0;
+
+	for (uint32_t i = 1; i <= 3; i++)
+		if (i != a->node)
+			ids[count++] = replica_of((int)i);
+	partition_want_members(
+		N.node[a->node].p, &(struct partition_wanted){.voters = ids, .voter_count = count});
+	sem_post(&N.done);
+}
+
+/* Taken out without having heard so, it stands for election for ever: it must still find out who
+ * leads, or it never goes, and the node never gets the replica that it is to have. */
+START_TEST(who_stands_in_vain_and_is_named_no_more_knows_the_leader)
+{
+	struct alone a = {.leader = (uint32_t)leader_wait()};
+	uint64_t before;
+
+	a.node = a.leader % 3 + 1;
+	ck_assert_int_eq(publish(1, 10), OK);
+	on_loop(0, mute_run, &a);
+	before = a.term;
+	for (int i = 0; i < 1000 && a.term < before + 2; i++) {
+		usleep(10000);
+		on_loop(0, term_run, &a);
+	}
+	ck_assert_uint_ge(a.term, before + 2);
+	ck_assert_uint_ne(partition_leader(N.node[a.node].p), a.leader);
+	on_loop(0, want_others_run, &a);
+	for (int i = 0; i < 500 && partition_leader(N.node[a.node].p) != a.leader; i++)
+		usleep(10000);
+	ck_assert_uint_eq(partition_leader(N.node[a.node].p), a.leader);
+}
+END_TEST
+
 static void detach_run(void *arg)
 {
 	partition_detach(arg, closed, NULL);
@@ -960,6 +1064,8 @@ int main(void)
 	tcase_add_loop_test(tc, all_that_is_sent_is_there_once_in_order, 0, 2);
 	tcase_add_loop_test(tc, leaders_change_and_nothing_acknowledged_is_lost, 0, 4);
 	tcase_add_loop_test(tc, what_is_not_known_here_may_be_there, 0, 3);
+	tcase_add_test(tc, who_hears_of_a_newer_term_leads_no_more);
+	tcase_add_test(tc, who_stands_in_vain_and_is_named_no_more_knows_the_leader);
 	tcase_add_test(tc, a_replica_comes_and_goes);
 	tcase_add_test(tc, a_replica_that_comes_again_has_nothing_of_the_one_before);
 	tcase_add_test(tc, nonsense_is_refused);

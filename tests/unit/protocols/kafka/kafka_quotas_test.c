@@ -1,5 +1,6 @@
 /* Quotas as Kafka's client quotas, and what they do: the answer tells how long, and the connection
  * is not read for as long. */
+#include "protocols/kafka/kafka_set.h"
 #include "server/base/clock.h"
 #include "tests/unit/protocols/kafka/login.h"
 
@@ -195,6 +196,42 @@ START_TEST(so_is_who_fetches_too_much)
 }
 END_TEST
 
+/* Sets are counted by the messages in them, both ways. */
+START_TEST(messages_of_old_clients_count)
+{
+	struct kafka_produce_res put;
+	struct kafka_fetch_res got;
+	struct kafka_set set;
+	struct slice b = batch_of(1, 20);
+	ck_assert_int_eq(kafka_set_write(&b, 1, 0, 1, 1 << 20, &set), OK);
+	make_topic(admin, "sets");
+	ck_assert_int_eq(set_quota(&(struct op){"user", "ann", "messages-in", 10}, false), 0);
+	ck_assert_int_eq(set_quota(&(struct op){"user", "ann", "messages-out", 10}, false), 0);
+	int ann = dial_as("ann", "pw");
+	produce(ann, "sets", 2, -1, set.bytes.bytes, 1);
+	answer(ann, KAFKA_PRODUCE, 2, 1, &put);
+	ck_assert_int_eq(put.topics[0].partitions[0].error, 0);
+	ck_assert_int_ge(put.throttle_ms, 500);
+	struct kafka_fetch_req req = kafka_fetch_req_init;
+	req.topics_count = 1;
+	req.topics = kafka_array(&arena, &kafka_fetch_req_topic_type, 1);
+	req.topics[0].name = bytes_text("sets");
+	req.topics[0].partitions_count = 1;
+	req.topics[0].partitions = kafka_array(&arena, &kafka_fetch_req_partition_type, 1);
+	req.topics[0].partitions[0].max_bytes = 100000;
+	ask(ann, KAFKA_FETCH, 2, 2, &req);
+	answer(ann, KAFKA_FETCH, 2, 2, &got);
+	ck_assert_uint_eq(got.topics[0].partitions[0].records.bytes.len, set.bytes.bytes.len);
+	ck_assert_int_ge(got.throttle_ms, 500);
+	ck_assert_int_eq(set_quota(&(struct op){"user", "ann", "messages-in", -1}, false), 0);
+	ck_assert_int_eq(set_quota(&(struct op){"user", "ann", "messages-out", -1}, false), 0);
+	slice_unref(&set.bytes);
+	slice_unref(&b);
+	close(ann);
+	arena_reset(&arena);
+}
+END_TEST
+
 /* A login that ends in a closed connection instead of an answer; -1 then. */
 static int try_ann(void)
 {
@@ -250,6 +287,7 @@ int main(void)
 	tcase_add_loop_test(tc, what_there_is_not_is_refused, 0, 8);
 	tcase_add_test(tc, who_produces_too_much_is_not_heard_for_a_while);
 	tcase_add_test(tc, so_is_who_fetches_too_much);
+	tcase_add_test(tc, messages_of_old_clients_count);
 	tcase_add_test(tc, connections_are_counted);
 	suite_add_tcase(s, tc);
 	SRunner *run = srunner_create(s);

@@ -1,6 +1,7 @@
 /* The door over real sockets, in front of a whole node in a temporary folder: frames written by
  * hand through the codec's client side. */
 #include "tests/unit/protocols/kafka/fixture.h"
+#include <zlib.h>
 #include "protocols/kafka/kafka_set.h"
 
 START_TEST(pipelined_requests_are_answered_in_order)
@@ -215,6 +216,148 @@ START_TEST(old_clients_write_and_read_message_sets)
 	slice_unref(&old);
 	slice_unref(&set.bytes);
 	slice_unref(&b);
+	end(fd);
+}
+END_TEST
+
+/* --- small bounds --- */
+
+enum { UNPACKED_MAX = 200000, FETCHED_MAX = 50000, LARGE = 90000 };
+
+static void boot_small(void)
+{
+	static const char *const small[] = {"kafka.request_bytes_max", "200000",
+		"kafka.first_request_bytes_max", "200000", "kafka.fetch_bytes_max", "50000", NULL};
+	boot_with(small);
+}
+
+/* What a batch holds, packed: as a batch of today, or as a message set in a message. */
+static struct bytes packed(struct slice batch, size_t header, struct bytes what)
+{
+	struct chunk *c;
+	size_t len;
+	ck_assert_int_eq(codec_deflate(CODEC_GZIP, what, &c, &len), OK);
+	uint8_t *out = arena_take(&arena, header + len);
+	memcpy(out, batch.bytes.at, header);
+	memcpy(out + header, c->data, len);
+	chunk_unref(c);
+	return bytes_of(out, header + len);
+}
+
+static struct bytes packed_set(struct slice batch)
+{
+	struct kafka_set plain;
+	ck_assert_int_eq(kafka_set_write(&batch, 1, 0, 1, 1 << 20, &plain), OK);
+	struct bytes out = packed(batch, 34, plain.bytes.bytes);
+	uint8_t *at = arena_take(&arena, out.len);
+	memcpy(at, out.at, out.len);
+	memset(at, 0, 34);
+	put_u32be(at + 8, (uint32_t)out.len - 12);
+	at[16] = 1;
+	at[17] = CODEC_GZIP;
+	put_u32be(at + 26, UINT32_MAX);
+	put_u32be(at + 30, (uint32_t)out.len - 34);
+	put_u32be(at + 12, (uint32_t)crc32_z(0, at + 16, out.len - 16));
+	slice_unref(&plain.bytes);
+	return bytes_of(at, out.len);
+}
+
+static struct kafka_produce_res *produce_many(int fd, const struct bytes *sets, uint32_t count)
+{
+	static struct kafka_produce_res res;
+	struct kafka_produce_req req = kafka_produce_req_init;
+	req.acks = -1;
+	req.timeout_ms = 10000;
+	req.topics = kafka_array(&arena, &kafka_produce_req_topic_type, 1);
+	req.topics_count = 1;
+	req.topics[0].name = bytes_text("packed");
+	req.topics[0].partitions_count = count;
+	req.topics[0].partitions = kafka_array(&arena, &kafka_produce_req_partition_type, count);
+	for (uint32_t i = 0; i < count; i++)
+		req.topics[0].partitions[i].records.bytes = sets[i];
+	ask(fd, KAFKA_PRODUCE, 2, 5, &req);
+	answer(fd, KAFKA_PRODUCE, 2, 5, &res);
+	ck_assert_uint_eq(res.topics[0].partitions_count, count);
+	return &res;
+}
+
+/* The sets of a request may not be more, unpacked, than a request may be. What can't be unpacked
+ * counts as much as it may have been. */
+START_TEST(what_a_request_unpacks_is_bounded)
+{
+	int fd = dial();
+	struct slice large = batch_of(LARGE, 1), tiny = batch_of(10, 1);
+	struct bytes set = packed_set(large), cut = packed_set(large), little = packed_set(tiny);
+	struct bytes many[] = {set, set, set, little}, bad[] = {cut, cut, little};
+	uint8_t *end_of = (uint8_t *)(uintptr_t)cut.at + cut.len - 8; /* gzip's own checksum */
+	end_of[0] ^= 1;
+	put_u32be(
+		(uint8_t *)(uintptr_t)cut.at + 12, (uint32_t)crc32_z(0, cut.at + 16, cut.len - 16));
+	make_topic(fd, "packed");
+	for (int again = 0; again < 2; again++) {
+		struct kafka_produce_res_partition *p =
+			produce_many(fd, many, 4)->topics[0].partitions;
+		ck_assert_int_eq(p[0].error, 0);
+		ck_assert_int_eq(p[1].error, 0);
+		ck_assert_int_eq(p[2].error, 10);
+		ck_assert_int_eq(p[3].error, 10);
+		p = produce_many(fd, bad, 3)->topics[0].partitions;
+		ck_assert_int_eq(p[0].error, 2);
+		ck_assert_int_eq(p[1].error, 2);
+		ck_assert_int_eq(p[2].error, 10);
+	}
+	slice_unref(&large);
+	slice_unref(&tiny);
+	end(fd);
+}
+END_TEST
+
+/* A large record, and a small one behind it, where the client is: what has to be unpacked is more
+ * than an answer may be, what is given is little. */
+START_TEST(what_an_answer_unpacks_is_bounded)
+{
+	enum { TIMES = 5 };
+	int fd = dial();
+	static uint8_t fill[LARGE];
+	struct bytes value = bytes_of(fill, LARGE), tiny = bytes_of(fill, 10);
+	struct kafka_fetch_req req = kafka_fetch_req_init;
+	struct kafka_fetch_res res;
+	struct batch_builder b;
+	int64_t offset;
+	batch_builder_init(&b, 1 << 20);
+	ck_assert_int_eq(batch_builder_add(&b, 1000, NULL, &value, NULL, 0), OK);
+	ck_assert_int_eq(batch_builder_add(&b, 1000, NULL, &tiny, NULL, 0), OK);
+	struct slice s = batch_builder_seal(&b);
+	struct bytes batch = packed(s, BATCH_HEADER_BYTES,
+		bytes_of(s.bytes.at + BATCH_HEADER_BYTES, s.bytes.len - BATCH_HEADER_BYTES));
+	((uint8_t *)(uintptr_t)batch.at)[22] = CODEC_GZIP;
+	batch_set_records((uint8_t *)(uintptr_t)batch.at, batch.len, 2, 1000);
+	make_topic(fd, "unpacked");
+	produce(fd, "unpacked", 7, -1, batch, 1);
+	ck_assert_int_eq(produced(fd, 7, 1, &offset), 0);
+	req.min_bytes = 1;
+	req.max_wait_ms = 1000;
+	req.topics_count = 1;
+	req.topics = kafka_array(&arena, &kafka_fetch_req_topic_type, 1);
+	req.topics[0].name = bytes_text("unpacked");
+	req.topics[0].partitions_count = TIMES;
+	req.topics[0].partitions = kafka_array(&arena, &kafka_fetch_req_partition_type, TIMES);
+	for (int i = 0; i < TIMES; i++) {
+		req.topics[0].partitions[i].fetch_offset = offset + 1;
+		req.topics[0].partitions[i].max_bytes = 100;
+	}
+	ask(fd, KAFKA_FETCH, 2, 2, &req);
+	answer(fd, KAFKA_FETCH, 2, 2, &res);
+	int given = 0;
+	for (int i = 0; i < TIMES; i++) {
+		struct kafka_fetch_res_partition *p = &res.topics[0].partitions[i];
+		ck_assert_int_eq(p->error, 0);
+		ck_assert_int_eq(p->high_watermark, offset + 2);
+		given += p->records.bytes.len > 0;
+	}
+	ck_assert_int_eq(given, 1);
+	slice_unref(&s);
+	batch_builder_fini(&b);
 	end(fd);
 }
 END_TEST
@@ -451,6 +594,12 @@ int main(void)
 	tcase_add_test(tc, producers_get_ids_of_their_own);
 	tcase_add_test(tc, offsets_are_kept_by_group);
 	suite_add_tcase(s, tc);
+	TCase *small = tcase_create("small bounds");
+	tcase_set_timeout(small, 60);
+	tcase_add_unchecked_fixture(small, boot_small, down);
+	tcase_add_test(small, what_a_request_unpacks_is_bounded);
+	tcase_add_test(small, what_an_answer_unpacks_is_bounded);
+	suite_add_tcase(s, small);
 	SRunner *run = srunner_create(s);
 	srunner_set_fork_status(run, CK_NOFORK); /* the node's threads do not survive a fork */
 	srunner_run_all(run, CK_ENV);

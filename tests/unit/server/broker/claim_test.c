@@ -183,6 +183,11 @@ static void outlive(void *arg)
 	*(bool *)arg = claim_outlives(&e.holder);
 	e.granted++;
 }
+static void withdraw(void *arg)
+{
+	(void)arg;
+	claim_withdraw(&e.other);
+}
 static void leave(void *arg)
 {
 	(void)arg;
@@ -251,6 +256,24 @@ START_TEST(one_that_learns_its_epoch_later)
 }
 END_TEST
 
+/* It goes when the next one comes, though the holder stays; who waits goes on waiting. */
+START_TEST(who_has_gone_does_not_wait)
+{
+	struct loops *loops = e_up();
+	loop_call(e.loop, come_for_the_name, NULL);
+	loop_call(e.loop, withdraw, NULL);
+	wait_for(&e.fenced, 1);
+	loop_call(e.loop, come_in_time, NULL);
+	wait_for(&e.released, 1);
+	ck_assert_int_eq(e.granted, 1);
+	loop_call(e.loop, leave, NULL);
+	wait_for(&e.released, 3);
+	ck_assert_int_eq(e.granted, 2);
+	ck_assert_int_eq(e.of_holder, 1);
+	e_down(loops);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("claim");
@@ -258,6 +281,7 @@ int main(void)
 	tcase_add_test(tc, one_at_a_time);
 	tcase_add_test(tc, a_later_holder_is_not_meant);
 	tcase_add_loop_test(tc, one_that_learns_its_epoch_later, 0, 2);
+	tcase_add_test(tc, who_has_gone_does_not_wait);
 	Suite *s = suite_create("claim");
 	suite_add_tcase(s, tc);
 	SRunner *sr = srunner_create(s);

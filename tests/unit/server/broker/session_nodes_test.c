@@ -600,20 +600,25 @@ static void run_unchoke(void *arg)
 	sem_post(&t.w.done);
 }
 
-/* Else the next one here would take its row, and the will in it, for its own. */
+/* Else the next one here would take its row, and the will in it, for its own. However often its
+ * client comes and goes meanwhile, it waits once. */
 START_TEST(a_name_is_kept_until_its_row_is_written)
 {
 	int loop = 0;
+	char a[] = "a";
 	set_will(1000);
 	struct session *s = open_at(0, "a", false, 2000);
 	world_call(&t.w, 0, run_choke, s);
 	world_call(&t.w, 0, run_tire, s);
+	for (int i = 0; i < 20; i++)
+		world_call(&t.w, 0, run_open_and_go, a);
 	no_will();
 	t.ask.clean = true;
 	t.ask.expiry_s = 0;
 	loop_call(loops_at(t.w.loops, 0), run_open, &loop);
 	usleep(1200000);
 	ck_assert_int_eq(sem_trywait(&t.w.done), -1);
+	ck_assert_int_eq(sessions_count(t.sides[0].all), 2);
 	loop_call(loops_at(t.w.loops, 0), run_unchoke, s);
 	sem_wait(&t.w.done);
 	sem_wait(&t.w.done);
