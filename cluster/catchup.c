@@ -2,12 +2,12 @@
  * answer is asked for again, and a lost session is opened anew: the entries that are held stay,
  * rows begin again, for they must be those of one snapshot.
  *
- *	look (what an earlier fetch has left) -> open -> log -> rows -> durable -> flush, if
- *payloads were unlogged -> end -> durable
+ *	look (what an earlier fetch has left) -> open -> log -> rows -> durable -> end -> durable
  *
- * Nothing of the old state is touched before the first answer is there and right. What comes is
- * checked item by item against what came before; a wrong one ends the fetch. The lane is never
- * given more than a few MiB that are not on the disk yet. */
+ * Where payloads were unlogged a flush stands before the end. Nothing of the old state is touched
+ * before the first answer is there and right. What comes is checked item by item against what came
+ * before; a wrong one ends the fetch. The lane is never given more than a few MiB that are not
+ * written yet. */
 #include "cluster/catchup_priv.h"
 #include "cluster/raft_wire.h"
 #include "server/base/clock.h"
@@ -273,7 +273,8 @@ static void begin(struct catchup *c)
 		c->below = o->first.index;
 		c->last = o->first;
 	}
-	c->unlogged = c->unlogged || o->last.bytes - c->last.bytes >= unlogged_min(c);
+	/* What is kept may be written and not durable. */
+	c->unlogged = c->unlogged || keep || o->last.bytes - c->last.bytes >= unlogged_min(c);
 	if (c->f.emptied != NULL)
 		c->f.emptied(c->f.arg);
 	plog_seed_begin(c->f.log, o->last.index, keep);
@@ -515,12 +516,7 @@ static void look_work(struct job *j)
 {
 	struct catchup *c = list_entry(j, struct catchup, job);
 
-	/* This process may have left some that is written, and not durable; what comes need not be
-	 * unlogged. */
-	c->worked = store_flush(c->f.env->store, c->family);
-	if (c->worked == OK)
-		c->worked = plog_seed_found(
-			c->f.env->store, c->f.group, c->family, &c->below, &c->last);
+	c->worked = plog_seed_found(c->f.env->store, c->f.group, c->family, &c->below, &c->last);
 }
 
 static void looked(struct job *j)

@@ -468,10 +468,10 @@ static void forget_versions(struct store_mem *m, struct node *n, uint64_t keep, 
 void store_mem_crash(struct store *s)
 {
 	struct store_mem *m = mem_of(s);
-	uint64_t keep = m->synced > m->flushed ? m->synced : m->flushed;
+	uint64_t keep;
 
 	enter(m);
-	keep = between(m, keep, m->written);
+	keep = between(m, m->synced > m->flushed ? m->synced : m->flushed, m->written);
 	for (int f = 0; f < FAMILY_COUNT; f++) {
 		uint64_t before = m->unflushed[f].before;
 		uint64_t unlogged = before < keep ? between(m, before, keep) : before;
