@@ -4,9 +4,10 @@
  *
  *	look (what an earlier fetch has left) -> open -> log -> rows -> durable -> end -> durable
  *
- * Nothing of the old state is touched before the first answer is there and right. What comes is
- * checked item by item against what came before; a wrong one ends the fetch. The lane is never
- * given more than a few MiB that are not on the disk yet. */
+ * Where payloads were unlogged a flush stands before the end. Nothing of the old state is touched
+ * before the first answer is there and right. What comes is checked item by item against what came
+ * before; a wrong one ends the fetch. The lane is never given more than a few MiB that are not
+ * written yet. */
 #include "cluster/catchup_priv.h"
 #include "cluster/raft_wire.h"
 #include "server/base/clock.h"
@@ -15,6 +16,7 @@
 
 enum {
 	LANE_BYTES_MAX = 4 << 20, /* staged and not durable before the next chunk is asked for */
+	UNLOGGED_BYTES_MIN = 8 << 20, /* for less, flushing costs more than writing twice */
 	RETRY_MS = 100,
 	RETRY_MS_MAX = 2000,
 	GIVE_UP_MS = 30000, /* without an answer that helped */
@@ -34,12 +36,14 @@ struct catchup {
 	bool under_way; /* the call or the job */
 	bool over;      /* goes when that is back */
 	bool holding;   /* a chunk's memory */
+	bool unlogged;  /* payloads of the log, once they were: see plog_seed_entry */
+	enum store_family family;
 	uint64_t index_min, session;
 	struct catchup_opened opened;
 	struct slice config;
 	uint64_t below;         /* the run of entries held begins above it */
 	struct plog_state last; /* and ends here */
-	enum err found;
+	enum err worked;        /* the job */
 	enum catchup_part part;
 	uint8_t *after; /* the last row's key */
 	size_t after_len, after_room;
@@ -149,6 +153,15 @@ static void when_durable(struct catchup *c, void (*then)(struct catchup *c))
 	lane_when_durable(c->f.env->lane, &c->durable);
 }
 
+static void by_worker(struct catchup *c, void (*run)(struct job *j), void (*done)(struct job *j))
+{
+	c->under_way = true;
+	c->job.home = c->at->loop;
+	c->job.work = run;
+	c->job.done = done;
+	worker_run(c->f.env->workers, &c->job);
+}
+
 static void again(struct catchup *c, void (*then)(struct catchup *c))
 {
 	int64_t ms = (int64_t)RETRY_MS << (c->tries < 5 ? c->tries : 5);
@@ -244,6 +257,13 @@ static bool may_keep(const struct catchup *c, const struct catchup_opened *o)
 		(c->last.index < o->last.index || log_is_whole(c));
 }
 
+static uint64_t unlogged_min(const struct catchup *c)
+{
+	int64_t set = c->at->all->settings->unlogged_bytes_min;
+
+	return set != 0 ? (uint64_t)set : UNLOGGED_BYTES_MIN;
+}
+
 static void begin(struct catchup *c)
 {
 	const struct catchup_opened *o = &c->opened;
@@ -253,12 +273,14 @@ static void begin(struct catchup *c)
 		c->below = o->first.index;
 		c->last = o->first;
 	}
+	/* What is kept may be written and not durable. */
+	c->unlogged = c->unlogged || keep || o->last.bytes - c->last.bytes >= unlogged_min(c);
 	if (c->f.emptied != NULL)
 		c->f.emptied(c->f.arg);
 	plog_seed_begin(c->f.log, o->last.index, keep);
 	c->after_len = 0;
 	c->part = c->last.index < o->last.index ? CATCHUP_LOG : CATCHUP_ROWS;
-	next_ask(c);
+	when_durable(c, next_ask); /* what goes is gone before anything comes past the log */
 }
 
 static bool config_readable(struct bytes config)
@@ -322,7 +344,7 @@ static bool take_entry(struct catchup *c, const struct catchup_item *i)
 {
 	if (i->index > c->opened.last.index || !plog_follows(&c->last, i->index, &i->head))
 		return false;
-	plog_seed_entry(c->f.log, i->index, &i->head, i->payload);
+	plog_seed_entry(c->f.log, i->index, &i->head, i->payload, c->unlogged);
 	c->last = plog_state_of(i->index, &i->head);
 	return true;
 }
@@ -388,6 +410,30 @@ static void all_durable(struct catchup *c)
 	when_durable(c, end_durable);
 }
 
+static void flush_work(struct job *j)
+{
+	struct catchup *c = list_entry(j, struct catchup, job);
+
+	c->worked = store_flush(c->f.env->store, c->family);
+}
+
+static void flushed(struct job *j)
+{
+	struct catchup *c = list_entry(j, struct catchup, job);
+
+	if (!came_back(c))
+		return;
+	if (c->worked == OK)
+		all_durable(c);
+	else
+		finish(c, c->worked);
+}
+
+static void flush(struct catchup *c)
+{
+	by_worker(c, flush_work, flushed);
+}
+
 static void part_ended(struct catchup *c)
 {
 	if (c->part == CATCHUP_LOG) {
@@ -395,7 +441,7 @@ static void part_ended(struct catchup *c)
 		next_ask(c);
 		return;
 	}
-	when_durable(c, all_durable);
+	when_durable(c, c->unlogged ? flush : all_durable);
 }
 
 static void next_answered(struct peer_call *call)
@@ -470,7 +516,7 @@ static void look_work(struct job *j)
 {
 	struct catchup *c = list_entry(j, struct catchup, job);
 
-	c->found = plog_seed_found(c->f.env->store, c->f.group, &c->below, &c->last);
+	c->worked = plog_seed_found(c->f.env->store, c->f.group, c->family, &c->below, &c->last);
 }
 
 static void looked(struct job *j)
@@ -479,7 +525,7 @@ static void looked(struct job *j)
 
 	if (!came_back(c))
 		return;
-	if (c->found != OK)
+	if (c->worked != OK)
 		c->last = (struct plog_state){.max_ms = -1};
 	open_ask(c);
 }
@@ -490,11 +536,7 @@ static void look(struct catchup *c)
 		open_ask(c);
 		return;
 	}
-	c->under_way = true;
-	c->job.home = c->at->loop;
-	c->job.work = look_work;
-	c->job.done = looked;
-	worker_run(c->f.env->workers, &c->job);
+	by_worker(c, look_work, looked);
 }
 
 struct catchup *catchup_start(struct catchups *all, const struct catchup_fetch *f)
@@ -507,6 +549,7 @@ struct catchup *catchup_start(struct catchups *all, const struct catchup_fetch *
 	c->f = *f;
 	c->index_min = had > f->index_min ? had : f->index_min;
 	c->last.max_ms = -1;
+	c->family = plog_family(f->log);
 	c->began_ms = c->helped_ms = loop_now_ms(c->at->loop);
 	loop_timer_init(&c->timer, c->at->loop, fire);
 	list_push_back(&c->at->fetches, &c->node);

@@ -13,6 +13,9 @@
 struct catchup_settings {     /* catchup.rate, catchup.memory */
 	int64_t rate_bytes;   /* a second, per node, each way */
 	int64_t memory_bytes; /* chunks under way, per node */
+	/* A log of which so much is to be fetched is written past the store's log of writes, and
+	 * flushed at the end; 0: 8 MiB. No key: tests set it. */
+	int64_t unlogged_bytes_min;
 };
 extern const struct conf_row catchup_rows[];
 extern struct metric_table catchup_metrics;

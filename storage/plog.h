@@ -221,18 +221,21 @@ struct plog_seed {
  * ERR_NOTFOUND: nothing is applied; ERR_UNAVAILABLE: it is being fetched itself. */
 enum err plog_seed_source(struct store *s, struct store_snapshot *snapshot, uint64_t group,
 	struct plog_seed *out) MUST_USE;
-/* What was staged by an earlier seeding, a run of entries: those above *below, up to *last; equal
- * indices: none. A worker's. */
-enum err plog_seed_found(
-	struct store *s, uint64_t group, uint64_t *below, struct plog_state *last) MUST_USE;
+/* What was staged by an earlier seeding, a run of entries that are whole: those above *below, up to
+ * *last; both 0: none. A worker's. */
+enum err plog_seed_found(struct store *s, uint64_t group, enum store_family log_family,
+	uint64_t *below, struct plog_state *last) MUST_USE;
 /* Everything of the group goes but term and vote and, with keep, what plog_seed_found finds. */
 void plog_seed_begin(struct plog *p, uint64_t index_min, bool keep);
-/* Stages one entry; the caller has checked it. payload is empty where the header stands in. */
-void plog_seed_entry(
-	struct plog *p, uint64_t index, const struct entry_header *h, struct bytes payload);
+/* Stages one entry; the caller has checked it. payload is empty where the header stands in.
+ * Unlogged, the payload goes to the disk once (store_write_unlogged): what plog_seed_begin staged
+ * must be durable before; once an entry was, those after it are, too, until a store_flush of the
+ * log's family has made durable what is written. */
+void plog_seed_entry(struct plog *p, uint64_t index, const struct entry_header *h,
+	struct bytes payload, bool unlogged);
 /* Stages a row; key: keyspace and key. */
 void plog_seed_row(struct plog *p, struct bytes key, struct bytes value);
-/* All is durable: the log is what s says from now on. Shares config. */
+/* All is durable, what was unlogged, too: the log is what s says from now on. Shares config. */
 void plog_seed_end(struct plog *p, const struct plog_seed *s);
 
 #endif

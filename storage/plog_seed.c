@@ -3,7 +3,9 @@
  * the marks and takes that word back; a crash between the two leaves a group that is in no state,
  * and plog_open says it. What has been staged comes in the order of the log, and a crash keeps a
  * prefix of what was staged, so the entries found after it are a run without a gap: they are
- * committed ones, the same on every node, and need not be fetched again. */
+ * committed ones, the same on every node, and need not be fetched again. Payloads may be written
+ * past the log of writes, headers never: a crash then keeps another prefix of the payloads, and the
+ * run ends before the first header that lacks its own. */
 #include "server/base/mem.h"
 #include "storage/disk.h"
 #include "storage/keys.h"
@@ -78,15 +80,69 @@ static enum err edge(struct store *s, uint64_t group, bool forward, struct plog_
 	return walked != OK ? walked : e;
 }
 
-enum err plog_seed_found(struct store *s, uint64_t group, uint64_t *below, struct plog_state *last)
+/* The last entry up to `last` whose payload is there; 0: none. */
+static enum err last_payload(
+	struct store *s, uint64_t group, enum store_family f, uint64_t last, uint64_t *index)
+{
+	struct entry_key from = key_entry(group, 0), to = key_entry(group, last + 1);
+	struct store_iter *i = store_iter_new(s, NULL, f, KEY_BYTES(from), KEY_BYTES(to), false);
+	uint64_t read;
+	enum err e = OK, walked;
+
+	*index = 0;
+	if (store_iter_valid(i) && !key_entry_read(store_iter_key(i), &read, index))
+		e = ERR_CORRUPT;
+	walked = store_iter_free(i);
+	return walked != OK ? walked : e;
+}
+
+/* Moves *last on over entries that need no payload, at most to `end`. */
+static enum err walk_bare(struct store *s, uint64_t group, uint64_t end, struct plog_state *last)
+{
+	struct entry_key from = key_entry(group, last->index + 1), to = key_entry(group, end + 1);
+	struct store_iter *i = store_iter_new(
+		s, NULL, FAMILY_IDX, KEY_BYTES(from), KEY_BYTES(to), true);
+	struct entry_header h;
+	uint64_t read, index;
+	enum err e = OK, walked;
+
+	for (; e == OK && store_iter_valid(i); store_iter_step(i)) {
+		if (!key_entry_read(store_iter_key(i), &read, &index) ||
+			entry_header_decode(store_iter_value(i), &h) != OK)
+			e = ERR_CORRUPT;
+		else if (h.payload_bytes > 0 && !(h.flags & ENTRY_TRIMMED))
+			break;
+		else
+			*last = plog_state_of(index, &h);
+	}
+	walked = store_iter_free(i);
+	return walked != OK ? walked : e;
+}
+
+enum err plog_seed_found(struct store *s, uint64_t group, enum store_family log_family,
+	uint64_t *below, struct plog_state *last)
 {
 	struct plog_state first;
+	uint64_t end, whole;
 	enum err e = edge(s, group, true, &first);
 
 	if (e == OK)
 		e = edge(s, group, false, last);
 	if (e == OK)
-		*below = first.index > 0 ? first.index - 1 : 0;
+		e = last_payload(s, group, log_family, last->index, &whole);
+	if (e != OK)
+		return e;
+	*below = first.index > 0 ? first.index - 1 : 0;
+	end = last->index;
+	last->index = *below;
+	if (whole > *below)
+		e = state_at(s, NULL, group, whole, last);
+	if (e == OK)
+		e = walk_bare(s, group, end, last);
+	if (e == OK && last->index == *below) {
+		*below = 0;
+		*last = nothing;
+	}
 	return e;
 }
 
@@ -156,8 +212,8 @@ void plog_seed_begin(struct plog *p, uint64_t index_min, bool keep)
 	plog_note_side(p);
 }
 
-void plog_seed_entry(
-	struct plog *p, uint64_t index, const struct entry_header *h, struct bytes payload)
+void plog_seed_entry(struct plog *p, uint64_t index, const struct entry_header *h,
+	struct bytes payload, bool unlogged)
 {
 	struct entry_key key = key_entry(p->group, index);
 	uint8_t header[ENTRY_HEADER_BYTES + ENTRY_ORIGIN_BYTES];
@@ -165,7 +221,9 @@ void plog_seed_entry(
 
 	must(p->marks.seeding);
 	lane_put(p->env.lane, FAMILY_IDX, KEY_BYTES(key), &idx, 1);
-	if (payload.len > 0)
+	if (payload.len > 0 && unlogged)
+		lane_put_unlogged(p->env.lane, p->family, KEY_BYTES(key), &payload);
+	else if (payload.len > 0)
 		lane_put(p->env.lane, p->family, KEY_BYTES(key), &payload, 1);
 }
 

@@ -128,6 +128,17 @@ enum err store_sync(struct store *s)
 	return s->ops->sync(s);
 }
 
+enum err store_write_unlogged(struct store *s, struct store_batch *b)
+{
+	return s->ops->write_unlogged(s, b);
+}
+
+enum err store_flush(struct store *s, enum store_family f)
+{
+	must(f < FAMILY_COUNT);
+	return s->ops->flush(s, f);
+}
+
 struct store_snapshot *store_snapshot_new(struct store *s)
 {
 	return s->ops->snapshot_new(s);

@@ -60,6 +60,13 @@ void store_delete_range(
 	struct store_batch *b, enum store_family f, struct bytes from, struct bytes to);
 enum err store_write(struct store *s, struct store_batch *b) MUST_USE; /* ERR_IO, ERR_NOSPACE */
 enum err store_sync(struct store *s) MUST_USE;
+/* Past the log of writes, so what is large goes to the disk once and not twice. store_sync says
+ * nothing about it: of what was written so a crash keeps, per family, a prefix, all that was
+ * written before a store_flush of that family began which ended, and never more than was logged
+ * before it: with any of it, all that store_write had written before. */
+enum err store_write_unlogged(struct store *s, struct store_batch *b) MUST_USE;
+/* Slow: a worker's. ERR_IO, ERR_NOSPACE. */
+enum err store_flush(struct store *s, enum store_family f) MUST_USE;
 
 /* Reads. snapshot NULL: the newest state. Values are given as slices of their own. */
 struct store_snapshot *store_snapshot_new(struct store *s);

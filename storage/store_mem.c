@@ -1,6 +1,7 @@
 /* The store as a skip list per family. Each key holds its versions, newest first, each with the
  * number of the write that made it: a snapshot is a number, and a crash takes back every write
- * above a number drawn between the last sync and the last write. Versions that no snapshot, no
+ * above a number drawn between the last sync and the last write, and of unlogged ones those above
+ * another, drawn for each family between its last flush and that. Versions that no snapshot, no
  * iterator and no crash can ask for are pruned as writes and syncs pass over them.
  *
  * One gate lets one thread in at a time: the simulator has one thread anyway, and the tests that
@@ -11,11 +12,12 @@
 #include "storage/store_priv.h"
 
 enum { LEVELS_MAX = 16 };
+#define NEVER UINT64_MAX
 
 struct version {
 	struct version *older;
 	uint64_t sequence;
-	bool deleted;
+	bool deleted, unlogged;
 	size_t len;
 	uint8_t data[];
 };
@@ -37,7 +39,13 @@ struct store_mem {
 	struct node *dead[FAMILY_COUNT];
 	struct list snapshots;
 	uint64_t written, synced; /* numbers of writes */
-	uint64_t bytes;           /* held by versions */
+	bool unlogged;            /* the write under way */
+	struct unflushed {
+		uint64_t before; /* the write before the first unlogged one not flushed, or NEVER */
+		uint64_t last;   /* the last one of them */
+	} unflushed[FAMILY_COUNT];
+	uint64_t flushed; /* of all families: the last unlogged write that was */
+	uint64_t bytes;   /* held by versions */
 	uint64_t random;
 };
 
@@ -154,9 +162,9 @@ static struct node *insert(struct store_mem *m, enum store_family f, struct byte
 }
 
 /* The number up to which only the newest version of a key can still be asked for. */
-static uint64_t horizon(const struct store_mem *m)
+static uint64_t horizon(const struct store_mem *m, enum store_family f)
 {
-	uint64_t low = m->synced;
+	uint64_t before = m->unflushed[f].before, low = m->synced < before ? m->synced : before;
 
 	for (struct list *l = m->snapshots.next; l != &m->snapshots; l = l->next) {
 		uint64_t sequence = list_entry(l, struct store_snapshot, node)->sequence;
@@ -197,12 +205,13 @@ static void add_version(
 	v->older = n->newest;
 	v->sequence = m->written;
 	v->deleted = deleted;
+	v->unlogged = m->unlogged;
 	v->len = value.len;
 	if (value.len > 0)
 		memcpy(v->data, value.at, value.len);
 	m->bytes += value.len;
 	n->newest = v;
-	prune(m, n, horizon(m));
+	prune(m, n, horizon(m, f));
 	if (deleted && !n->dead_listed) {
 		n->dead_listed = true;
 		n->dead_next = m->dead[f];
@@ -224,9 +233,8 @@ static void remove_node(struct store_mem *m, enum store_family f, struct node *n
 /* Takes out the keys of which only a deletion is left that all who can ask already see. */
 static void sweep(struct store_mem *m)
 {
-	uint64_t low = horizon(m);
-
 	for (int f = 0; f < FAMILY_COUNT; f++) {
+		uint64_t low = horizon(m, (enum store_family)f);
 		struct node *n = m->dead[f];
 
 		m->dead[f] = NULL;
@@ -359,14 +367,22 @@ static void apply_delete_range(
 	}
 }
 
-static enum err map_write(struct store *s, struct store_batch *base)
+static void note_unflushed(struct store_mem *m, enum store_family f)
 {
-	struct store_mem *m = mem_of(s);
-	struct batch_mem *b = batch_of(base);
+	struct unflushed *u = &m->unflushed[f];
+
+	if (u->before == NEVER)
+		u->before = m->written - 1;
+	u->last = m->written;
+}
+
+static enum err write_ops(struct store_mem *m, struct batch_mem *b, bool unlogged)
+{
 	struct rd r = rd_over(bytes_of(b->at, b->len));
 
 	enter(m);
 	m->written++;
+	m->unlogged = unlogged;
 	while (rd_left(&r) > 0) {
 		uint8_t op = rd_u8(&r);
 		enum store_family f = (enum store_family)rd_u8(&r);
@@ -375,6 +391,8 @@ static enum err map_write(struct store *s, struct store_batch *base)
 		struct bytes value = rd_take(&r, value_len);
 		struct node *n;
 
+		if (unlogged)
+			note_unflushed(m, f);
 		if (op == OP_DELETE_RANGE) {
 			apply_delete_range(m, f, key, value);
 			continue;
@@ -392,6 +410,29 @@ static enum err map_write(struct store *s, struct store_batch *base)
 	return OK;
 }
 
+static enum err map_write(struct store *s, struct store_batch *b)
+{
+	return write_ops(mem_of(s), batch_of(b), false);
+}
+
+static enum err map_write_unlogged(struct store *s, struct store_batch *b)
+{
+	return write_ops(mem_of(s), batch_of(b), true);
+}
+
+static enum err map_flush(struct store *s, enum store_family f)
+{
+	struct store_mem *m = mem_of(s);
+	struct unflushed *u = &m->unflushed[f];
+
+	enter(m);
+	if (u->before != NEVER && u->last > m->flushed)
+		m->flushed = u->last;
+	u->before = NEVER;
+	leave(m);
+	return OK;
+}
+
 static enum err map_sync(struct store *s)
 {
 	struct store_mem *m = mem_of(s);
@@ -403,26 +444,42 @@ static enum err map_sync(struct store *s)
 	return OK;
 }
 
+static uint64_t between(struct store_mem *m, uint64_t low, uint64_t high)
+{
+	return low + random_next(m) % (high - low + 1);
+}
+
+/* Those of writes above keep, of unlogged ones above another number. */
+static void forget_versions(struct store_mem *m, struct node *n, uint64_t keep, uint64_t unlogged)
+{
+	struct version **at = &n->newest, *v;
+
+	while ((v = *at) != NULL) {
+		if (v->sequence <= (v->unlogged && unlogged < keep ? unlogged : keep)) {
+			at = &v->older;
+			continue;
+		}
+		*at = v->older;
+		v->older = NULL;
+		free_versions(m, v);
+	}
+}
+
 void store_mem_crash(struct store *s)
 {
 	struct store_mem *m = mem_of(s);
 	uint64_t keep;
 
 	enter(m);
-	keep = m->synced + random_next(m) % (m->written - m->synced + 1);
+	keep = between(m, m->synced > m->flushed ? m->synced : m->flushed, m->written);
 	for (int f = 0; f < FAMILY_COUNT; f++) {
+		uint64_t before = m->unflushed[f].before;
+		uint64_t unlogged = before < keep ? between(m, before, keep) : before;
 		struct node *next;
 
-		for (struct node *n = m->heads[f][0]; n != NULL; n = next) {
-			next = n->next[0];
-			while (n->newest != NULL && n->newest->sequence > keep) {
-				struct version *v = n->newest;
-
-				n->newest = v->older;
-				v->older = NULL;
-				free_versions(m, v);
-			}
-		}
+		m->unflushed[f].before = NEVER;
+		for (struct node *n = m->heads[f][0]; n != NULL; n = n->next[0])
+			forget_versions(m, n, keep, unlogged);
 		/* Lists are built anew: what was dead may live again. */
 		m->dead[f] = NULL;
 		for (struct node *n = m->heads[f][0]; n != NULL; n = next) {
@@ -436,7 +493,7 @@ void store_mem_crash(struct store *s)
 			}
 		}
 	}
-	m->written = m->synced = keep;
+	m->written = m->synced = m->flushed = keep;
 	leave(m);
 }
 
@@ -650,7 +707,9 @@ static const struct store_ops map_ops = {
 	.del = map_del,
 	.del_range = map_del_range,
 	.write = map_write,
+	.write_unlogged = map_write_unlogged,
 	.sync = map_sync,
+	.flush = map_flush,
 	.snapshot_new = map_snapshot_new,
 	.snapshot_free = map_snapshot_free,
 	.get = map_get_one,
@@ -673,6 +732,8 @@ enum err store_open_mem(uint64_t seed, struct store **out)
 	m->base.ops = &map_ops;
 	m->base.dir = mem_text("", 0);
 	m->random = seed * 2 + 1; /* never zero */
+	for (int f = 0; f < FAMILY_COUNT; f++)
+		m->unflushed[f].before = NEVER;
 	must(sem_init(&m->gate, 0, 1) == 0);
 	list_init(&m->snapshots);
 	*out = &m->base;

@@ -15,7 +15,9 @@ struct store_ops {
 	void (*del_range)(
 		struct store_batch *b, enum store_family f, struct bytes from, struct bytes to);
 	enum err (*write)(struct store *s, struct store_batch *b);
+	enum err (*write_unlogged)(struct store *s, struct store_batch *b);
 	enum err (*sync)(struct store *s);
+	enum err (*flush)(struct store *s, enum store_family f);
 	struct store_snapshot *(*snapshot_new)(struct store *s);
 	void (*snapshot_free)(struct store *s, struct store_snapshot *snapshot);
 	enum err (*get)(struct store *s, struct store_snapshot *snapshot, enum store_family f,

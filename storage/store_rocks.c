@@ -53,7 +53,8 @@ struct store_rocks {
 	rocksdb_options_t *options[HANDLES];
 	size_t log_buffer_bytes;
 	rocksdb_cache_t *cache;
-	rocksdb_writeoptions_t *write_options;
+	rocksdb_writeoptions_t *write_options, *unlogged_options;
+	rocksdb_flushoptions_t *flush_options;
 	rocksdb_readoptions_t *read_options, *log_read_options;
 };
 
@@ -261,6 +262,8 @@ static void rocks_free(struct store_rocks *r)
 		rocksdb_options_destroy(r->options[f]);
 	rocksdb_cache_destroy(r->cache);
 	rocksdb_writeoptions_destroy(r->write_options);
+	rocksdb_writeoptions_destroy(r->unlogged_options);
+	rocksdb_flushoptions_destroy(r->flush_options);
 	rocksdb_readoptions_destroy(r->read_options);
 	rocksdb_readoptions_destroy(r->log_read_options);
 	mem_free(r);
@@ -295,21 +298,24 @@ static enum err rocks_open(struct store_rocks *r, const char *dir, const struct 
 	return e == ERR_NOTFOUND ? ERR_IO : e;
 }
 
+/* RocksDB flushes in the order of writing, and syncs the WAL of what was written before first. */
+static enum err flush(struct store_rocks *r, int f)
+{
+	char *error = NULL;
+
+	rocksdb_flush_cf(r->db, r->flush_options, r->families[f], &error);
+	return result(error, "flush");
+}
+
 static void rocks_close(struct store *s)
 {
 	struct store_rocks *r = rocks_of(s);
-	rocksdb_flushoptions_t *o = rocksdb_flushoptions_create();
 
 	/* The next start has nothing to replay. Closing alone leaves what the WAL holds there. */
-	rocksdb_flushoptions_set_wait(o, 1);
 	for (int f = 0; f < HANDLES; f++) {
-		char *error = NULL;
-
-		rocksdb_flush_cf(r->db, o, r->families[f], &error);
-		if (result(error, "flush") != OK)
-			break; /* the WAL still holds it */
+		if (flush(r, f) != OK)
+			break; /* the WAL still holds what was logged */
 	}
-	rocksdb_flushoptions_destroy(o);
 	rocksdb_cancel_all_background_work(r->db, 1);
 	rocks_free(r);
 }
@@ -395,12 +401,25 @@ static enum err rocks_write(struct store *s, struct store_batch *b)
 	return result(error, "write");
 }
 
+static enum err rocks_write_unlogged(struct store *s, struct store_batch *b)
+{
+	char *error = NULL;
+
+	rocksdb_write(rocks_of(s)->db, rocks_of(s)->unlogged_options, batch_of(b)->rep, &error);
+	return result(error, "write_unlogged");
+}
+
 static enum err rocks_sync(struct store *s)
 {
 	char *error = NULL;
 
 	rocksdb_flush_wal(rocks_of(s)->db, 1, &error);
 	return result(error, "sync");
+}
+
+static enum err rocks_flush(struct store *s, enum store_family f)
+{
+	return flush(rocks_of(s), (int)f);
 }
 
 static struct store_snapshot *rocks_snapshot_new(struct store *s)
@@ -727,7 +746,9 @@ static const struct store_ops rocks_ops = {
 	.del = rocks_del,
 	.del_range = rocks_del_range,
 	.write = rocks_write,
+	.write_unlogged = rocks_write_unlogged,
 	.sync = rocks_sync,
+	.flush = rocks_flush,
 	.snapshot_new = rocks_snapshot_new,
 	.snapshot_free = rocks_snapshot_free,
 	.get = rocks_get,
@@ -760,6 +781,10 @@ enum err store_open_rocks(const char *dir, const struct store_options *wanted, s
 	for (int f = 0; f < HANDLES; f++)
 		r->options[f] = family_options(r, f);
 	r->write_options = rocksdb_writeoptions_create();
+	r->unlogged_options = rocksdb_writeoptions_create();
+	rocksdb_writeoptions_disable_WAL(r->unlogged_options, 1);
+	r->flush_options = rocksdb_flushoptions_create();
+	rocksdb_flushoptions_set_wait(r->flush_options, 1);
 	r->read_options = rocksdb_readoptions_create();
 	r->log_read_options = rocksdb_readoptions_create();
 	rocksdb_readoptions_set_fill_cache(r->log_read_options, 0);

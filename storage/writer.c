@@ -32,7 +32,7 @@ enum {
 struct set {
 	struct lane *lane;
 	struct set *next; /* on the writer's stack */
-	struct store_batch *batch;
+	struct store_batch *batch, *unlogged;
 	uint64_t end; /* the lane's position behind it */
 	bool urgent;  /* holds a term or vote */
 };
@@ -65,6 +65,7 @@ struct writer {
 	_Atomic(struct set *) stack;                   /* newest first */
 	_Atomic bool syncing;                          /* one of the two threads is at it */
 	_Atomic int64_t write_since_us, sync_since_us; /* 0: none under way */
+	_Atomic uint64_t logged_sequence; /* of the last write that a sync makes durable */
 	_Atomic uint64_t synced_sequence;
 	uint64_t *syncing_to; /* by lane, of who is syncing */
 	bool stopped;
@@ -81,12 +82,15 @@ static void must_succeed(enum err e, const char *what)
 	abort();
 }
 
-static void write_batch(struct writer *w, struct store_batch **batch)
+static void write_batch(struct writer *w, struct store_batch **batch,
+	enum err (*write)(struct store *s, struct store_batch *b))
 {
 	size_t bytes = store_batch_bytes(*batch);
 
+	if (store_batch_count(*batch) == 0)
+		return;
 	atomic_store(&w->write_since_us, clock_us());
-	must_succeed(store_write(w->store, *batch), "write");
+	must_succeed(write(w->store, *batch), "write");
 	atomic_store(&w->write_since_us, 0);
 	storage_count(w->write_cells, M_WRITES, 1);
 	storage_count(w->write_cells, M_WRITE_BYTES, (int64_t)bytes);
@@ -98,11 +102,21 @@ static void write_batch(struct writer *w, struct store_batch **batch)
 	}
 }
 
+static void write_batches(struct writer *w, struct set *s)
+{
+	bool logged = store_batch_count(s->batch) > 0;
+
+	write_batch(w, &s->unlogged, store_write_unlogged);
+	write_batch(w, &s->batch, store_write);
+	if (logged)
+		atomic_store(&w->logged_sequence, store_sequence(w->store));
+}
+
 static void write_set(struct writer *w, struct set *s)
 {
 	struct lane *l = s->lane;
 
-	write_batch(w, &s->batch);
+	write_batches(w, s);
 	atomic_store(&l->written, s->end); /* the set is the loop's again */
 	if (atomic_exchange(&l->written_wanted, false))
 		loop_post(l->loop, &l->written_msg);
@@ -117,7 +131,7 @@ static void tell_synced(struct lane *l)
 
 static void sync_store(struct writer *w)
 {
-	uint64_t sequence = store_sequence(w->store);
+	uint64_t sequence = atomic_load(&w->logged_sequence);
 	int64_t start = clock_us();
 
 	atomic_store(&w->sync_since_us, start);
@@ -175,7 +189,8 @@ static void writer_run(void *arg)
 {
 	struct writer *w = arg;
 	struct set *stack = atomic_exchange(&w->stack, NULL), *next, *first = NULL;
-	size_t bytes = 0;
+	bool any = stack != NULL;
+	size_t bytes = 0; /* to be synced */
 
 	for (; stack != NULL; stack = next) {
 		next = stack->next;
@@ -197,7 +212,7 @@ static void writer_run(void *arg)
 				pulse_kick(w->sync_pulse);
 		}
 	}
-	if (bytes > 0 && bytes <= SYNC_HERE_BYTES_MAX)
+	if (any && bytes <= SYNC_HERE_BYTES_MAX)
 		sync_written(w);
 }
 
@@ -278,6 +293,7 @@ static void lane_init(struct lane *l, struct writer *w, struct loop *loop)
 	for (int i = 0; i < 2; i++) {
 		l->sets[i].lane = l;
 		l->sets[i].batch = store_batch_new(w->store);
+		l->sets[i].unlogged = store_batch_new(w->store);
 	}
 }
 
@@ -291,6 +307,7 @@ struct writer *writer_new(struct store *s, struct loops *loops)
 	w->syncing_to = mem_new((size_t)count * sizeof *w->syncing_to);
 	w->write_cells = storage_cells_new();
 	w->sync_cells = storage_cells_new();
+	atomic_store(&w->logged_sequence, store_sequence(s));
 	atomic_store(&w->synced_sequence, store_sequence(s));
 	for (int i = 0; i < count; i++)
 		lane_init(&w->lanes[i], w, loops_at(loops, i));
@@ -310,7 +327,7 @@ void writer_stop(struct writer *w)
 		struct lane *l = &w->lanes[i];
 
 		if (l->put != l->sent)
-			write_batch(w, &l->sets[l->gathering].batch);
+			write_batches(w, &l->sets[l->gathering]);
 		atomic_store(&l->written, l->put);
 		l->sent = l->put;
 		loop_hook_cancel(&l->submit);
@@ -332,9 +349,9 @@ void writer_free(struct writer *w)
 		for (int i = 0; i < w->lane_count; i++)
 			posted = posted || atomic_load(&w->lanes[i].synced_posted);
 	}
-	for (int i = 0; i < w->lane_count; i++) {
-		store_batch_free(w->lanes[i].sets[0].batch);
-		store_batch_free(w->lanes[i].sets[1].batch);
+	for (int i = 0; i < 2 * w->lane_count; i++) {
+		store_batch_free(w->lanes[i / 2].sets[i % 2].batch);
+		store_batch_free(w->lanes[i / 2].sets[i % 2].unlogged);
 	}
 	if (posted)
 		return;
@@ -349,12 +366,12 @@ struct lane *writer_lane(struct writer *w, const struct loop *l)
 }
 
 /* Every put moves the position, by what it costs. */
-static struct store_batch *gather(struct lane *l, size_t bytes)
+static struct set *gather(struct lane *l, size_t bytes)
 {
 	loop_must_own(l->loop);
 	l->put += bytes + 1;
 	loop_hook_want(l->loop, STAGE_WRITE, &l->submit);
-	return l->sets[l->gathering].batch;
+	return &l->sets[l->gathering];
 }
 
 void lane_put(struct lane *l, enum store_family f, struct bytes key, const struct bytes *parts,
@@ -366,17 +383,23 @@ void lane_put(struct lane *l, enum store_family f, struct bytes key, const struc
 		bytes += parts[i].len;
 	if (f == FAMILY_META && key.len == META_KEY_BYTES && key.at[8] == META_TERM_VOTE)
 		l->urgent = true;
-	store_put(gather(l, bytes), f, key, parts, part_count);
+	store_put(gather(l, bytes)->batch, f, key, parts, part_count);
+}
+
+void lane_put_unlogged(
+	struct lane *l, enum store_family f, struct bytes key, const struct bytes *value)
+{
+	store_put(gather(l, key.len + value->len)->unlogged, f, key, value, 1);
 }
 
 void lane_delete(struct lane *l, enum store_family f, struct bytes key)
 {
-	store_delete(gather(l, key.len), f, key);
+	store_delete(gather(l, key.len)->batch, f, key);
 }
 
 void lane_delete_range(struct lane *l, enum store_family f, struct bytes from, struct bytes to)
 {
-	store_delete_range(gather(l, from.len + to.len), f, from, to);
+	store_delete_range(gather(l, from.len + to.len)->batch, f, from, to);
 }
 
 void lane_when_durable(struct lane *l, struct durable *d)

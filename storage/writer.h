@@ -28,6 +28,12 @@ void lane_put(struct lane *l, enum store_family f, struct bytes key, const struc
 void lane_delete(struct lane *l, enum store_family f, struct bytes key);
 void lane_delete_range(struct lane *l, enum store_family f, struct bytes from, struct bytes to);
 
+/* The same past the store's log of writes (store_write_unlogged), before all else of the set: what
+ * it must come after has to be durable. lane_when_durable waits until it is written, durable it is
+ * only by a store_flush that begins then. */
+void lane_put_unlogged(
+	struct lane *l, enum store_family f, struct bytes key, const struct bytes *value);
+
 struct durable { /* embed; done runs on the lane's loop, in order of asking, never inside the call
 		  */
 	struct list node;
@@ -48,7 +54,8 @@ size_t lane_pending_bytes(const struct lane *l);
 /* A write or sync under way for longer than this many ms, 0 if none is. Any thread. */
 int64_t writer_stalled_ms(const struct writer *w);
 
-/* The store's sequence number up to which all is synced. Any thread. */
+/* The store's sequence number of the last logged write that is synced: a crash leaves no lower one.
+ * Any thread. */
 uint64_t writer_synced_sequence(const struct writer *w);
 
 #endif

@@ -1,4 +1,5 @@
 """Founding, growing, shrinking, replacing, restarting one after the other; who must not come in."""
+import base64
 import os
 import time
 
@@ -93,6 +94,49 @@ def test_how_far_a_copy_is_can_be_seen(make_cluster):
     assert shown.returncode == 0 and "FETCHED" in shown.stdout, shown.stdout + shown.stderr
     cluster.wait_ready(60)
     assert eventually(lambda: cluster.replicated("s", 3) and not fetches(), 30, 0.3), fetches()
+
+
+def records_of(node, stream):
+    """Hashes of the values in partition 0 as this node has them."""
+    got, at = [], 0
+    while True:
+        page = node.ask("/streams/%s/records?partition=0&offset=%d&max=500&encoding=base64"
+                        % (stream, at))
+        got += [hash(r["value_base64"]) for r in page["records"]]
+        at = page["next_offset"]
+        if at >= page["end_offset"]:
+            return got
+
+
+def test_a_wiped_node_killed_while_it_fetches_lacks_nothing(make_cluster):
+    """So large a log is written past the log of writes: a crash may take what was fetched last."""
+    cluster = make_cluster(3, settings={"catchup.rate": "12MiB"})
+    cluster.create("s", 1, 3)
+    leader = cluster.leader("s")
+    sent = []
+    for i in range(600):
+        value = os.urandom(100000)
+        status, body, _ = leader.request("POST", "/streams/s/records", value)
+        assert status in (200, 201, 204), (i, status, body)
+        sent.append(hash(base64.b64encode(value).decode()))
+    victim, other = [n for n in cluster.nodes if n is not leader]
+    victim.kill()
+    victim.wipe()
+    for wanted in (5 << 20, 20 << 20, 45 << 20):  # bytes given when it was killed
+        def given():
+            return [f for n in (leader, other) for f in n.ask("/api/v1/cluster/moves")["fetches"]
+                    if f["stream"] == "s" and f["node"] == victim.number]
+        victim.start(wait=False)
+        assert eventually(lambda: any(f["entries"] * 100000 > wanted for f in given()), 60, 0.05)
+        victim.kill()
+    victim.start(wait=False)
+    cluster.wait_ready(60)
+    assert eventually(lambda: cluster.replicated("s", 3), 30, 0.3)
+    assert records_of(victim, "s") == sent
+    victim.kill()
+    victim.start()
+    cluster.wait_ready(60)
+    assert records_of(victim, "s") == sent
 
 
 def test_a_rolling_restart_under_load(shared):

@@ -99,6 +99,35 @@ static enum err front_sync(struct store *s)
 	return first ? e : f->content->ops->sync(f->content);
 }
 
+static enum err front_write_unlogged(struct store *s, struct store_batch *b)
+{
+	struct front *f = front_of(s);
+
+	take_time(f, f->disk->write_us);
+	if (f->disk->fails)
+		return ERR_IO;
+	f->disk->writes++;
+	return f->content->ops->write_unlogged(f->content, b);
+}
+
+static enum err front_flush(struct store *s, enum store_family fam)
+{
+	struct front *f = front_of(s);
+	bool first = sim_chance(500);
+	enum err e = OK;
+
+	if (f->disk->lies) {
+		take_time(f, f->disk->sync_us);
+		return OK;
+	}
+	if (first)
+		e = f->content->ops->flush(f->content, fam);
+	take_time(f, f->disk->sync_us);
+	if (f->disk->fails)
+		return ERR_IO;
+	return first ? e : f->content->ops->flush(f->content, fam);
+}
+
 static enum err front_get(struct store *s, struct store_snapshot *snapshot, enum store_family fam,
 	struct bytes key, struct slice *out)
 {
@@ -155,7 +184,11 @@ static enum err front_reclaim(
 /* The content stays with the machine; memory tables are flushed by a clean end. */
 static void front_close(struct store *s)
 {
-	must(front_of(s)->content->ops->sync(front_of(s)->content) == OK);
+	struct store *content = front_of(s)->content;
+
+	must(content->ops->sync(content) == OK);
+	for (int f = 0; f < FAMILY_COUNT; f++)
+		must(content->ops->flush(content, (enum store_family)f) == OK);
 	mem_free(s);
 }
 
@@ -163,7 +196,9 @@ static struct store_ops ops = {
 	.close = front_close,
 	.batch_new = front_batch_new,
 	.write = front_write,
+	.write_unlogged = front_write_unlogged,
 	.sync = front_sync,
+	.flush = front_flush,
 	.snapshot_new = front_snapshot_new,
 	.snapshot_free = front_snapshot_free,
 	.get = front_get,

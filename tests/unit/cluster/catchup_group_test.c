@@ -388,7 +388,7 @@ static void setup(void)
 {
 	consensus_process_init();
 	memset(&T, 0, sizeof T);
-	T.settings = (struct catchup_settings){0, 32 << 20};
+	T.settings = (struct catchup_settings){.memory_bytes = 32 << 20};
 	sem_init(&T.done, 0, 0);
 	T.loops = loops_new(1);
 	T.loop = loops_at(T.loops, 0);

@@ -2,6 +2,7 @@
  * end is a log like any other. */
 #include <check.h>
 #include <semaphore.h>
+#include "server/base/clock.h"
 #include "server/base/mem.h"
 #include "storage/keys.h"
 #include "storage/plog.h"
@@ -134,6 +135,8 @@ static void put_old_row(void *arg)
 
 static struct plog_state state; /* of what has been seeded */
 static struct plog_state first;
+static bool unlogged; /* payloads */
+static bool bare;     /* some entries have none */
 
 static void seed_begin(void *arg)
 {
@@ -149,10 +152,13 @@ static void seed_entries(void *arg)
 		h.hlc = 1000 + (int64_t)(state.index - first.index);
 		h.base_offset = state.next_offset;
 		h.max_ms = state.max_ms;
+		if (bare && (state.index + 1) % 3 == 0)
+			h.payload_bytes = h.payload_crc = 0;
 		h.log_bytes = state.bytes + h.payload_bytes;
 		ck_assert(plog_follows(&state, state.index + 1, &h));
 		ck_assert(!plog_follows(&state, state.index + 2, &h));
-		plog_seed_entry(T.log, state.index + 1, &h, e->parts[0].bytes);
+		plog_seed_entry(T.log, state.index + 1, &h,
+			bytes_of(e->parts[0].bytes.at, h.payload_bytes), unlogged);
 		state = plog_state_of(state.index + 1, &h);
 		entry_unref(e);
 	}
@@ -223,7 +229,7 @@ static void is_new(void)
 	ck_assert_uint_eq(plog_last_index(T.log), first.index + ENTRIES);
 	ck_assert_uint_eq(plog_last_term(T.log), 3);
 	ck_assert_int_eq(plog_next_offset(T.log), first.next_offset + 2 * ENTRIES);
-	ck_assert_int_eq(plog_bytes(T.log), 64 * ENTRIES);
+	ck_assert_uint_eq((uint64_t)plog_bytes(T.log), state.bytes - first.bytes);
 	ck_assert_int_eq(plog_hlc(T.log), 1000 + ENTRIES - 1);
 	ck_assert_uint_eq(plog_term_cached(T.log, plog_last_index(T.log)), 3);
 }
@@ -328,7 +334,7 @@ START_TEST(goes_on_after_a_crash)
 	store_mem_crash(T.store);
 	up();
 	is_empty_but_term();
-	ck_assert_int_eq(plog_seed_found(T.store, GROUP, &below, &found), OK);
+	ck_assert_int_eq(plog_seed_found(T.store, GROUP, FAMILY_LOG_DAYS, &below, &found), OK);
 	ck_assert_uint_eq(below, 500);
 	ck_assert_uint_eq(found.index, 500 + (uint64_t)some);
 	ck_assert_int_eq(found.next_offset, state.next_offset);
@@ -344,6 +350,130 @@ START_TEST(goes_on_after_a_crash)
 	down();
 	up();
 	is_new();
+}
+END_TEST
+
+/* Every entry of the run has the payload that its header tells of. */
+static void run_is_whole(uint64_t below, uint64_t last)
+{
+	for (uint64_t i = below + 1; i <= last; i++) {
+		struct entry_key key = key_entry(GROUP, i);
+		struct entry_header h;
+		struct slice v;
+
+		ck_assert_int_eq(store_get(T.store, NULL, FAMILY_IDX, KEY_BYTES(key), &v), OK);
+		ck_assert_int_eq(entry_header_decode(v.bytes, &h), OK);
+		slice_unref(&v);
+		if (h.payload_bytes == 0)
+			continue;
+		ck_assert_int_eq(store_get(T.store, NULL, FAMILY_LOG_DAYS, KEY_BYTES(key), &v), OK);
+		ck_assert_uint_eq(v.bytes.len, h.payload_bytes);
+		slice_unref(&v);
+	}
+}
+
+static void restart(void)
+{
+	down();
+	store_mem_crash(T.store);
+	up();
+}
+
+/* What an earlier seeding has left is taken up. Gives whether anything was. */
+static bool take_up(uint64_t flushed)
+{
+	struct plog_state found;
+	uint64_t below;
+
+	ck_assert(plog_marks(T.log)->seeding);
+	ck_assert_int_eq(plog_seed_found(T.store, GROUP, FAMILY_LOG_DAYS, &below, &found), OK);
+	if (found.index == below) {
+		ck_assert_uint_eq(flushed, 0);
+		ck_assert_uint_eq(found.index, 0); /* which nobody keeps */
+		return false;
+	}
+	ck_assert_uint_eq(below, first.index);
+	ck_assert_uint_ge(found.index, flushed);
+	run_is_whole(below, found.index);
+	state = found;
+	return true;
+}
+
+/* Payloads unlogged, crashes anywhere: whatever is found is whole and goes on, what was flushed is
+ * among it, and in the end nothing is missing. */
+START_TEST(unlogged_payloads_survive_or_come_again)
+{
+	bool no = false, held;
+	uint64_t flushed = 0;
+
+	unlogged = true;
+	bare = _i % 2 == 1;
+	random_seed((uint64_t)_i + 1);
+	begin_at(500);
+	on_loop(old_state, NULL);
+	on_loop(seed_begin, &no);
+	wait_durable();
+	while (state.index < 500 + ENTRIES) {
+		int n = 1 + (int)(random_u64() % 5), left = (int)(500 + ENTRIES - state.index);
+
+		n = n < left ? n : left;
+		on_loop(seed_entries, &n);
+		if (random_u64() % 2)
+			wait_durable();
+		if (random_u64() % 4 == 0) {
+			wait_durable();
+			ck_assert_int_eq(store_flush(T.store, FAMILY_LOG_DAYS), OK);
+			flushed = state.index;
+		}
+		if (random_u64() % 3)
+			continue;
+		restart();
+		held = take_up(flushed);
+		if (!held)
+			state = first;
+		on_loop(seed_begin, &held);
+		wait_durable();
+	}
+	wait_durable();
+	ck_assert_int_eq(store_flush(T.store, FAMILY_LOG_DAYS), OK);
+	on_loop(seed_end, &no);
+	wait_durable();
+	restart();
+	is_new();
+	run_is_whole(500, 500 + ENTRIES);
+	on_loop(read_all, NULL);
+	sem_wait(&T.done);
+	ck_assert_int_eq(read_err, OK);
+	ck_assert_int_eq(read_count, ENTRIES);
+}
+END_TEST
+
+/* The payloads of a run may be gone altogether: then its headers are worth nothing but where they
+ * need none. */
+START_TEST(headers_alone_are_no_run)
+{
+	bool no = false;
+	int some = 8;
+	struct plog_state found;
+	struct entry_key from = key_entry(GROUP, (uint64_t)_i), to = key_entry(GROUP, 1000);
+	struct store_batch *b = store_batch_new(T.store);
+	uint64_t below;
+
+	bare = true;
+	begin_at(500);
+	on_loop(seed_begin, &no);
+	on_loop(seed_entries, &some); /* 501, 504 and 507 are bare */
+	wait_durable();
+	store_delete_range(b, FAMILY_LOG_DAYS, KEY_BYTES(from), KEY_BYTES(to));
+	ck_assert_int_eq(store_write(T.store, b), OK);
+	store_batch_free(b);
+	ck_assert_int_eq(plog_seed_found(T.store, GROUP, FAMILY_LOG_DAYS, &below, &found), OK);
+	ck_assert_uint_eq(below, 500);
+	if (_i >= 509)
+		ck_assert_uint_eq(found.index, 508);
+	else
+		ck_assert_uint_eq(found.index, (uint64_t)(_i % 3 == 0 ? _i : _i - 1));
+	run_is_whole(500, found.index);
 }
 END_TEST
 
@@ -407,6 +537,8 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_loop_test(tc, becomes_a_log_like_any_other, 0, 2);
 	tcase_add_loop_test(tc, goes_on_after_a_crash, 0, 6);
+	tcase_add_loop_test(tc, unlogged_payloads_survive_or_come_again, 0, 40);
+	tcase_add_loop_test(tc, headers_alone_are_no_run, 501, 510);
 	tcase_add_test(tc, cuts_what_is_trimmed);
 	tcase_add_test(tc, a_source_is_what_was_applied);
 	suite_add_tcase(s, tc);

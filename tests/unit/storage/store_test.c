@@ -500,6 +500,186 @@ START_TEST(crash_keeps_a_prefix)
 }
 END_TEST
 
+/* ---- what is written past the log of writes */
+
+/* The files as a kill of the process would leave them. */
+static void crash(int which)
+{
+	char command[300];
+
+	if (which == 1) {
+		store_mem_crash(store);
+		return;
+	}
+	snprintf(command, sizeof command, "cp -r %s %s.copy", dir, dir);
+	ck_assert_int_eq(system(command), 0);
+	store_close(store);
+	snprintf(command, sizeof command, "rm -r %s && mv %s.copy %s", dir, dir, dir);
+	ck_assert_int_eq(system(command), 0);
+	open_rocks();
+}
+
+enum { FAMILIES_TRIED = 2, STEPS = 40 };
+static const enum store_family tried[FAMILIES_TRIED] = {FAMILY_LOG_DAYS, FAMILY_IDX};
+
+struct step { /* what was done, in order */
+	enum store_family f;
+	bool unlogged, kept; /* kept: a crash may not take it */
+};
+
+/* One key of its own, and one that all steps of the family write. */
+static void write_step(struct store_batch *b, uint64_t i, const struct step *s)
+{
+	struct entry_key k = key_entry(1, i);
+	struct bytes v = KEY_BYTES(k);
+
+	store_put(b, s->f, v, &v, 1);
+	store_put(b, s->f, bytes_text("last"), &v, 1);
+	ck_assert_int_eq(s->unlogged ? store_write_unlogged(store, b) : store_write(store, b), OK);
+	store_batch_clear(b);
+}
+
+static void flush_steps(enum store_family f, struct step *steps, int count)
+{
+	int last = -1;
+
+	ck_assert_int_eq(store_flush(store, f), OK);
+	for (int i = 0; i < count; i++) {
+		if (!steps[i].unlogged || steps[i].f != f)
+			continue;
+		steps[i].kept = true;
+		last = i;
+	}
+	for (int i = 0; i < last; i++)
+		steps[i].kept = steps[i].kept || !steps[i].unlogged;
+}
+
+static void sync_steps(struct step *steps, int count)
+{
+	ck_assert_int_eq(store_sync(store), OK);
+	for (int i = 0; i < count; i++)
+		steps[i].kept = steps[i].kept || !steps[i].unlogged;
+}
+
+static bool step_there(uint64_t i, const struct step *s)
+{
+	struct entry_key k = key_entry(1, i);
+	struct slice v;
+	enum err e = store_get(store, NULL, s->f, KEY_BYTES(k), &v);
+
+	if (e == OK)
+		slice_unref(&v);
+	else
+		ck_assert_int_eq(e, ERR_NOTFOUND);
+	return e == OK;
+}
+
+/* Gives how many were lost. */
+static int check_steps(const struct step *steps)
+{
+	bool logged_ended = false, ended[FAMILY_COUNT] = {false};
+	int lost = 0, last[FAMILY_COUNT];
+	struct slice v;
+
+	memset(last, -1, sizeof last);
+	for (int i = 0; i < STEPS; i++) {
+		const struct step *s = &steps[i];
+		bool there = step_there((uint64_t)i, s);
+
+		ck_assert(there || !s->kept);
+		ck_assert(!there || !(s->unlogged ? ended[s->f] : logged_ended)); /* a prefix */
+		ck_assert(!there || !logged_ended); /* and nothing above what was logged before */
+		ended[s->f] = ended[s->f] || (s->unlogged && !there);
+		logged_ended = logged_ended || (!s->unlogged && !there);
+		lost += !there;
+		last[s->f] = there ? i : last[s->f];
+	}
+	for (int f = 0; f < FAMILIES_TRIED; f++) {
+		enum err e = store_get(store, NULL, tried[f], bytes_text("last"), &v);
+
+		ck_assert_int_eq(e, last[tried[f]] < 0 ? ERR_NOTFOUND : OK);
+		if (e != OK)
+			continue;
+		ck_assert_uint_eq(get_u64be(v.bytes.at + 8), (uint64_t)last[tried[f]]);
+		slice_unref(&v);
+	}
+	return lost;
+}
+
+static int crash_after_steps(int which, uint64_t seed)
+{
+	struct step steps[STEPS];
+	struct store_batch *b = store_batch_new(store);
+	int lost;
+
+	random_seed(seed);
+	for (int i = 0; i < STEPS; i++) {
+		steps[i] = (struct step){
+			.f = tried[random_u64() % FAMILIES_TRIED], .unlogged = random_u64() % 2};
+		write_step(b, (uint64_t)i, &steps[i]);
+		if (random_u64() % 16 == 0)
+			flush_steps(tried[random_u64() % FAMILIES_TRIED], steps, i + 1);
+		if (random_u64() % 16 == 0)
+			sync_steps(steps, i + 1);
+	}
+	store_batch_free(b);
+	for (int i = 0; i < STEPS; i++)
+		ck_assert(step_there((uint64_t)i, &steps[i]));
+	crash(which);
+	lost = check_steps(steps);
+	crash(which); /* what is left stays */
+	ck_assert_int_eq(check_steps(steps), lost);
+	return lost;
+}
+
+START_TEST(a_crash_keeps_what_was_flushed_and_a_prefix)
+{
+	bool none = false, some = false;
+
+	for (uint64_t seed = 1; seed <= (_i == 0 ? 6 : 300); seed++) {
+		int lost;
+
+		open_store(_i);
+		lost = crash_after_steps(_i, seed);
+		none = none || lost == 0;
+		some = some || lost > 0;
+		close_store();
+	}
+	ck_assert(some && (none || _i == 0));
+}
+END_TEST
+
+/* Deletes that were logged before hold for what comes after, those that come after for it. */
+START_TEST(unlogged_and_logged_writes_keep_their_order)
+{
+	struct store_batch *b;
+
+	open_store(_i);
+	b = store_batch_new(store);
+	put(b, FAMILY_LOG_DAYS, "a", "old");
+	write_sync(b);
+	store_delete_range(b, FAMILY_LOG_DAYS, bytes_text("a"), bytes_text("c"));
+	ck_assert_int_eq(store_write(store, b), OK);
+	store_batch_clear(b);
+	put(b, FAMILY_LOG_DAYS, "a", "new");
+	put(b, FAMILY_LOG_DAYS, "b", "new");
+	ck_assert_int_eq(store_write_unlogged(store, b), OK);
+	store_batch_free(b);
+	ck_assert_int_eq(store_flush(store, FAMILY_LOG_DAYS), OK);
+	crash(_i);
+	ck_assert_str_eq(got(NULL, FAMILY_LOG_DAYS, "a"), "new");
+	ck_assert_str_eq(got(NULL, FAMILY_LOG_DAYS, "b"), "new");
+	b = store_batch_new(store);
+	store_delete_range(b, FAMILY_LOG_DAYS, bytes_text("b"), bytes_text("c"));
+	write_sync(b);
+	store_batch_free(b);
+	crash(_i);
+	ck_assert_str_eq(got(NULL, FAMILY_LOG_DAYS, "a"), "new");
+	ck_assert_str_eq(got(NULL, FAMILY_LOG_DAYS, "b"), "-");
+	close_store();
+}
+END_TEST
+
 /* Deleting a range and reclaiming it makes the folder smaller. */
 START_TEST(reclaim_returns_disk_space)
 {
@@ -569,6 +749,8 @@ int main(void)
 	tcase_add_loop_test(tc, writes_past_the_page_cache_where_it_can, 0, 2);
 	tcase_add_test(tc, compacted_logs_may_be_half_garbage);
 	tcase_add_test(tc, crash_keeps_a_prefix);
+	tcase_add_loop_test(tc, a_crash_keeps_what_was_flushed_and_a_prefix, 0, 2);
+	tcase_add_loop_test(tc, unlogged_and_logged_writes_keep_their_order, 0, 2);
 	tcase_add_test(tc, reclaim_returns_disk_space);
 	Suite *s = suite_create("store");
 	suite_add_tcase(s, tc);

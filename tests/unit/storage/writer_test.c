@@ -272,6 +272,96 @@ START_TEST(little_is_synced_by_the_writer)
 }
 END_TEST
 
+/* ---- past the log of writes */
+
+static void put_unlogged(struct lane *l, uint64_t index)
+{
+	struct entry_key k = key_entry(8, index);
+	struct bytes v = KEY_BYTES(k);
+
+	lane_put_unlogged(l, FAMILY_ROWS, v, &v);
+}
+
+static void put_unlogged_and_wait(void *arg)
+{
+	for (uint64_t i = 1; i <= 10; i++)
+		put_unlogged(arg, i);
+	if (put_bytes > 0)
+		put_number(arg, 7, 1);
+	ck_assert_uint_ge(lane_pending_bytes(arg), 10 * 2 * 16);
+	first.done = on_one_durable;
+	lane_when_durable(arg, &first);
+}
+
+/* Who waits is told once it is written, with logged puts beside it or without; it counts as pending
+ * until then. A crash takes it, and leaves no lower number than the one that is told as synced. */
+START_TEST(unlogged_puts_are_written_and_not_durable)
+{
+	struct lane *l = writer_lane(writer, loops_at(loops, 1));
+	bool lost = false;
+	uint64_t synced;
+
+	put_bytes = (size_t)_i % 2;
+	loops_run(loops);
+	loop_call(loops_at(loops, 1), put_unlogged_and_wait, l);
+	sem_wait(&ended);
+	ck_assert_uint_eq(lane_pending_bytes(l), 0);
+	for (uint64_t i = 1; i <= 10; i++)
+		ck_assert(is_there(8, i));
+	ck_assert(is_there(7, 1) == (_i % 2 == 1));
+	synced = writer_synced_sequence(writer);
+	if (_i % 2 == 0)
+		ck_assert_uint_lt(synced, store_sequence(store));
+	if (_i >= 2)
+		ck_assert_int_eq(store_flush(store, FAMILY_ROWS), OK);
+	store_mem_crash(store);
+	ck_assert_uint_ge(store_sequence(store), synced);
+	ck_assert(is_there(7, 1) == (_i % 2 == 1));
+	for (uint64_t i = 1; i <= 10; i++)
+		lost = lost || !is_there(8, i);
+	ck_assert(_i < 2 || !lost);
+}
+END_TEST
+
+static void put_and_delete(void *arg)
+{
+	struct entry_key from = key_entry(8, 0), to = key_entry(8, 5);
+
+	put_unlogged(arg, 4);
+	lane_delete_range(arg, FAMILY_ROWS, KEY_BYTES(from), KEY_BYTES(to));
+	put_unlogged(arg, 6);
+	first.done = on_one_durable;
+	lane_when_durable(arg, &first);
+}
+
+/* In one set they come before all else. */
+START_TEST(unlogged_puts_come_first)
+{
+	loops_run(loops);
+	loop_call(loops_at(loops, 1), put_and_delete, writer_lane(writer, loops_at(loops, 1)));
+	sem_wait(&ended);
+	ck_assert(!is_there(8, 4));
+	ck_assert(is_there(8, 6));
+}
+END_TEST
+
+static void put_unlogged_only(void *arg)
+{
+	put_unlogged(arg, 1);
+	sem_post(&ended);
+}
+
+START_TEST(an_end_writes_unlogged_puts)
+{
+	loops_run(loops);
+	loop_call(loops_at(loops, 1), put_unlogged_only, writer_lane(writer, loops_at(loops, 1)));
+	sem_wait(&ended);
+	loops_stop(loops);
+	writer_stop(writer);
+	ck_assert(is_there(8, 1));
+}
+END_TEST
+
 START_TEST(shows_a_stall)
 {
 	ck_assert_int_eq(writer_stalled_ms(writer), 0);
@@ -316,6 +406,9 @@ int main(void)
 	tcase_add_test(tc, never_answers_inside_the_call);
 	tcase_add_test(tc, load_makes_sets_larger);
 	tcase_add_loop_test(tc, little_is_synced_by_the_writer, 0, 2);
+	tcase_add_loop_test(tc, unlogged_puts_are_written_and_not_durable, 0, 4);
+	tcase_add_test(tc, unlogged_puts_come_first);
+	tcase_add_test(tc, an_end_writes_unlogged_puts);
 	tcase_add_test(tc, shows_a_stall);
 	tcase_add_test_raise_signal(tc, a_failed_sync_stops_the_process, 6);
 	Suite *s = suite_create("writer");
