@@ -278,8 +278,10 @@ START_TEST(refusals_are_told_on_both_sides)
 		peers_set_cluster(world[1].peers, _i == 0 || _i == 5 ? other : world_cluster);
 	for (int i = 0; i < 2; i++)
 		heard(&world[i]);
-	if (_i == 3)
+	if (_i == 3) { /* and it knows that before the other one dials */
 		tell_of(&world[1], &world[0], (const uint8_t *)"nobody-has-this-");
+		ck_assert_ptr_nonnull(strstr(why_not(&world[1]), cases[_i].why));
+	}
 	if (_i == 2)
 		peers_set_nodes(world[0].peers,
 			&(struct peer_node){.id = 2, .address = world[1].address}, 1);
