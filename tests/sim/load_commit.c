@@ -96,20 +96,11 @@ static void looked(struct offsets_read *r)
 	mem_free(o);
 }
 
-static const struct catalog *catalog_here(struct committer *c)
-{
-	const struct catalog *k = shard_catalog(actor_shard(&c->actor));
-
-	return catalog_table_count(k) > 0 && catalog_stream(k, bytes_text(load_stream())) != NULL
-		? k
-		: NULL;
-}
-
 static void commit_here(void *arg)
 {
 	struct committing *o = arg;
 	struct committer *c = o->by;
-	const struct catalog *k = catalog_here(c);
+	const struct catalog *k = actor_catalog(&c->actor);
 
 	if (k == NULL) {
 		c->writing = false;
@@ -131,7 +122,7 @@ static void commit_here(void *arg)
 static void look_here(void *arg)
 {
 	struct looking *o = arg;
-	const struct catalog *k = catalog_here(o->by);
+	const struct catalog *k = actor_catalog(&o->by->actor);
 
 	if (k == NULL) {
 		actor_done(&o->by->actor, o->turn);

@@ -304,20 +304,11 @@ static void answered(struct group_call *call)
 
 /* --- asking */
 
-static const struct catalog *catalog_here(struct member *m)
-{
-	const struct catalog *k = shard_catalog(actor_shard(&m->actor));
-
-	return catalog_table_count(k) > 0 && catalog_stream(k, bytes_text(load_stream())) != NULL
-		? k
-		: NULL;
-}
-
 static void ask_here(void *arg)
 {
 	struct asking *o = arg;
 	struct member *m = o->by;
-	const struct catalog *k = catalog_here(m);
+	const struct catalog *k = actor_catalog(&m->actor);
 
 	if (k == NULL) {
 		m->coordinator = 0;
@@ -471,7 +462,7 @@ static void looked(struct offsets_read *r)
 static void look_here(void *arg)
 {
 	struct looking *o = arg;
-	const struct catalog *k = catalog_here(o->by);
+	const struct catalog *k = actor_catalog(&o->by->actor);
 
 	if (k == NULL) {
 		actor_done(&o->by->actor, o->turn);

@@ -69,15 +69,21 @@ static void take_time(struct front *f, int64_t us_max)
 		sim_sleep_us(HANG_LOOK_US);
 }
 
+/* Whether the disk takes it, after the time of a write. */
+static bool takes_write(struct front *f)
+{
+	take_time(f, f->disk->write_us);
+	if (f->disk->fails)
+		return false;
+	f->disk->writes++;
+	return true;
+}
+
 static enum err front_write(struct store *s, struct store_batch *b)
 {
 	struct front *f = front_of(s);
 
-	take_time(f, f->disk->write_us);
-	if (f->disk->fails)
-		return ERR_IO;
-	f->disk->writes++;
-	return f->content->ops->write(f->content, b);
+	return takes_write(f) ? f->content->ops->write(f->content, b) : ERR_IO;
 }
 
 static enum err front_sync(struct store *s)
@@ -103,11 +109,7 @@ static enum err front_write_unlogged(struct store *s, struct store_batch *b)
 {
 	struct front *f = front_of(s);
 
-	take_time(f, f->disk->write_us);
-	if (f->disk->fails)
-		return ERR_IO;
-	f->disk->writes++;
-	return f->content->ops->write_unlogged(f->content, b);
+	return takes_write(f) ? f->content->ops->write_unlogged(f->content, b) : ERR_IO;
 }
 
 static enum err front_flush(struct store *s, enum store_family fam)

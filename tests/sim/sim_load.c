@@ -105,6 +105,15 @@ struct shard *actor_shard(struct actor *a)
 	return broker_shard(a->on->broker, loop_here());
 }
 
+const struct catalog *actor_catalog(struct actor *a)
+{
+	const struct catalog *k = shard_catalog(actor_shard(a));
+
+	return catalog_table_count(k) > 0 && catalog_stream(k, bytes_text(load_stream())) != NULL
+		? k
+		: NULL;
+}
+
 void load_node_gone(struct sim_node *n)
 {
 	load_session_gone(n);

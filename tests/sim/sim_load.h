@@ -53,6 +53,8 @@ uint64_t actor_call(struct actor *a, struct sim_node *n, void (*fn)(void *arg), 
 void actor_done(struct actor *a, uint64_t turn);
 void actor_again(struct actor *a, int64_t after_us);
 struct shard *actor_shard(struct actor *a); /* on the loop it was called on */
+/* In force there; NULL until it has the tables and the stream of the loads. */
+const struct catalog *actor_catalog(struct actor *a);
 
 /* How an operation ends when nothing is wrong with the cluster but its nodes. */
 bool err_is_passing(int e);
