@@ -270,6 +270,8 @@ START_TEST(refusals_are_told_on_both_sides)
 		world[1].cluster_name = "other";
 	if (_i == 2)
 		world[1].id = 1;
+	if (_i == 3) /* its loops hear of the list one by one, and the first one dials at once */
+		world[1].loop_count = 1;
 	node_up(&world[0]);
 	node_up(&world[1]);
 	before = metric_sum(&peer_metrics, M_REFUSED);
