@@ -219,7 +219,6 @@ static rocksdb_options_t *db_options(const struct store_options *c, const char *
 	rocksdb_options_set_db_write_buffer_size(o, (size_t)c->write_buffer_bytes);
 	rocksdb_options_set_max_open_files(o, c->open_files_max);
 	rocksdb_options_set_max_background_jobs(o, c->background_threads);
-	rocksdb_options_set_advise_random_on_open(o, 0);
 	rocksdb_options_set_wal_recovery_mode(o, rocksdb_point_in_time_recovery);
 	rocksdb_options_set_bytes_per_sync(o, 1 << 20);
 	/* One thread writes: a second lane into the memtable would only cost. */
