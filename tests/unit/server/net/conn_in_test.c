@@ -86,20 +86,17 @@ END_TEST
 
 START_TEST(pause_holds_input_back)
 {
-	char byte;
 	START(PLAIN);
 	int fd = dial();
 	struct timespec before, after;
+	clock_gettime(CLOCK_MONOTONIC, &before);
 	put(fd, "\0\0\0\1p\0\0\0\5elate", 14);
 	expect_frame(fd, "p");
-	clock_gettime(CLOCK_MONOTONIC, &before);
-	nap(20);
-	ck_assert_int_eq(recv(fd, &byte, 1, MSG_DONTWAIT), -1);
 	expect_frame(fd, "elate");
 	clock_gettime(CLOCK_MONOTONIC, &after);
 	int64_t ms = (after.tv_sec - before.tv_sec) * 1000 +
 		(after.tv_nsec - before.tv_nsec) / 1000000;
-	ck_assert_int_ge(ms, 40);
+	ck_assert_int_ge(ms, 55); /* it pauses for 60 */
 	/* Reading goes on after. */
 	put_frame(fd, 'e', "more", 4);
 	expect_frame(fd, "emore");
@@ -158,12 +155,12 @@ START_TEST(proxy_header_is_required_in_time)
 {
 	char byte;
 	START(PLAIN, "proxy_protocol.mqtt=on", "conn.handshake_ms=60");
-	int fd = dial();
-	put_frame(fd, 'e', "hello", 5);
+	int fd = dial(); /* which may be over before anything is sent */
+	(void)send(fd, "\0\0\0\6ehello", 10, MSG_NOSIGNAL);
 	ck_assert_int_le(recv(fd, &byte, 1, 0), 0);
 	close(fd);
 	fd = dial();
-	put(fd, V2, 12);
+	(void)send(fd, V2, 12, MSG_NOSIGNAL);
 	ck_assert_int_le(recv(fd, &byte, 1, 0), 0);
 	close(fd);
 	ck_assert_int_eq(fix.opened, 0);

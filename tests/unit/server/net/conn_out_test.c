@@ -10,6 +10,8 @@ START_TEST(high_water_stops_and_low_water_resumes)
 	int fd = dial();
 	put_u32be(size, TOTAL);
 	put_frame(fd, 'b', size, 4);
+	for (int i = 0; i < 30000 && atomic_load(&fix.highs) == 0; i++)
+		nap(1);
 	nap(50);
 	/* Nobody reads: what is produced is bounded by the marks and the socket's buffers. */
 	int stops = atomic_load(&fix.highs);

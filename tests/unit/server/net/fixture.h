@@ -305,7 +305,7 @@ static inline int fixture_port(bool tls)
 static inline int dial(void)
 {
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
-	struct timeval limit = {.tv_sec = 5};
+	struct timeval limit = {.tv_sec = 30};
 	struct sockaddr_in sa = {.sin_family = AF_INET,
 		.sin_port = htons((uint16_t)fixture_port(false)),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -337,12 +337,13 @@ static inline bool get(int fd, void *at, size_t len)
 
 static inline void put_frame(int fd, char command, const void *at, size_t len)
 {
-	uint8_t head[5];
-	put_u32be(head, (uint32_t)len + 1);
-	head[4] = (uint8_t)command;
-	put(fd, head, sizeof head);
+	uint8_t *frame = mem_new(5 + len); /* in one piece: who is refused may be gone after it */
+	put_u32be(frame, (uint32_t)len + 1);
+	frame[4] = (uint8_t)command;
 	if (len > 0)
-		put(fd, at, len);
+		memcpy(frame + 5, at, len);
+	put(fd, frame, 5 + len);
+	mem_free(frame);
 }
 
 /* Gives the next frame as text (which the caller frees), NULL when the stream ends. */
@@ -379,12 +380,20 @@ static inline void nap(int ms)
 	nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000L}, NULL);
 }
 
-/* Waits until the counter has the value; false after 5 s. */
+/* Waits until the counter has the value; false after 30 s. */
 static inline bool reaches(atomic_int *counter, int value)
 {
-	for (int i = 0; i < 5000 && atomic_load(counter) < value; i++)
+	for (int i = 0; i < 30000 && atomic_load(counter) < value; i++)
 		nap(1);
 	return atomic_load(counter) == value;
+}
+
+/* The same of the connections there are: one that has ended counts a little longer. */
+static inline bool conns_reach(int count)
+{
+	for (int i = 0; i < 30000 && net_conn_count(fix.net) != count; i++)
+		nap(1);
+	return net_conn_count(fix.net) == count;
 }
 
 static inline int run_tests(TCase *tc)

@@ -65,10 +65,16 @@ START_TEST(counts)
 	int over = dial();
 	char byte;
 	ck_assert_int_le(recv(over, &byte, 1, 0), 0);
-	buf_init(&text, 1 << 20);
-	metric_scrape(&text);
-	struct bytes b = buf_bytes(&text);
 #define MQTT "{protocol=\"mqtt\",door=\"mqtt\"} "
+	buf_init(&text, 1 << 20);
+	for (int i = 0; i < 30000; i++) { /* what has been sent is counted a little later */
+		buf_clear(&text);
+		metric_scrape(&text);
+		if (has(buf_bytes(&text), "sluice_net_sent_bytes_total" MQTT "10\n"))
+			break;
+		nap(1);
+	}
+	struct bytes b = buf_bytes(&text);
 	ck_assert(has(b, "sluice_connections_open" MQTT "1\n"));
 	ck_assert(has(b, "sluice_connections_accepted_total" MQTT "2\n"));
 	ck_assert(has(b, "sluice_connections_refused_total" MQTT "1\n"));
