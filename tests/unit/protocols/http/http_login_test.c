@@ -379,8 +379,8 @@ START_TEST(quotas_slow_down)
 	int fd = dial_alone();
 	ck_assert_int_eq(ask_as(admin, "GET", "/api/v1/users", NULL), 429);
 	close(fd);
-	for (int i = 0; i < 100 && ask_as(admin, "DELETE", "/api/v1/quotas/user/root", NULL) == 429;
-		i++)
+	for (int i = 0;
+		i < 1000 && ask_as(admin, "DELETE", "/api/v1/quotas/user/root", NULL) == 429; i++)
 		usleep(20000);
 	ck_assert_int_eq(got.status, 204);
 	ck_assert_int_eq(ask_as(admin, "DELETE", "/api/v1/quotas/user/root", NULL), 404);

@@ -65,6 +65,8 @@ static inline void ask(int fd, int16_t key, int16_t version, int32_t correlation
 	kafka_out_fini(&out);
 }
 
+enum { PATIENT_MS = 30000 };
+
 static inline bool readable(int fd, int ms)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -74,7 +76,7 @@ static inline bool readable(int fd, int ms)
 static inline void take(int fd, uint8_t *at, size_t len)
 {
 	while (len > 0) {
-		ck_assert(readable(fd, 10000));
+		ck_assert(readable(fd, PATIENT_MS));
 		ssize_t n = recv(fd, at, len, 0);
 		ck_assert_int_gt(n, 0);
 		at += n;
@@ -102,7 +104,7 @@ static inline void answer(int fd, int16_t key, int16_t version, int32_t correlat
 static inline bool is_closed(int fd)
 {
 	char byte;
-	return readable(fd, 10000) && recv(fd, &byte, 1, 0) <= 0;
+	return readable(fd, PATIENT_MS) && recv(fd, &byte, 1, 0) <= 0;
 }
 
 static inline void make_topic(int fd, const char *name)

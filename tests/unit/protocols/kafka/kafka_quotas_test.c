@@ -240,7 +240,7 @@ static int try_ann(void)
 	int fd = dial();
 	ck_assert_int_eq(handshake(fd, 1, "PLAIN"), 0);
 	send_token(fd, 1, plain_token("ann", "pw"));
-	ck_assert(readable(fd, 10000));
+	ck_assert(readable(fd, PATIENT_MS));
 	if (recv(fd, &byte, 1, MSG_PEEK) == 1) {
 		answer(fd, KAFKA_SASL_AUTHENTICATE, 1, 71, &res);
 		ck_assert_int_eq(res.error, 0);
@@ -253,7 +253,7 @@ static int try_ann(void)
 /* What closed a moment ago is still counted. */
 static int ann_soon(void)
 {
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 1000; i++) {
 		int fd = try_ann();
 		if (fd >= 0)
 			return fd;

@@ -5,7 +5,7 @@
 #include "tests/unit/protocols/kafka/fixture.h"
 
 static const char *const with_admin[] = {
-	"auth.bootstrap", "admin:secret", "auth.fail_delay", "4ms", "kafka.request_ms", "1s", NULL};
+	"auth.bootstrap", "admin:secret", "auth.fail_delay", "4ms", NULL};
 
 static inline int16_t handshake(int fd, int16_t version, const char *mechanism)
 {
@@ -58,7 +58,7 @@ static inline int dial_as(const char *user, const char *password)
 static inline bool answered(int fd)
 {
 	char first;
-	return readable(fd, 10000) && recv(fd, &first, 1, MSG_PEEK) == 1;
+	return readable(fd, PATIENT_MS) && recv(fd, &first, 1, MSG_PEEK) == 1;
 }
 
 /* The administrator comes to be soon after the start; until then nobody gets in. */

