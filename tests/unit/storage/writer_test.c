@@ -21,7 +21,8 @@ static sem_t ended;
 /* Slows or holds the store below the writer by a table of functions of our own. */
 static struct store_ops slow_ops;
 static const struct store_ops *fast_ops;
-static _Atomic int slow_sync_us, slow_write_us;
+static _Atomic int slow_sync_us;
+static _Atomic bool hold_sync, hold_write;
 static _Atomic int syncs, writes, syncs_by_syncer;
 
 static enum err slow_sync(struct store *s)
@@ -29,6 +30,8 @@ static enum err slow_sync(struct store *s)
 	char name[16];
 
 	usleep((useconds_t)atomic_load(&slow_sync_us));
+	while (atomic_load(&hold_sync))
+		usleep(1000);
 	atomic_fetch_add(&syncs, 1);
 	ck_assert_int_eq(pthread_getname_np(pthread_self(), name, sizeof name), 0);
 	if (strcmp(name, "syncer") == 0)
@@ -38,7 +41,8 @@ static enum err slow_sync(struct store *s)
 
 static enum err slow_write(struct store *s, struct store_batch *b)
 {
-	usleep((useconds_t)atomic_load(&slow_write_us));
+	while (atomic_load(&hold_write))
+		usleep(1000);
 	atomic_fetch_add(&writes, 1);
 	return fast_ops->write(s, b);
 }
@@ -53,7 +57,6 @@ static void setup(void)
 	slow_ops.write = slow_write;
 	store->ops = &slow_ops;
 	atomic_store(&slow_sync_us, 0);
-	atomic_store(&slow_write_us, 0);
 	loops = loops_new(LOOPS);
 	writer = writer_new(store, loops);
 }
@@ -219,13 +222,14 @@ START_TEST(load_makes_sets_larger)
 {
 	struct lane *l = writer_lane(writer, loops_at(loops, 1));
 
-	atomic_store(&slow_write_us, 50000);
+	atomic_store(&hold_write, true);
 	atomic_store(&writes, 0);
 	loops_run(loops);
 	for (int i = 0; i < 10; i++) {
 		loop_call(loops_at(loops, 1), put_some, l);
 		sem_wait(&ended);
 	}
+	atomic_store(&hold_write, false);
 	loops_stop(loops);
 	writer_stop(writer);
 	ck_assert_int_ge(atomic_load(&writes), 1);
@@ -365,18 +369,16 @@ END_TEST
 START_TEST(shows_a_stall)
 {
 	ck_assert_int_eq(writer_stalled_ms(writer), 0);
-	atomic_store(&slow_sync_us, 200000);
+	atomic_store(&hold_sync, true);
 	loops_run(loops);
 	loop_call(loops_at(loops, 1), put_some, writer_lane(writer, loops_at(loops, 1)));
 	sem_wait(&ended);
-	int64_t worst = 0;
-	for (int i = 0; i < 40; i++) {
-		int64_t ms = writer_stalled_ms(writer);
-
-		worst = ms > worst ? ms : worst;
-		usleep(10000);
-	}
-	ck_assert_int_ge(worst, 100);
+	for (int i = 0; i < 10000 && writer_stalled_ms(writer) < 100; i++)
+		usleep(1000);
+	ck_assert_int_ge(writer_stalled_ms(writer), 100);
+	atomic_store(&hold_sync, false);
+	for (int i = 0; i < 10000 && writer_stalled_ms(writer) > 0; i++)
+		usleep(1000);
 	ck_assert_int_eq(writer_stalled_ms(writer), 0);
 }
 END_TEST
@@ -392,7 +394,7 @@ START_TEST(a_failed_sync_stops_the_process)
 	slow_ops.sync = failing_sync;
 	loops_run(loops);
 	loop_call(loops_at(loops, 1), put_some, writer_lane(writer, loops_at(loops, 1)));
-	sleep(5);
+	sleep(25); /* it is over long before */
 }
 END_TEST
 
