@@ -100,7 +100,7 @@ class Node:
     def is_ready(self):
         if "http" in self.ports:
             try:
-                return self.get("/readyz", timeout=1)[0] == 200
+                return self.get("/readyz", timeout=5)[0] == 200
             except OSError:
                 return False
         return all(self.is_open(p) for p in self.ports.values())
@@ -113,7 +113,7 @@ class Node:
         except OSError:
             return False
 
-    def request(self, method, path, body=None, headers=None, timeout=10):
+    def request(self, method, path, body=None, headers=None, timeout=30):
         """(status, body, headers of the answer)"""
         link = http.client.HTTPConnection("127.0.0.1", self.ports["http"], timeout=timeout)
         try:
@@ -123,11 +123,11 @@ class Node:
         finally:
             link.close()
 
-    def get(self, path, timeout=10):
+    def get(self, path, timeout=30):
         status, body, _ = self.request("GET", path, timeout=timeout)
         return status, body
 
-    def cli(self, *words, server=None, timeout=30, data=None):
+    def cli(self, *words, server=None, timeout=60, data=None):
         return subprocess.run([SLUICE, *words, "--server", server or self.url],
                               capture_output=True, text=True, timeout=timeout, input=data or "",
                               check=False)
@@ -140,7 +140,7 @@ class Node:
     def kill(self):
         """kill -9: nothing is said goodbye to."""
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(30)
 
     def stop(self, within=20):
         """SIGTERM; the status it ended with."""

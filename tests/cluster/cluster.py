@@ -4,6 +4,7 @@ ids."""
 import json
 import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -12,9 +13,9 @@ import subprocess
 import tempfile
 import time
 
-from node import Node, eventually, free_port
+from node import Node, eventually
 
-FORM_S = 20  # a cluster founds itself within
+FORM_S = 40  # a cluster founds itself within, also on a machine that does much else
 DOORS = ("mqtt", "kafka", "http", "peer")
 
 
@@ -66,7 +67,7 @@ class Member(Node):
         words = super().command()
         return ["ip", "netns", "exec", self.space.name] + words if self.space else words
 
-    def request(self, method, path, body=None, headers=None, timeout=10):
+    def request(self, method, path, body=None, headers=None, timeout=30):
         import http.client
         link = http.client.HTTPConnection(self.host, self.ports["http"], timeout=timeout)
         try:
@@ -76,7 +77,7 @@ class Member(Node):
         finally:
             link.close()
 
-    def ask(self, path, timeout=5):
+    def ask(self, path, timeout=20):
         status, body = self.get(path, timeout=timeout)
         assert status == 200, (path, status, body[:300])
         return json.loads(body)
@@ -164,11 +165,13 @@ class Cluster:
         return (through or self.any()).ask("/api/v1/streams/" + stream)["partition_list"]
 
     def leader(self, stream, partition=0, through=None):
-        """The node that leads it; None: not known."""
-        for p in self.partitions(stream, through):
-            if p["partition"] == partition and p["leader"] is not None:
-                return self[p["leader"]]
-        return None
+        """The node that leads it, awaited while nobody does; None: nobody for long."""
+        def led():
+            for p in self.partitions(stream, through):
+                if p["partition"] == partition and p["leader"] is not None:
+                    return self[p["leader"]]
+            return None
+        return eventually(led)
 
     def replicated(self, stream, replicas):
         """Whether all partitions are led and have so many replicas, all in sync."""
@@ -186,7 +189,7 @@ class Cluster:
         assert eventually(lambda: self.replicated(stream, min(replicas, len(self.running()))),
                           within, 0.1), self.partitions(stream)
 
-    def wait_new_leader(self, stream, partition, old, within=5):
+    def wait_new_leader(self, stream, partition, old, within=20):
         """Seconds until another node than old leads and others know; fails when none does."""
         began = time.monotonic()
 
@@ -249,6 +252,7 @@ class Space:
 def run(*words):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (words, done.stderr)
+    return done.stdout
 
 
 class Network:
@@ -259,11 +263,27 @@ class Network:
 
     def __init__(self):
         self.prefix = "sl%d%s" % (os.getpid() % 100000, chr(97 + next(self.numbers) % 26))
-        self.net = (77, free_port() % 250)
+        self.net = self._take_net()
         self.spaces = {}
         run("ip", "link", "add", self.prefix, "type", "bridge")
         run("ip", "address", "add", "10.%d.%d.1/24" % self.net, "dev", self.prefix)
         run("ip", "link", "set", self.prefix, "up")
+
+    def _take_net(self):
+        """A subnet that nobody else has: held by a name that the system lends to one socket at a
+        time, as tests that run side by side would not see each other's bridges in time."""
+        self.held = socket.socket(socket.AF_UNIX)
+        while True:
+            net = (77, random.randrange(250))
+            try:
+                self.held.bind("\0sluice-test-net-%d.%d" % net)
+            except OSError:
+                continue
+            # One that was killed may have left its bridge.
+            if not run("ip", "-4", "address", "show", "to", "10.%d.%d.0/24" % net):
+                return net
+            self.held.close()
+            self.held = socket.socket(socket.AF_UNIX)
 
     @staticmethod
     def usable():
@@ -309,3 +329,4 @@ class Network:
         for s in self.spaces.values():
             subprocess.run(["ip", "netns", "del", s.name], capture_output=True, check=False)
         subprocess.run(["ip", "link", "del", self.prefix], capture_output=True, check=False)
+        self.held.close()
