@@ -39,7 +39,7 @@ class Exact:
         self.unacked, self.batches, self.records = [], 0, 0
         self.refusals, self.ending, self.error = {}, False, None
         self.id = None
-        assert eventually(self._take_id, 10), "no producer id"
+        assert eventually(self._take_id), "no producer id"
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -135,7 +135,7 @@ class Exact:
         except Exception as e:  # told by close
             self.error = e
 
-    def close(self, within=30):
+    def close(self, within=60):
         self.ending = True
         self.thread.join(within)
         assert self.error is None, "%s: %r" % (self.name, self.error)

@@ -6,8 +6,7 @@ import random
 import shutil
 import time
 
-import history as h
-from load import Producer, read_back
+from load import Producer, read_back, wrong
 from node import eventually, free_port
 from test_failover import STREAM, prepared
 from test_membership import nodes_of
@@ -15,7 +14,7 @@ from test_membership import nodes_of
 ROUNDS = int(os.environ.get("LIFE_ROUNDS", "3"))
 
 
-def whole(cluster, wanted=3, nodes=None, within=40):
+def whole(cluster, wanted=3, nodes=None, within=90):
     """Every group is led and has its replicas, all in sync; nobody has anything left over."""
     nodes = nodes or cluster.running()
     cluster.wait_ready(within, nodes)
@@ -53,7 +52,7 @@ def answers(node, path):
         return 0, b""
 
 
-def ends(node, words, within=15):
+def ends(node, words, within=40):
     """It ends by itself with status 1 and says why."""
     assert eventually(lambda: not node.is_running(), within), node.log()
     assert node.process.wait() == 1 and words in node.log(), node.log()
@@ -70,14 +69,14 @@ def test_a_node_comes_back_at_another_address(cluster):
         move_door(cluster[2], door)
         cluster[2].start(wait=False)
         whole(cluster)
-        assert eventually(lambda: nodes_of(cluster[1])[2]["address"] == cluster[2].peer, 10)
+        assert eventually(lambda: nodes_of(cluster[1])[2]["address"] == cluster[2].peer)
 
 
 def test_all_nodes_come_back_at_other_addresses(cluster):
     """What the catalogue says of addresses is of no use then: seeds are."""
     x = prepared(cluster)
     producer = Producer(cluster, x, "k", STREAM)
-    assert eventually(lambda: len(x.acked()) > 50, 10)
+    assert eventually(lambda: len(x.acked()) > 50)
     producer.close()
     for n in cluster.nodes:
         n.stop()
@@ -87,7 +86,7 @@ def test_all_nodes_come_back_at_other_addresses(cluster):
         n.start(wait=False)
     whole(cluster)
     read_back(cluster, x, STREAM)
-    assert h.check(x) == {}
+    assert wrong(x, [producer]) == {}
 
 
 def test_all_nodes_or_most_of_them_restart_at_once(cluster):
@@ -95,7 +94,7 @@ def test_all_nodes_or_most_of_them_restart_at_once(cluster):
     producer = Producer(cluster, x, "k", STREAM)
     for victims in (cluster.nodes, cluster.nodes[1:], cluster.nodes):
         acked = len(x.acked())
-        assert eventually(lambda: len(x.acked()) > acked + 50, 10)
+        assert eventually(lambda: len(x.acked()) > acked + 50)
         for n in victims:
             n.kill()
         for n in victims:
@@ -103,7 +102,7 @@ def test_all_nodes_or_most_of_them_restart_at_once(cluster):
         whole(cluster)
     producer.close()
     read_back(cluster, x, STREAM)
-    assert h.check(x) == {}
+    assert wrong(x, [producer]) == {}
 
 
 def test_seeds_in_any_order_and_starts_in_any_order(make_cluster):
@@ -146,7 +145,7 @@ def test_seeds_that_differ_found_one_cluster_or_none(make_cluster):
         n.settings["cluster.seeds"] = peers[i] + "," + peers[(i + 1) % 3]
         n.start(wait=False)
     for n in ring.nodes:
-        assert eventually(lambda n=n: b"other seeds" in answers(n, "/readyz")[1], 10), n.log()
+        assert eventually(lambda n=n: b"other seeds" in answers(n, "/readyz")[1]), n.log()
         assert answers(n, "/readyz")[0] == 503
     for n in ring.nodes:  # put right
         n.stop()
@@ -160,10 +159,10 @@ def test_seeds_that_cannot_be_found_are_told(make_cluster):
     node = cluster[1]
     node.settings["cluster.seeds"] = "no-such-host.invalid:7400," + node.peer
     node.start(wait=False)
-    assert eventually(lambda: "no-such-host.invalid" in node.log(), 8), node.log()
-    assert eventually(lambda: answers(node, "/livez")[0] == 200, 8)
-    status, body = answers(node, "/readyz")
-    assert status == 503 and b"no-such-host.invalid" in body, body
+    assert eventually(lambda: "no-such-host.invalid" in node.log()), node.log()
+    assert eventually(lambda: answers(node, "/livez")[0] == 200)
+    assert eventually(lambda: b"no-such-host.invalid" in answers(node, "/readyz")[1])
+    assert answers(node, "/readyz")[0] == 503
     node.stop()
 
 
@@ -172,7 +171,7 @@ def test_nodes_of_one_id_are_told_apart_before_there_is_a_cluster(make_cluster):
     cluster[2].settings["node.id"] = 1
     for n in cluster.nodes:
         n.start(wait=False)
-    assert eventually(lambda: sum(n.is_running() for n in cluster.nodes) == 1, 10)
+    assert eventually(lambda: sum(n.is_running() for n in cluster.nodes) == 1)
     gone = next(n for n in cluster.nodes if not n.is_running())
     assert gone.process.wait(10) == 1 and "node.id 1 is in use" in gone.log(), gone.log()
 
@@ -251,7 +250,7 @@ def test_a_copied_folder_runs_once(cluster):
     twin.settings["node.id"] = 2
     twin.start(wait=False)
     try:
-        ends(twin, "another process with the data of node 2", 40)
+        ends(twin, "another process with the data of node 2")
     finally:
         twin.close()
     whole(cluster)
@@ -265,7 +264,7 @@ def test_more_than_five_nodes(make_cluster):
         "node.rack": racks[n]}, start=False)
     for n in cluster.nodes:
         n.start(wait=False)
-    whole(cluster, within=60)
+    whole(cluster)
 
     def catalogue():
         seen = cluster.any().ask("/api/v1/partitions?internal=true")["partitions"]
@@ -274,7 +273,7 @@ def test_more_than_five_nodes(make_cluster):
     def five_in_all_racks():
         votes = catalogue()["in_sync"]
         return len(votes) == 5 and len({racks[n] for n in votes}) == 3
-    assert eventually(five_in_all_racks, 20, 0.3), catalogue()
+    assert eventually(five_in_all_racks, 40, 0.3), catalogue()
     cluster.create("spread", 6, 3)
     for p in cluster.partitions("spread"):
         assert len({racks[n] for n in p["replicas"]}) == 3, p
@@ -283,10 +282,14 @@ def test_more_than_five_nodes(make_cluster):
                   n.number != catalogue()["leader"])
     victim.kill()
     rest = [n for n in cluster.nodes if n is not victim]
-    time.sleep(3.5)
-    done = rest[0].cli("cluster", "remove", str(victim.number), "--yes", "--force")
-    assert done.returncode == 0, done.stdout + done.stderr
-    whole(cluster, 3, rest, 60)
+    said = []
+
+    def removed():  # it is refused as long as it counts as alive
+        done = rest[0].cli("cluster", "remove", str(victim.number), "--yes", "--force")
+        said.append(done.stdout + done.stderr)
+        return done.returncode == 0
+    assert eventually(removed, 40, 0.5), said[-1]
+    whole(cluster, 3, rest)
     assert eventually(lambda: len(catalogue()["in_sync"]) == 5, 30, 0.3), catalogue()
 
 
@@ -352,7 +355,7 @@ def test_killed_at_any_moment(make_cluster):
         producer.close()
         whole(cluster, nodes=[cluster[i] for i in (1, 2, 3)])
         read_back(cluster, x, STREAM)
-        assert h.check(x) == {}, hit
+        assert wrong(x, [producer]) == {}, hit
         print("round %d: %s; %d acknowledged" % (number, ", ".join(hit), len(x.acked())))
         cluster.close()
 
@@ -405,10 +408,10 @@ def test_changes_and_kills_all_at_once(make_cluster):
     assert eventually(lambda: cluster[1].cli(
         "stream", "alter", STREAM, "--replicas", "3").returncode == 0, 20, 0.5), said
     try:
-        whole(cluster, within=60)
+        whole(cluster)
     except AssertionError as e:
         raise AssertionError((e.args, said)) from e
     producer.close()
     read_back(cluster, x, STREAM)
-    assert h.check(x) == {}, said
+    assert wrong(x, [producer]) == {}, said
     print("%d changes and kills, %d acknowledged" % (len(said), len(x.acked())))

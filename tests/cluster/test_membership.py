@@ -4,7 +4,7 @@ import os
 import time
 
 import history as h
-from load import Producer, Publisher, read_back
+from load import Producer, Publisher, read_back, wrong
 from node import eventually
 from test_failover import STREAM, prepared, settle
 
@@ -18,13 +18,14 @@ def test_nodes_started_at_once_found_one_cluster(shared):
     assert len(ids) == 1
     for n in shared.nodes:
         assert sorted(nodes_of(n)) == [1, 2, 3]
-    done = shared[2].cli("cluster", "health")
-    assert done.returncode == 0, done.stdout + done.stderr
+    def health(node, code):
+        return eventually(lambda: node.cli("cluster", "health").returncode == code, 40, 0.2)
+    assert health(shared[2], 0), shared[2].cli("cluster", "health").stdout
     shared[3].stop()
-    assert eventually(lambda: shared[2].cli("cluster", "health").returncode == 10, 5, 0.2)
+    assert health(shared[2], 10)
     assert shared[3].start(wait=False)
     shared.wait_ready()
-    assert eventually(lambda: shared[1].cli("cluster", "health").returncode == 0, 20, 0.2)
+    assert health(shared[1], 0), shared[1].cli("cluster", "health").stdout
 
 
 def test_a_node_is_added_drained_and_removed(cluster):
@@ -32,8 +33,8 @@ def test_a_node_is_added_drained_and_removed(cluster):
     producer = Producer(cluster, x, "k", STREAM, rate=200)
     fourth = cluster.add(4, seeds=cluster[2].peer)
     fourth.start(wait=False)
-    fourth.wait_ready(20)
-    assert eventually(lambda: 4 in nodes_of(cluster[1]), 10)
+    fourth.wait_ready(40)
+    assert eventually(lambda: 4 in nodes_of(cluster[1]))
     plan = cluster[1].cli("cluster", "drain", "1", "--dry-run")
     assert plan.returncode == 0, plan.stderr
     done = cluster[2].cli("cluster", "drain", "1", "--yes", "--wait", "--timeout", "60s",
@@ -44,16 +45,16 @@ def test_a_node_is_added_drained_and_removed(cluster):
     assert cluster[2].cli("cluster", "remove", "2", "--yes").returncode == 5  # it is in use
     cluster[1].stop()
     assert cluster[2].cli("cluster", "remove", "1", "--yes").returncode == 0
-    assert eventually(lambda: 1 not in nodes_of(cluster[3]), 10)
+    assert eventually(lambda: 1 not in nodes_of(cluster[3]))
     producer.close()
     read_back(cluster, x, STREAM)
-    assert h.check(x) == {}
+    assert wrong(x, [producer]) == {}
 
 
 def test_a_wiped_node_comes_back_as_a_new_one(shared):
     x = prepared(shared, 2)
     publisher = Publisher(shared, x, "m", "t/1")
-    assert eventually(lambda: len(x.acked()) > 100, 10)
+    assert eventually(lambda: len(x.acked()) > 100)
     victim = shared.leader(STREAM)
     victim.kill()
     victim.wipe()
@@ -65,7 +66,7 @@ def test_a_wiped_node_comes_back_as_a_new_one(shared):
     other = next(n for n in shared.nodes if n is not victim)
     other.kill()
     acked = len(x.acked())
-    assert eventually(lambda: len(x.acked()) > acked + 50, 15)
+    assert eventually(lambda: len(x.acked()) > acked + 50)
     other.start(wait=False)
     settle(shared)
     publisher.close()
@@ -89,11 +90,11 @@ def test_how_far_a_copy_is_can_be_seen(make_cluster):
     def fetches():
         return [f for f in other.ask("/api/v1/cluster/moves")["fetches"] if f["stream"] == "s"]
     assert eventually(lambda: any(f["node"] == victim.number and f["bytes"] > 0 and
-                                  0 < f["entries"] < f["entries_total"] for f in fetches()), 20, 0.1)
+                                  0 < f["entries"] < f["entries_total"] for f in fetches()), 40, 0.1)
     shown = other.cli("cluster", "moves")
     assert shown.returncode == 0 and "FETCHED" in shown.stdout, shown.stdout + shown.stderr
     cluster.wait_ready(60)
-    assert eventually(lambda: cluster.replicated("s", 3) and not fetches(), 30, 0.3), fetches()
+    assert eventually(lambda: cluster.replicated("s", 3) and not fetches(), 60, 0.3), fetches()
 
 
 def records_of(node, stream):
@@ -131,7 +132,7 @@ def test_a_wiped_node_killed_while_it_fetches_lacks_nothing(make_cluster):
         victim.kill()
     victim.start(wait=False)
     cluster.wait_ready(60)
-    assert eventually(lambda: cluster.replicated("s", 3), 30, 0.3)
+    assert eventually(lambda: cluster.replicated("s", 3), 60, 0.3)
     assert records_of(victim, "s") == sent
     victim.kill()
     victim.start()
@@ -141,9 +142,9 @@ def test_a_wiped_node_killed_while_it_fetches_lacks_nothing(make_cluster):
 
 def test_a_rolling_restart_under_load(shared):
     x = prepared(shared, 2)
-    publisher = Publisher(shared, x, "m", "t/1")
+    publisher = Publisher(shared, x, "m", "t/1", answer_s=10)
     producer = Producer(shared, x, "k", STREAM, rate=300)
-    assert eventually(lambda: len(x.acked()) > 200, 10)
+    assert eventually(lambda: len(x.acked()) > 200)
     for n in shared.nodes:
         assert n.stop() == 0
         n.start(wait=False)
@@ -157,7 +158,7 @@ def test_a_rolling_restart_under_load(shared):
     assert producer.longest[0] < 10, producer.longest
 
 
-def refusal(node, words, within=10):
+def refusal(node, words, within=30):
     return eventually(lambda: any(w in node.log() for w in words), within)
 
 
@@ -196,13 +197,18 @@ def test_what_is_idle_costs_little(make_cluster):
                 for n in cluster.nodes]
     before = used()
     cluster.create(STREAM, count, 3, within=60)
-    time.sleep(3)
-    first = used()
-    time.sleep(3)
-    second = used()
-    share = max(b[0] - a[0] for a, b in zip(first, second)) / 3
-    memory = max(b[1] - a[1] for a, b in zip(before, second))
-    print("%d idle partitions: %.1f %% of a core, %.1f MB a node" % (
-        count, 100 * share, memory / 1e6))
-    assert share < 0.03 * max(1, count / 1000) + 0.01  # and what an idle node takes
+    shares = []
+
+    def share():
+        """Of a core, over three seconds: the first ones may have to do with the making."""
+        first = used()
+        time.sleep(3)
+        shares.append(max(b[0] - a[0] for a, b in zip(first, used())) / 3)
+        return shares[-1]
+    # And what an idle node takes.
+    calm = eventually(lambda: share() < 0.03 * max(1, count / 1000) + 0.01, 30)
+    memory = max(b[1] - a[1] for a, b in zip(before, used()))
+    print("%d idle partitions: %s %% of a core, %.1f MB a node" % (
+        count, ["%.1f" % (100 * s) for s in shares], memory / 1e6))
+    assert calm, shares
     assert memory < 40e6 * count / 1000 + 16e6

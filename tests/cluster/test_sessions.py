@@ -7,7 +7,7 @@ import time
 import history as h
 import mqtt_client as mqtt
 import pytest
-from load import Link, Producer, Publisher, Reader, Subscriber, read_back
+from load import Link, Producer, Publisher, Reader, Subscriber, read_back, twice
 from mqtt_client import Client
 from node import eventually
 from test_failover import STREAM, prepared, settle
@@ -29,7 +29,7 @@ def test_the_later_claim_wins_on_any_node(cluster, name):
     for number in (2, 3, 1, 1):
         second = Link(cluster[number], name, clean=False, expiry=600)
         assert second.present
-        assert first.raw.expect_closed(within=3) == TAKEN_OVER
+        assert first.raw.expect_closed() == TAKEN_OVER
         first = second
     first.close()
 
@@ -39,16 +39,16 @@ def test_a_session_resumes_on_any_node_after_the_loss_of_its_own(cluster, name):
     subscriber = Subscriber(cluster, name, "t/#", qos=1)
     publisher = Publisher(cluster, x, "p", "t/1", pause_s=0.002)
     publisher.at = 1
-    assert eventually(lambda: len(subscriber.given) > 50, 10)
+    assert eventually(lambda: len(subscriber.given) > 50)
     victim = subscriber.link.node
     victim.kill()
     seen = len(subscriber.given)
-    assert eventually(lambda: len(subscriber.given) > seen + 100, 15)
+    assert eventually(lambda: len(subscriber.given) > seen + 100)
     assert subscriber.link.node is not victim
     victim.start(wait=False)
     settle(cluster)
     publisher.close()
-    assert eventually(lambda: x.acked() <= set(subscriber.given), 15)
+    assert eventually(lambda: x.acked() <= set(subscriber.given))
     subscriber.close()
     assert h.check_delivered(x.acked(), subscriber.given, 1) == {}
 
@@ -60,7 +60,7 @@ def test_wills_fire_once_when_their_node_dies(cluster, name):
         client(cluster[1], "%s-%d" % (name, number), keepalive=0,
                will={"topic": "wills/%d" % number, "payload": b"gone", "qos": 1}, **more)
     cluster[1].kill()
-    got = sorted(m.topic for m in watch.take(2, within=15))
+    got = sorted(m.topic for m in watch.take(2))
     assert got == ["wills/0", "wills/1"]
     watch.quiet(1)
     cluster[1].start(wait=False)
@@ -74,7 +74,7 @@ def test_memory_routes_reach_subscribers_of_all_nodes(cluster, name):
     assert cluster[1].request("PUT", "/api/v1/routes/fast", route)[0] in (200, 204)
     assert eventually(lambda: all(
         any(r["name"] == "fast" for r in n.ask("/api/v1/routes")["routes"])
-        for n in cluster.nodes), 10)
+        for n in cluster.nodes))
     watch = [client(n, "%s-%d" % (name, n.number)) for n in cluster.nodes]
     for w in watch:
         w.subscribe("fast/#", 1)
@@ -91,7 +91,12 @@ def test_memory_routes_reach_subscribers_of_all_nodes(cluster, name):
 
 
 def coordinator(cluster, group, but=()):
-    """FindCoordinator v0, asked of any node."""
+    """Awaited while there is none."""
+    return eventually(lambda: ask_coordinator(cluster, group, but))
+
+
+def ask_coordinator(cluster, group, but=()):
+    """FindCoordinator v0, asked of any node; None: there is none at the moment."""
     node = cluster.any(but)
     body = struct.pack(">hhih", 10, 0, 1, -1) + mqtt.text(group)
     with socket.create_connection((node.host, node.ports["kafka"]), timeout=5) as link:
@@ -106,20 +111,22 @@ def test_a_coordinator_fails_over_with_its_members(cluster, name):
     acknowledged is read by somebody, in order."""
     x = prepared(cluster, 4)
     producer = Producer(cluster, x, "k", STREAM, rate=300)
-    readers = [Reader(cluster, x, "r%d" % n, STREAM, group=name) for n in (1, 2)]
+    # Nobody waits for a session to end here, and none is to end for a machine that is slow.
+    readers = [Reader(cluster, x, "r%d" % n, STREAM, group=name, **{"session.timeout.ms": 45000})
+               for n in (1, 2)]
 
     def shared_out():
         return sum(len(r.rebalances[-1][1]) for r in readers if r.rebalances) == 4 and \
             all(r.rebalances and len(r.rebalances[-1][1]) == 2 for r in readers)
-    assert eventually(shared_out, 25, 0.1)
+    assert eventually(shared_out, 60, 0.1)
     time.sleep(1)
     counts = [r.assignments for r in readers]
     for _ in range(2):
         victim = coordinator(cluster, name)
         victim.kill()
-        found = eventually(lambda: new_coordinator(cluster, name, victim), 15, 0.1)
+        found = eventually(lambda: new_coordinator(cluster, name, victim), 30, 0.1)
         assert found
-        assert eventually(lambda: group_state(found, name) == "Stable", 5, 0.1), \
+        assert eventually(lambda: group_state(found, name) == "Stable", 20, 0.1), \
             group_state(found, name)
         time.sleep(3)
         assert [r.assignments for r in readers] == counts, "the members had to join again"
@@ -130,17 +137,18 @@ def test_a_coordinator_fails_over_with_its_members(cluster, name):
 
     def polled():
         return {v for _, _, _, pairs, _ in x.of("poll") for _, v in pairs}
-    assert eventually(lambda: acked <= polled(), 15, 0.2), len(acked - polled())
+    assert eventually(lambda: acked <= polled(), 30, 0.2), len(acked - polled())
     assert [r.assignments for r in readers] == counts
     for r in readers:  # the second may be given what the first had
         r.close()
     read_back(cluster, x, STREAM)
-    assert h.check(x, in_order=False) == {}
+    assert h.check(x, exactly_once=False, in_order=False) == {}
+    assert twice(x, [producer]) == []
 
 
 def new_coordinator(cluster, group, old):
     try:
-        found = coordinator(cluster, group, [old])
+        found = ask_coordinator(cluster, group, [old])
     except (OSError, struct.error):
         return None
     return found if found is not None and found is not old else None
