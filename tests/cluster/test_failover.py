@@ -26,7 +26,7 @@ def prepared(cluster, partitions=2):
     assert cluster[1].request("PUT", "/api/v1/routes/t", ROUTE)[0] in (200, 204)
     assert eventually(lambda: all(
         any(r["name"] == "t" for r in n.ask("/api/v1/routes")["routes"])
-        for n in cluster.nodes), 10)
+        for n in cluster.nodes))
     return h.History()
 
 
@@ -37,7 +37,7 @@ class Only:
         self.nodes = list(nodes)
 
 
-def settle(cluster, within=30):
+def settle(cluster, within=60):
     cluster.wait_ready()
     assert eventually(lambda: cluster.replicated(STREAM, 3), within, 0.2), \
         cluster.partitions(STREAM)
@@ -52,7 +52,7 @@ def test_leaders_killed_under_load(cluster):
     producers = [Producer(cluster, x, "k%d" % n, STREAM) for n in (1, 2)]
     publishers = [Publisher(cluster, x, "m%d" % n, "t/%d" % n) for n in (1, 2)]
     reader = Reader(cluster, x, "r", STREAM)
-    assert eventually(lambda: reader.assignments, 15)
+    assert eventually(lambda: reader.assignments)
     gone = []
     for number in range(ROUNDS):
         victim = cluster.leader(STREAM, number % 2)
@@ -63,7 +63,7 @@ def test_leaders_killed_under_load(cluster):
         began = time.monotonic()
         victim.kill()
         cluster.wait_new_leader(STREAM, number % 2, victim)
-        assert eventually(lambda: len(x.acked()) > acked + 20, 10)
+        assert eventually(lambda: len(x.acked()) > acked + 20)
         time.sleep(1)
         gone.append(longest_wait(began, publishers))
         victim.start(wait=False)
@@ -82,7 +82,7 @@ def test_a_leader_that_stands_still(cluster):
     x = prepared(cluster, 1)
     publisher = Publisher(cluster, x, "m", "t/1", answer_s=0.7)
     producer = Producer(cluster, x, "k", STREAM)
-    assert eventually(lambda: len(x.acked()) > 100, 10)
+    assert eventually(lambda: len(x.acked()) > 100)
     victim = cluster.leader(STREAM)
     publisher.at = next(i for i, n in enumerate(cluster.nodes) if n is not victim)
     began = time.monotonic()
@@ -90,7 +90,7 @@ def test_a_leader_that_stands_still(cluster):
     try:
         cluster.wait_new_leader(STREAM, 0, victim, LONG_S)
         acked = len(x.acked())
-        assert eventually(lambda: len(x.acked()) > acked + 50, 10)
+        assert eventually(lambda: len(x.acked()) > acked + 50)
     finally:
         victim.go_on()
     settle(cluster)
@@ -110,17 +110,17 @@ def test_a_leader_that_is_cut_off(linked):
     # One client stays with the node that is cut off: what it is told must be true.
     stays = Publisher(Only(victim), x, "stays", "t/1")
     moves = Publisher(Only(*others), x, "moves", "t/2")
-    assert eventually(lambda: len(x.acked()) > 50, 10)
+    assert eventually(lambda: len(x.acked()) > 50)
     network.cut(victim, others)
     cluster.wait_new_leader(STREAM, 0, victim, LONG_S)
     moved = moves.count
-    assert eventually(lambda: moves.count > moved + 50, 10)
+    assert eventually(lambda: moves.count > moved + 50)
     stood = stays.count
     time.sleep(1)
     assert stays.count <= stood + 1, "acknowledged without a majority"
     network.heal()
     settle(cluster)
-    assert eventually(lambda: stays.count > stood + 50, 15)
+    assert eventually(lambda: stays.count > stood + 50)
     stays.close()
     moves.close()
     read_back(cluster, x, STREAM)
@@ -165,7 +165,7 @@ def mqtt_answer(node, topic, within=4):
 def test_without_a_majority_nothing_is_accepted_and_it_heals(cluster):
     x = prepared(cluster, 1)
     publisher = Publisher(cluster, x, "m", "t/1")
-    assert eventually(lambda: len(x.acked()) > 50, 10)
+    assert eventually(lambda: len(x.acked()) > 50)
     down = cluster.nodes[:2]
     for n in down:
         n.kill()
@@ -181,7 +181,7 @@ def test_without_a_majority_nothing_is_accepted_and_it_heals(cluster):
     for n in down:
         n.start(wait=False)
     settle(cluster)
-    assert eventually(lambda: len(x.acked()) > before + 50, 15)
+    assert eventually(lambda: len(x.acked()) > before + 50)
     publisher.close()
     read_back(cluster, x, STREAM)
     assert h.lost(x) == []
@@ -195,16 +195,17 @@ def test_qos_2_is_exactly_once_through_kills(cluster):
     subscriber = Subscriber(cluster, "sub2", "t/#", qos=2)
     publishers = [Publisher(cluster, x, "q%d" % n, "t/%d" % n, qos=2) for n in (1, 2)]
     for number in range(2):
-        stays = next(n for n in cluster.nodes if n is not cluster.leader(STREAM, number))
+        # Whoever leads by then: leaderships go back to the preferred by themselves.
+        victim = cluster.leader(STREAM, number)
+        stays = next(n for n in cluster.nodes if n is not victim)
         clean = Publisher(Only(stays), x, "c%d" % number, "t/%d" % (3 + number), qos=2, clean=True,
-                          answer_s=15)
+                          answer_s=30)
         publishers.append(clean)
         time.sleep(0.7)
-        victim = cluster.leader(STREAM, number)
         victim.kill()
         cluster.wait_new_leader(STREAM, number, victim)
         acked = len(x.acked())
-        assert eventually(lambda: len(x.acked()) > acked + 50, 15)
+        assert eventually(lambda: len(x.acked()) > acked + 50)
         clean.close()
         assert clean.most_retries == 0, "its connection was closed"
         victim.start(wait=False)
@@ -212,7 +213,7 @@ def test_qos_2_is_exactly_once_through_kills(cluster):
     for p in publishers:
         p.close()
     acked = x.acked()
-    eventually(lambda: acked <= set(subscriber.given), 20)
+    eventually(lambda: acked <= set(subscriber.given))
     subscriber.close()
     read_back(cluster, x, STREAM)
     assert h.check(x, in_order=False) == {}

@@ -34,14 +34,14 @@ def with_will(node, name, number, durable):
                 will=("wills/%s/%d" % (name, number), "gone"))
 
 
-def check_wills(watch, count, within=20, quiet=1.5):
+def check_wills(watch, count, within=40, quiet=1.5):
     """Each of so many wills, once."""
     seen = Counter(m.topic.rsplit("/", 1)[1] for m in watch.take(count, within))
     assert sorted(seen, key=int) == [str(n) for n in range(count)], seen
     watch.quiet(quiet)
 
 
-def answered(link, topic, pid=1, within=2):
+def answered(link, topic, pid=1, within=20):
     """Whether a publish at QoS 1 is acknowledged; False: nothing came, or it was closed."""
     try:
         link.raw.send(mqtt.publish(topic, b"x", 1, pid))
@@ -66,9 +66,9 @@ def table_leaders(cluster, name, wanted=8):
 
 # ---- claims
 
-def claimant(node, client_id, ending, claims, clean):
+def claimant(node, client_id, over, claims, clean):
     """Claims, publishes as long as it is answered, again."""
-    while time.monotonic() < ending:
+    while not over.is_set():
         asked = time.monotonic()
         try:
             link = Link(node, client_id, clean=clean(len(claims)), expiry=60, within=3)
@@ -78,7 +78,7 @@ def claimant(node, client_id, ending, claims, clean):
         accepted = time.monotonic()
         last = (asked, accepted)
         try:
-            while time.monotonic() < min(ending, accepted + 0.3):
+            while time.monotonic() < accepted + 0.3 and not over.is_set():
                 sent = time.monotonic()
                 link.raw.send(mqtt.publish("claims/" + client_id, b"x", 1, 1))
                 if link.read(1).kind != PUBACK:
@@ -96,21 +96,24 @@ def test_claims_from_all_sides_at_once(cluster, name, how):
     later claim was accepted is an owner too many. Also while sessions begin and end with their
     connections, and while the leader of their table dies."""
     ids = [name + "-0"] if how != "mixed" else [name + "-0", name + "-1"]
-    seconds, claims = (6 if how == "leader killed" else 2.5), []
-    ending = time.monotonic() + seconds
-    threads = [threading.Thread(target=claimant, args=(
-        n, one, ending, claims, lambda at: how == "mixed" and at % 3 == 0))
+    over, claims = threading.Event(), []
+    threads = [threading.Thread(target=claimant, daemon=True, args=(
+        n, one, over, claims, lambda at: how == "mixed" and at % 3 == 0))
         for n in cluster.nodes for one in ids]
     for t in threads:
         t.start()
-    if how == "leader killed":
-        time.sleep(1)
-        coordinator(cluster, ids[0]).kill()
-        before = len(claims)
-        assert eventually(lambda: len(claims) > before + 10, 15), "claims do not go on"
-    for t in threads:
-        t.join(seconds + 10)
-    assert len(claims) > 20
+    try:
+        if how == "leader killed":
+            time.sleep(1)
+            coordinator(cluster, ids[0]).kill()
+            before = len(claims)
+            assert eventually(lambda: len(claims) > before + 10), "claims do not go on"
+        time.sleep(2.5)
+        assert eventually(lambda: len(claims) > 20)
+    finally:
+        over.set()
+        for t in threads:
+            t.join(30)
     assert h.check_claims(claims) == {}
 
 
@@ -125,9 +128,9 @@ def test_a_tables_leader_dies_amid_wills(cluster, name):
     links = [with_will(owner, name, n, n % 2 == 0) for n in range(count)]
     for link in links:
         link.close()
-    first = watch.get(15)
+    first = watch.get()
     victim.kill()
-    seen = Counter([first.topic] + [m.topic for m in watch.take(count - 1, 25)])
+    seen = Counter([first.topic] + [m.topic for m in watch.take(count - 1)])
     assert len(seen) == count and max(seen.values()) == 1, [t for t, n in seen.items() if n > 1]
     watch.quiet(2)
     victim.start(wait=False)
@@ -159,10 +162,10 @@ def test_a_node_dies_amid_the_wills_of_its_clients(cluster, name, count):
     links = [with_will(cluster[1], name, n, n % 2 == 0) for n in range(count)]
     for link in links:
         link.close()
-    seen = Counter([watch.get(15).topic] if count > 6 else [])
+    seen = Counter([watch.get().topic] if count > 6 else [])
     cluster[1].kill()
     cluster[1].start(wait=False)
-    seen.update(m.topic for m in watch.take(count - len(seen), 25))
+    seen.update(m.topic for m in watch.take(count - len(seen)))
     assert len(seen) == count, "lost %d" % (count - len(seen))
     watch.quiet(1)
     watch.close()
@@ -182,7 +185,7 @@ def test_an_owner_that_stands_still(cluster, name):
     check_wills(watch, 5)
     moved = []
     for n in range(2):  # two go elsewhere, two do not
-        found = eventually(lambda n=n: try_claim(cluster[3], "%s-%d" % (name, n)), 15, 0.2)
+        found = eventually(lambda n=n: try_claim(cluster[3], "%s-%d" % (name, n)), 40, 0.2)
         assert found and found.present
         moved.append(found)
     cluster[1].go_on()
@@ -195,8 +198,8 @@ def test_an_owner_that_stands_still(cluster, name):
         # Its session is absent: it is closed, or it owns it again.
         if not answered(link, "any/" + name, pid=4, within=5):
             link.close()
-            again = Link(cluster[1], "%s-%d" % (name, number), clean=False, expiry=600)
-            assert again.present
+            again = eventually(lambda n=number: try_claim(cluster[1], "%s-%d" % (name, n)), 40, 0.2)
+            assert again and again.present
             again.raw.send(mqtt.packet(mqtt.DISCONNECT))
             again.close()
         else:
@@ -230,12 +233,12 @@ def what_comes(link, within):
 def test_an_owner_that_is_cut_off_stops_to_acknowledge(linked, name):
     stays = Link(linked[1], name, clean=False, expiry=600)
     linked.network.cut(linked[1], linked.nodes[1:])
-    moved = eventually(lambda: try_claim(linked[2], name), 20, 0.2)
+    moved = eventually(lambda: try_claim(linked[2], name), 40, 0.2)
     assert moved and moved.present
-    assert not answered(stays, "any/topic"), "two owners were acknowledged"
+    assert not answered(stays, "any/topic", within=2), "two owners were acknowledged"
     linked.network.heal()
-    assert stays.raw.expect_closed(within=15) in (0x8e, None, 0x88, 0x8b)
-    assert answered(moved, "any/topic", within=10)
+    assert stays.raw.expect_closed() in (0x8e, None, 0x88, 0x8b)
+    assert answered(moved, "any/topic")
     moved.close()
 
 
@@ -257,19 +260,19 @@ def test_an_owner_cut_off_from_one_tables_leader(linked, name):
     theirs = Link(owner, "%s-%d" % (name, tables[far][0]), clean=False, expiry=600)
     ours = [Link(owner, "%s-%d" % (name, n), clean=False, expiry=600)
             for n in tables.get(near, [])[:1]]
-    assert eventually(lambda: answered(theirs, "t/1"), 10)
+    assert eventually(lambda: answered(theirs, "t/1"))
     linked.network.cut(owner, [far])
     time.sleep(LEASE_S + 1)
-    assert not answered(theirs, "t/1", pid=2), "acknowledged without a lease"
+    assert not answered(theirs, "t/1", pid=2, within=2), "acknowledged without a lease"
     if coordinator(linked, "%s-%d" % (name, tables[far][0]), [owner]) is far:
         for link in ours:
-            assert answered(link, "t/1", pid=2, within=8), "a lease of another table was lost"
+            assert answered(link, "t/1", pid=2), "a lease of another table was lost"
     linked.network.heal()
     if not answered(theirs, "t/1", pid=3, within=8):
         theirs.close()
         theirs = eventually(
-            lambda: try_claim(owner, "%s-%d" % (name, tables[far][0])), 15, 0.2)
+            lambda: try_claim(owner, "%s-%d" % (name, tables[far][0])), 40, 0.2)
         assert theirs and theirs.present
-        assert answered(theirs, "t/1", pid=4, within=8)
+        assert answered(theirs, "t/1", pid=4)
     for link in ours + [theirs]:
         link.close()

@@ -30,7 +30,7 @@ def hello(node, cluster=bytes(16), instance=b"i" * 16, boot=1, versions=(1, 1), 
 
 
 def dial(node):
-    return socket.create_connection((node.host, node.ports["peer"]), timeout=5)
+    return socket.create_connection((node.host, node.ports["peer"]), timeout=30)
 
 
 def read_frame(s):
@@ -95,7 +95,7 @@ def test_hellos_that_do_not_please(cluster):
         assert answer_to(one, frame(HELLO, 0, b"x" * 100, length)) == "closed"
     flood = [dial(one) for _ in range(300)]
     acked = len(x.acked())
-    assert eventually(lambda: len(x.acked()) > acked + 50, 10)
+    assert eventually(lambda: len(x.acked()) > acked + 50)
     for s in flood:
         s.close()
     assert one.log(1 << 20).count("peer_refused") < 100  # few lines, whoever knocks
@@ -122,7 +122,7 @@ def test_a_node_that_has_gone_mad(cluster):
                 pass
     assert all(n.is_running() for n in cluster.nodes)
     acked = len(x.acked())
-    assert eventually(lambda: len(x.acked()) > acked + 100, 20)
+    assert eventually(lambda: len(x.acked()) > acked + 100)
     cluster.wait_ready()
     publisher.close()
     read_back(cluster, x, STREAM)

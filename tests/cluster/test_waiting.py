@@ -13,7 +13,7 @@ def waiting(make_cluster):
     node = cluster[1]
     node.settings["cluster.seeds"] = node.peer + "," + node.host + ":1"
     node.start(wait=False)
-    assert eventually(lambda: "door=kafka" in node.log(), 10), node.log()
+    assert eventually(lambda: "door=kafka" in node.log()), node.log()
     return node
 
 
@@ -23,7 +23,7 @@ def text(s):
 
 def kafka(node, key, version, body):
     """The response's length; b"" : the node has gone away."""
-    with socket.create_connection((node.host, node.ports["kafka"]), timeout=10) as s:
+    with socket.create_connection((node.host, node.ports["kafka"]), timeout=30) as s:
         request = struct.pack(">hhi", key, version, 1) + text("c") + body
         s.sendall(struct.pack(">i", len(request)) + request)
         return s.recv(4)
@@ -53,9 +53,7 @@ def test_mqtt_clients_are_told_to_come_later(waiting):
                                                        {"clean_session": clean}))
         client.on_connect = lambda c, u, f, rc, *more: got.append(getattr(rc, "value", rc))
         client.connect(waiting.host, waiting.ports["mqtt"])
-        for _ in range(50):
-            if client.loop(0.1) != 0 or got:
-                break
+        eventually(lambda c=client, g=got: c.loop(0.1) != 0 or g)
         assert got == [code], (version, got)
         assert waiting.is_running()
 
