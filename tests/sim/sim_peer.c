@@ -215,9 +215,9 @@ static void conn_lose(struct conn_out *k)
 	}
 }
 
-static void on_up(struct loop_msg *m)
+static void tell_up(void *arg)
 {
-	struct conn_out *k = list_entry(m, struct conn_out, up_msg);
+	struct conn_out *k = arg;
 
 	if (!k->up || k->peers->stopping)
 		return;
@@ -311,8 +311,7 @@ static void dialled(void *arg)
 	k->arrives_us = k->back_arrives_us = k->since_us = sim_now_us();
 	memcpy(k->cluster, p->cluster, sizeof k->cluster);
 	k->guest = is_zero(p->cluster) || is_zero(q->cluster);
-	k->up_msg.run = on_up;
-	loop_post(k->loop, &k->up_msg);
+	loop_call(k->loop, tell_up, k);
 }
 
 static void dial(void *arg)
