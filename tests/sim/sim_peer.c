@@ -423,12 +423,12 @@ static void travel(struct conn_out *k, struct parcel *f)
 	int64_t at = sim_now_us() + delay(sim_way(f->back ? there : here, to)) +
 		(int64_t)f->body.bytes.len / BYTES_A_US;
 
-	if (at <= *last)
-		at = *last + 1;
-	*last = at;
 	/* The other side may stand still: then what arrives waits in its socket. */
 	if (q != NULL && q->machine->paused_until_us > at)
 		at = q->machine->paused_until_us + (at - sim_now_us());
+	if (at <= *last)
+		at = *last + 1;
+	*last = at;
 	sim_at(at, NULL, arrive, f);
 }
 
