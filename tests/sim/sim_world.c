@@ -108,12 +108,21 @@ static void stop(struct sim_node *n)
 		sim_node_stop(n);
 }
 
+/* Never shorter than it was: what was put off to the end of the pause stays there, and the machine
+ * would run without it. */
+static void pause_machine(struct sim_machine *m, int64_t us)
+{
+	int64_t until_us = sim_now_us() + us;
+
+	sim_trace("pause n%d ms=%lld", m->id, (long long)us / SIM_MS);
+	if (m->paused_until_us < until_us)
+		m->paused_until_us = until_us;
+}
+
 static void pause_for_a_while(struct sim_node *n)
 {
-	int64_t us = sim_chance(500) ? sim_pick(10 * SIM_MS, SIM_S) : sim_pick(SIM_S, 8 * SIM_S);
-
-	sim_trace("pause n%d ms=%lld", n->machine.id, (long long)us / SIM_MS);
-	n->machine.paused_until_us = sim_now_us() + us;
+	pause_machine(&n->machine,
+		sim_chance(500) ? sim_pick(10 * SIM_MS, SIM_S) : sim_pick(SIM_S, 8 * SIM_S));
 }
 
 struct mend {
@@ -307,12 +316,8 @@ static void hand_blink(int id)
 
 static void hand_pause(int id, int64_t us)
 {
-	struct sim_machine *m = &world.nodes[id - 1].machine;
-
 	world.faults++;
-	sim_trace("pause n%d ms=%lld", id, (long long)us / SIM_MS);
-	if (m->paused_until_us < sim_now_us() + us)
-		m->paused_until_us = sim_now_us() + us;
+	pause_machine(&world.nodes[id - 1].machine, us);
 }
 
 static void hand_slow(int id, int64_t sync_us, int64_t us)
