@@ -428,6 +428,7 @@ void consensus_lost(struct consensus *c, uint32_t node)
 {
 	struct raft *r = c->raft;
 	unsigned rank = 0;
+	out_lost(c, node);
 	if (!r || c->closing || r->state != RAFT_FOLLOWER)
 		return;
 	uint64_t leader = r->follower_state.current_leader.id;

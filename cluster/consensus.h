@@ -132,8 +132,8 @@ enum member_role { MEMBER_VOTER, MEMBER_STANDBY, MEMBER_SPARE };
 struct consensus_peer {
 	uint64_t replica, match_index;
 	enum member_role role;
-	bool in_sync; /* has answered within an election timeout, and lacks less than 1,024 entries
-		       */
+	bool in_sync; /* has answered within an election timeout and since its node was lost, and
+		       * lacks less than 1,024 entries */
 };
 int consensus_peers(const struct consensus *c, struct consensus_peer *out, int max);
 bool consensus_changing(const struct consensus *c); /* a change or a transfer is under way */
@@ -142,8 +142,9 @@ uint64_t consensus_commit(const struct consensus *c);
  * Counted. */
 void consensus_pin(struct consensus *c, bool on);
 
-/* The connection of a node was reset. If the leader is there, the voters do not wait for the
- * election timeout to stand; should it still live, its next message is enough to keep it. */
+/* The connection of a node was reset. Its replicas are not in sync until they answer again. If the
+ * leader is there, the voters do not wait for the election timeout to stand; should it still live,
+ * its next message is enough to keep it. */
 void consensus_lost(struct consensus *c, uint32_t node);
 
 /* Steps aside (the disk hangs): no heartbeats are sent until called with false. */

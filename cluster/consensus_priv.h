@@ -82,7 +82,7 @@ struct read_point { /* consensus_barrier calls of one turn */
  * be sent; it is put on the way at the end of the turn, in runs, as far as the window is open. */
 struct peer_out {
 	uint64_t replica;
-	int64_t heard_ms;     /* last answer in this term; 0: none yet */
+	int64_t heard_ms;     /* last answer in this term; 0: none, or its node was lost since */
 	int64_t put_ms;       /* when entries were last put on the way */
 	uint64_t next, last;  /* to be put on the way: next..last; below next: done */
 	uint64_t commit_told; /* the peer has been told that this is committed, if all arrives */
@@ -253,6 +253,8 @@ void out_want(struct consensus *c);
 /* A result of a peer is about to be given to the core. */
 void out_heard(
 	struct consensus *c, uint64_t replica, const struct raft_append_entries_result *result);
+/* The connection of a node is lost: what it has said counts no more. */
+void out_lost(struct consensus *c, uint32_t node);
 struct peer_out *out_of(const struct consensus *c, uint64_t replica); /* NULL: nothing known */
 
 /* consensus_change.c */

@@ -134,6 +134,13 @@ void out_heard(
 		out_want(c);
 }
 
+void out_lost(struct consensus *c, uint32_t node)
+{
+	for (uint32_t i = 0; i < c->peer_count; i++)
+		if ((uint32_t)(c->peers[i].replica >> 32) == node)
+			c->peers[i].heard_ms = 0;
+}
+
 /* --- payloads --- */
 
 /* The header of one entry, and its payload if it is in memory. False: it has to be read. */

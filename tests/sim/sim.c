@@ -451,4 +451,5 @@ void sim_init(uint64_t seed, bool trace)
 	clock_replace(machine_mono_us, machine_wall_us);
 	random_seed(seed);
 	sim_stack_catch(on_signal);
+	signal(SIGXCPU, on_signal); /* it takes too long: by name, as any other failure */
 }

@@ -699,6 +699,19 @@ static bool leads_newest(const struct watched *v)
 	return partition_leads(v->partition);
 }
 
+/* Some node that had it has it no more. One that is cut off has not heard of that, and may lead it
+ * for a while. */
+static bool is_deleted(uint64_t group)
+{
+	for (struct list *n = check.watches.next; n != &check.watches; n = n->next) {
+		const struct watched *v = list_entry(n, struct watched, node);
+
+		if (v->group == group && !in_force(v))
+			return true;
+	}
+	return false;
+}
+
 /* The catalogue's own group lets it go afterwards. */
 void check_let_go(int node)
 {
@@ -707,7 +720,7 @@ void check_let_go(int node)
 		struct consensus_peer peers[16];
 		int count;
 
-		if (v->group == META_GROUP_ID || !in_force(v) || !leads_newest(v))
+		if (v->group == META_GROUP_ID || !leads_newest(v) || is_deleted(v->group))
 			continue;
 		count = consensus_peers(v->partition->consensus, peers, 16);
 		for (int i = 0; i < count && i < 16; i++)

@@ -215,9 +215,9 @@ static void conn_lose(struct conn_out *k)
 	}
 }
 
-static void on_up(struct loop_msg *m)
+static void tell_up(void *arg)
 {
-	struct conn_out *k = list_entry(m, struct conn_out, up_msg);
+	struct conn_out *k = arg;
 
 	if (!k->up || k->peers->stopping)
 		return;
@@ -311,8 +311,7 @@ static void dialled(void *arg)
 	k->arrives_us = k->back_arrives_us = k->since_us = sim_now_us();
 	memcpy(k->cluster, p->cluster, sizeof k->cluster);
 	k->guest = is_zero(p->cluster) || is_zero(q->cluster);
-	k->up_msg.run = on_up;
-	loop_post(k->loop, &k->up_msg);
+	loop_call(k->loop, tell_up, k);
 }
 
 static void dial(void *arg)
@@ -424,12 +423,12 @@ static void travel(struct conn_out *k, struct parcel *f)
 	int64_t at = sim_now_us() + delay(sim_way(f->back ? there : here, to)) +
 		(int64_t)f->body.bytes.len / BYTES_A_US;
 
-	if (at <= *last)
-		at = *last + 1;
-	*last = at;
 	/* The other side may stand still: then what arrives waits in its socket. */
 	if (q != NULL && q->machine->paused_until_us > at)
 		at = q->machine->paused_until_us + (at - sim_now_us());
+	if (at <= *last)
+		at = *last + 1;
+	*last = at;
 	sim_at(at, NULL, arrive, f);
 }
 

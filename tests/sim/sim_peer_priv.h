@@ -45,7 +45,6 @@ struct conn_out { /* of a loop to a node */
 	uint8_t cluster[16]; /* said when it was made */
 	bool guest;
 	struct list rooms;
-	struct loop_msg up_msg;
 };
 
 struct peer_loop {

@@ -30,6 +30,8 @@ static struct {
 	uint64_t faults;
 	bool healing;
 	bool wiped;
+	bool operated;
+	bool heard; /* connections of whoever crashes now are reset, for sure */
 	const char *without;
 	enum sim_aim aim;
 } world;
@@ -51,7 +53,7 @@ static void node_ended(struct sim_node *n)
 {
 	bool crashed = n->phase == SIM_DOWN && n->machine.up;
 
-	sim_net_machine_down(n->machine.id, crashed && sim_chance(300));
+	sim_net_machine_down(n->machine.id, crashed && sim_chance(300) && !world.heard);
 	check_node_gone(n);
 	load_node_gone(n);
 	sim_after(world.healing ? SIM_MS : sim_pick(10 * SIM_MS, 6 * SIM_S), NULL, start_again, n);
@@ -108,12 +110,21 @@ static void stop(struct sim_node *n)
 		sim_node_stop(n);
 }
 
+/* Never shorter than it was: what was put off to the end of the pause stays there, and the machine
+ * would run without it. */
+static void pause_machine(struct sim_machine *m, int64_t us)
+{
+	int64_t until_us = sim_now_us() + us;
+
+	sim_trace("pause n%d ms=%lld", m->id, (long long)us / SIM_MS);
+	if (m->paused_until_us < until_us)
+		m->paused_until_us = until_us;
+}
+
 static void pause_for_a_while(struct sim_node *n)
 {
-	int64_t us = sim_chance(500) ? sim_pick(10 * SIM_MS, SIM_S) : sim_pick(SIM_S, 8 * SIM_S);
-
-	sim_trace("pause n%d ms=%lld", n->machine.id, (long long)us / SIM_MS);
-	n->machine.paused_until_us = sim_now_us() + us;
+	pause_machine(&n->machine,
+		sim_chance(500) ? sim_pick(10 * SIM_MS, SIM_S) : sim_pick(SIM_S, 8 * SIM_S));
 }
 
 struct mend {
@@ -215,6 +226,7 @@ static bool may_wipe(void)
 {
 	for (int i = 0; i < world.cluster.nodes; i++)
 		if (world.nodes[i].phase != SIM_RUNNING || world.nodes[i].machine.doomed ||
+			world.nodes[i].machine.paused_until_us > sim_now_us() ||
 			!broker_ready(world.nodes[i].broker))
 			return false;
 	return check_bears_loss();
@@ -222,7 +234,9 @@ static bool may_wipe(void)
 
 /* All data of the node is gone; the others are all right, in the first moment when they are. Once
  * in a run: a second one, before each group has replaced the first, would take a majority's data,
- * which nobody promises to bear. Nor is the data of one of two voters. */
+ * which nobody promises to bear. Nor is the data of one of two voters. Where an operator takes one
+ * of three nodes out the others hear of the loss at once: a leader that does not may still count on
+ * that node for a moment, and let the third go. */
 static void wipe_now(void *arg)
 {
 	struct sim_node *n = arg;
@@ -234,7 +248,9 @@ static void wipe_now(void *arg)
 		return;
 	}
 	sim_trace("wipe n%d", n->machine.id);
+	world.heard = world.operated && world.cluster.nodes == 3;
 	sim_node_crash(n);
+	world.heard = false;
 	sim_disk_wipe(&n->machine);
 	sim_node_forget(n);
 }
@@ -307,12 +323,8 @@ static void hand_blink(int id)
 
 static void hand_pause(int id, int64_t us)
 {
-	struct sim_machine *m = &world.nodes[id - 1].machine;
-
 	world.faults++;
-	sim_trace("pause n%d ms=%lld", id, (long long)us / SIM_MS);
-	if (m->paused_until_us < sim_now_us() + us)
-		m->paused_until_us = sim_now_us() + us;
+	pause_machine(&world.nodes[id - 1].machine, us);
 }
 
 static void hand_slow(int id, int64_t sync_us, int64_t us)
@@ -468,6 +480,7 @@ void world_run(const struct world_conf *c, struct world_result *out)
 	load.retained *= strstr(c->without, "retained") == NULL;
 	draw(c);
 	load.operators = sim_chance(OPERATED) && strstr(c->without, "operators") == NULL;
+	world.operated = load.operators > 0;
 	if (world.aim == AIM_FENCES) {
 		load.sessions *= 3;
 		load.publishers = load.publishers > 0;

@@ -228,6 +228,28 @@ START_TEST(a_majority_stays_in_sync)
 }
 END_TEST
 
+/* One of three dies a moment before another is to go, who then may not: those who stay would be the
+ * dead one and one more. */
+START_TEST(who_was_lost_a_moment_ago_is_not_counted_on)
+{
+	begin(3, 3);
+	struct rep *lead = net_leader();
+	int at = (int)(lead->id & 15), dead = at % 3 + 1, other = dead % 3 + 1;
+	net_run(1000);
+	rep_crash(&W.rep[dead], 0);
+	net_run(10);
+	consensus_lost(lead->c, (uint32_t)(id(dead) >> 32));
+	WANT(at, dead);
+	int acked = lead->acked;
+	for (int i = 0; i < 100; i++) {
+		propose();
+		net_run(30);
+	}
+	ck_assert_int_eq(role(other), MEMBER_VOTER);
+	ck_assert_int_ge(lead->acked, acked + 99);
+}
+END_TEST
+
 START_TEST(learners_follow_and_do_not_vote)
 {
 	begin(4, 3);
@@ -301,6 +323,7 @@ int main(void)
 	tcase_add_test(tc, a_dead_voter_goes_first);
 	tcase_add_test(tc, nothing_is_taken_away_before_the_new_has_caught_up);
 	tcase_add_test(tc, a_majority_stays_in_sync);
+	tcase_add_test(tc, who_was_lost_a_moment_ago_is_not_counted_on);
 	tcase_add_test(tc, learners_follow_and_do_not_vote);
 	tcase_add_test(tc, leadership_goes_to_the_preferred);
 	tcase_add_test(tc, steps_aside_when_asked);
