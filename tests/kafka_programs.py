@@ -4,7 +4,7 @@ packages. Each is a small program of proto/clients, made ready once below the bu
     produce TOPIC COUNT PREFIX     records PREFIX0 ... with keys and a header; "done COUNT"
     consume TOPIC COUNT GROUP      from the start; "record PARTITION OFFSET VALUE" each
     group TOPIC GROUP              a member, until SIGTERM, upon which it leaves: "record ..." and
-                                   "assigned PARTITION ..."; commits each 200 ms, session 6 s
+                                   "assigned PARTITION ..."; commits each 200 ms, session 10 s
     what fails: "error WORD TEXT", where WORD is Kafka's code or the library's name of it
 
 KAFKA_BROKER, KAFKA_USER, KAFKA_PASSWORD, KAFKA_MECHANISM, KAFKA_CODEC, KAFKA_IDEMPOTENT=1."""
@@ -45,7 +45,9 @@ def make_kafkajs():
         os.makedirs(folder, exist_ok=True)
         for name in ("package.json", "package-lock.json"):
             shutil.copyfile(os.path.join(HERE, name), os.path.join(folder, name))
-        done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+        # It would try for minutes to reach a registry that is not there.
+        done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund",
+                               "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"],
                               cwd=folder, capture_output=True, text=True, timeout=120,
                               stdin=subprocess.DEVNULL, check=False)
         if done.returncode and any(word in done.stderr for word in UNREACHED):
@@ -106,7 +108,7 @@ class Library:
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT)
 
-    def run(self, node, *words, within=40, **more):
+    def run(self, node, *words, within=90, **more):
         """Its lines but for errors, which are raised."""
         process = self.start(node, *words, **more)
         try:
@@ -157,7 +159,7 @@ class Member:
     def records(self):
         return records_of(list(self.lines))
 
-    def leave(self, within=15):
+    def leave(self, within=40):
         """With a word; the seconds it took."""
         began = time.monotonic()
         self.process.terminate()

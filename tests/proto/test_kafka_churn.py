@@ -43,7 +43,7 @@ class Writer(threading.Thread):
 
     def stop(self):
         self.over = True
-        self.join(30)
+        self.join(90)
         assert not self.is_alive() and self.wrong is None, self.wrong
         return self.written
 
@@ -111,7 +111,7 @@ def test_members_come_go_and_are_killed_under_load(make_node, name, strategy):
         members.append(join(node, name, strategy))
         living.append(members[-1])
         wanted = {v for w in writers for v in w.stop()}
-        assert eventually(lambda: set(history(members)[0].values()) >= wanted, 30, 0.3), (
+        assert eventually(lambda: set(history(members)[0].values()) >= wanted, 60, 0.3), (
             "lost: %s" % sorted(wanted - set(history(members)[0].values()))[:10])
         for m in living:
             leave(m)

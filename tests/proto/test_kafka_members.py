@@ -31,7 +31,7 @@ class Member:
     def __init__(self, node, topic, **more):
         self.changes, self.fatal = [], None
         self.consumer = confluent_kafka.Consumer({
-            "bootstrap.servers": node.kafka, "group.id": "g-" + topic, "session.timeout.ms": 8000,
+            "bootstrap.servers": node.kafka, "group.id": "g-" + topic, "session.timeout.ms": 30000,
             "heartbeat.interval.ms": 500, "auto.offset.reset": "earliest",
             "enable.auto.commit": False, "error_cb": self.on_error, **more})
         self.consumer.subscribe(
@@ -63,7 +63,7 @@ class Member:
         self.consumer.close()
 
 
-def until_shared(members, counts, within=20):
+def until_shared(members, counts, within=40):
     def shared():
         for m in members:
             m.poll()
@@ -106,7 +106,7 @@ def test_a_static_member_comes_back_to_what_it_had(own_node, topic, strategy):
 
 def test_who_led_comes_back_and_still_nobody_notices(own_node, topic):
     one = Member(own_node, topic, **{"group.instance.id": "one"})
-    eventually(lambda: one.poll() or len(one.parts) == PARTITIONS)
+    assert eventually(lambda: one.poll() or len(one.parts) == PARTITIONS, 40)
     two = Member(own_node, topic, **{"group.instance.id": "two"})
     until_shared([one, two], [3, 3])
     had, changes = one.parts, list(two.changes)
@@ -123,10 +123,10 @@ def test_who_led_comes_back_and_still_nobody_notices(own_node, topic):
 def test_two_of_one_instance(own_node, topic):
     """The one that came first is fenced, for good."""
     first = Member(own_node, topic, **{"group.instance.id": "same"})
-    assert eventually(lambda: first.poll() or len(first.parts) == PARTITIONS, 20)
+    assert eventually(lambda: first.poll() or len(first.parts) == PARTITIONS, 40)
     second = Member(own_node, topic, **{"group.instance.id": "same"})
-    assert eventually(lambda: second.poll() or len(second.parts) == PARTITIONS, 20)
-    assert eventually(lambda: first.poll() or first.fatal, 20)
+    assert eventually(lambda: second.poll() or len(second.parts) == PARTITIONS, 40)
+    assert eventually(lambda: first.poll() or first.fatal, 40)
     assert "fenced" in first.fatal
     turn([second], 2)
     assert second.fatal is None and len(second.parts) == PARTITIONS
@@ -141,15 +141,15 @@ def test_a_static_member_that_came_back_outlives_the_node(own_node, topic):
     more = {"group.instance.id": "one", "session.timeout.ms": 60000,
             "reconnect.backoff.max.ms": 500}
     one = Member(own_node, topic, **more)
-    assert eventually(lambda: one.poll() or len(one.parts) == PARTITIONS, 20)
+    assert eventually(lambda: one.poll() or len(one.parts) == PARTITIONS, 40)
     one.crash()
     one = Member(own_node, topic, **more)
-    assert eventually(lambda: one.poll() or len(one.parts) == PARTITIONS, 20)
+    assert eventually(lambda: one.poll() or len(one.parts) == PARTITIONS, 40)
     changes = list(one.changes)
     own_node.restart()
     confluent_produce(own_node.kafka, topic, [(b"k%d" % i, b"v") for i in range(20)])
     got = []
-    assert eventually(lambda: (got.append(1) if one.poll() else None, len(got) == 20)[1], 20)
+    assert eventually(lambda: (got.append(1) if one.poll() else None, len(got) == 20)[1], 40)
     turn([one], 3)
     assert one.fatal is None and one.changes == changes
     one.consumer.close()
@@ -158,7 +158,7 @@ def test_a_static_member_that_came_back_outlives_the_node(own_node, topic):
 def test_cooperative_members_keep_what_they_need_not_give(own_node, topic):
     more = {"partition.assignment.strategy": "cooperative-sticky"}
     one = Member(own_node, topic, **more)
-    assert eventually(lambda: one.poll() or len(one.parts) == PARTITIONS, 20)
+    assert eventually(lambda: one.poll() or len(one.parts) == PARTITIONS, 40)
     two = Member(own_node, topic, **more)
     until_shared([one, two], [3, 3])
     three = Member(own_node, topic, **more)
@@ -169,5 +169,5 @@ def test_cooperative_members_keep_what_they_need_not_give(own_node, topic):
     three.consumer.close()
     until_shared([one, two], [3, 3])
     two.consumer.close()
-    assert eventually(lambda: one.poll() or len(one.parts) == PARTITIONS, 20)
+    assert eventually(lambda: one.poll() or len(one.parts) == PARTITIONS, 40)
     one.consumer.close()

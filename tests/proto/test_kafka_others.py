@@ -11,6 +11,7 @@ from kafka_raw import Raw
 from node import Node, eventually
 
 PARTITIONS = 6
+SESSION_S = 10  # of the programs
 TOPIC, GROUP = 2, 3          # kinds of resources
 READ, WRITE, DESCRIBE = 3, 4, 8
 CODECS = [("kafkajs", "none"), ("kafkajs", "gzip")] + [
@@ -125,23 +126,23 @@ def test_a_group_whose_members_come_leave_and_are_killed(node, name, library):
         return members[-1]
     try:
         one = join()
-        until_shared([one], [6], 20)
+        until_shared([one], [6], 40)
         two = join()
-        until_shared([one, two], [3, 3], 20)
+        until_shared([one, two], [3, 3], 40)
         three = join()
-        until_shared([one, two, three], [2, 2, 2], 20)
+        until_shared([one, two, three], [2, 2, 2], 40)
         two.leave()
         # It said so: nobody waits for its session to end. But kafka-go dials to say it with a
         # context that it has cancelled just before.
-        until_shared([one, three], [3, 3], 20 if library.name == "kafka-go" else 5)
+        until_shared([one, three], [3, 3], 40 if library.name == "kafka-go" else SESSION_S - 1)
         three.kill()
         began = time.monotonic()
-        until_shared([one], [6], 20)
+        until_shared([one], [6], 40)
         assert time.monotonic() - began > 2  # it did not say so
         four = join()
-        until_shared([one, four], [3, 3], 20)
+        until_shared([one, four], [3, 3], 40)
         wanted = {str(i) for i in range(writer.stop())}
-        assert eventually(lambda: {v for m in members for _, _, v in m.records} >= wanted, 20)
+        assert eventually(lambda: {v for m in members for _, _, v in m.records} >= wanted, 60)
         one.leave()
         four.leave()
     finally:
@@ -166,7 +167,7 @@ def test_a_member_goes_on_where_it_left_off(node, name, library):
     for first, last in ((0, 100), (100, 150)):
         member = library.join(node, name, "g-" + name)
         try:
-            assert eventually(lambda: len(member.records) == last - first, 20), member.lines[-5:]
+            assert eventually(lambda: len(member.records) == last - first, 60), member.lines[-5:]
             seen += member.records
             member.leave()
         finally:

@@ -23,23 +23,30 @@ VERSIONS = pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5"])
 class Secured(Node):
     def ask(self, method, path, body=None):
         """What an administrator asks over HTTP."""
-        token = base64.b64encode(b"admin:secret").decode()
         status, answer, _ = self.request(
             method, "/api/v1" + path, json.dumps(body) if body is not None else None,
-            {"Authorization": "Basic " + token, "Content-Type": "application/json"})
+            {**self.login(), "Content-Type": "application/json"})
         return status, answer
 
     def done(self, *words):
         status, answer = self.ask(*words)
         assert status in (200, 201, 204), (words, status, answer)
 
+    def kept(self, topic):
+        """What is retained there; None: nothing."""
+        status, body, _ = self.request("GET", "/topics/" + topic, None, self.login())
+        assert status in (200, 404), (status, body)
+        return body if status == 200 else None
+
+    @staticmethod
+    def login():
+        return {"Authorization": "Basic " + base64.b64encode(b"admin:secret").decode()}
+
     def metric(self, name):
         return int(re.search(r"^%s (\d+)$" % name, self.ask_metrics(), re.M)[1])
 
     def ask_metrics(self):
-        token = base64.b64encode(b"admin:secret").decode()
-        return self.request("GET", "/metrics", None,
-                            {"Authorization": "Basic " + token})[1].decode()
+        return self.request("GET", "/metrics", None, self.login())[1].decode()
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +104,7 @@ def admin(own_node):
         yield client
 
 
-def mosquitto(node, tool, *words, port=None, within=20):
+def mosquitto(node, tool, *words, port=None, within=60):
     return subprocess.run([tool, "-h", "127.0.0.1", "-p", str(port or node.mqtt), *map(str, words)],
                           capture_output=True, text=True, timeout=within, check=False)
 
@@ -125,9 +132,11 @@ def test_mosquitto(own_node, user, rule, version):
     done = mosquitto(own_node, "mosquitto_pub", *who, "-t", other, "-m", "v", "-q", 1, "-r")
     if version == "mqttv5":
         assert "Not authorized" in done.stderr, done
-    got = mosquitto(own_node, "mosquitto_sub", *who, "-t", user + "/#", "-q", 1, "-v", "-W", 1)
+    got = mosquitto(own_node, "mosquitto_sub", *who, "-t", user + "/#", "-q", 1, "-v", "-C", 1,
+                    "-W", 30)
     assert got.stdout == mine + " v\n", got
-    got = mosquitto(own_node, "mosquitto_sub", *who, "-t", "#", "-W", 3)
+    assert own_node.kept(mine) == b"v" and own_node.kept(other) is None
+    got = mosquitto(own_node, "mosquitto_sub", *who, "-t", "#", "-W", 30)
     assert got.stdout == "" and "denied" in (got.stderr + got.stdout).lower(), got
     done = mosquitto(own_node, "mosquitto_pub", "-V", version, "-u", user, "-P", "x", "-t", mine,
                      "-m", "v")
@@ -159,7 +168,7 @@ def test_mosquitto_with_a_certificate(own_node, authority, user, rule):
     port = own_node.ports["mqtts"]
     assert mosquitto(own_node, "mosquitto_pub", *who, "-t", user, "-m", "v", "-r", "-q", 1,
                      port=port).returncode == 0
-    got = mosquitto(own_node, "mosquitto_sub", *who, "-t", user, "-C", 1, "-W", 5, port=port)
+    got = mosquitto(own_node, "mosquitto_sub", *who, "-t", user, "-C", 1, "-W", 30, port=port)
     assert got.stdout == "v\n", got
 
 
@@ -217,20 +226,22 @@ def test_a_will_needs_the_right(own_node, user, rule, version):
 def test_a_will_that_waits_needs_the_right_when_it_leaves(own_node, user, rule, admin, what,
                                                           expiry):
     """expiry 0: it leaves at once, and with a right."""
-    will = {"topic": user + "/will", "payload": "x",
-            "properties": properties("willmessage", WillDelayInterval=1)}
+    def leave(delay):
+        will = {"topic": user + "/will", "payload": "x",
+                "properties": properties("willmessage", WillDelayInterval=delay)}
+        Client(own_node.mqtt, "c-" + user, login=login(user), will=will, expiry=expiry).drop()
     rule(user, "write", user + "/will")
     admin.subscribe(user + "/#")
-    Client(own_node.mqtt, "c-" + user, login=login(user), will=will, expiry=expiry).drop()
+    leave(1)
     assert admin.get().payload == b"x"
     if expiry == 0:
         return
-    Client(own_node.mqtt, "c-" + user, login=login(user), will=will, expiry=expiry).drop()
+    leave(4)  # while it waits its right is taken away
     if what == "rule":
         rule.remove(user)
     else:
         own_node.done("DELETE", "/users/" + user)
-    admin.quiet(2.5)
+    admin.quiet(5.5)
 
 
 @VERSIONS
@@ -331,6 +342,13 @@ def test_tenants_have_equal_names(own_node, name, version):
             assert again.get().payload == tenant.encode()
 
 
+def connack_code(node, user):
+    client = Client(node.mqtt, login=login(user), connect=False)
+    code = client.connect(expect=None)["code"]
+    client.paho.loop_stop() if code else client.close()
+    return code
+
+
 def test_a_quota_slows_down(own_node, user, rule, admin):
     rule(user, "all", user)
     own_node.done("PUT", "/quotas/user/" + user, {"messages-in": 50})
@@ -340,19 +358,16 @@ def test_a_quota_slows_down(own_node, user, rule, admin):
         for i in range(150):
             client.publish(user, b"%d" % i, 1, wait=False)
         assert [int(m.payload) for m in admin.take(150)] == list(range(150))
-        assert 1.5 < time.monotonic() - began < 20
+        assert time.monotonic() - began > 1.5
         own_node.done("PUT", "/quotas/user/" + user, {"bytes-out": 20000})
         client.subscribe(user, 1)
         began = time.monotonic()
         for i in range(60):
             admin.publish(user, b"x" * 1000, 1, wait=False)
         client.take(60)
-        assert 1.5 < time.monotonic() - began < 20
+        assert time.monotonic() - began > 1.5
         own_node.done("PUT", "/quotas/user/" + user, {"connections": 1})
-        time.sleep(0.5)
-        other = Client(own_node.mqtt, login=login(user), connect=False)
-        assert other.connect(expect=None)["code"] == 0x97
-        other.paho.loop_stop()
+        assert eventually(lambda: connack_code(own_node, user) == 0x97)
         client.publish(user, b"", 1)
 
 

@@ -32,25 +32,26 @@ def filed_node(make_node):
     return make
 
 
-def produce_error(node, stream):
+def produce_error(node, stream, within_ms=20000):
+    """within_ms: less for a stream that is not made, for which the library waits."""
     errors = []
-    p = confluent_kafka.Producer({"bootstrap.servers": node.kafka, "message.timeout.ms": 3000,
-                                  "log_level": 0, "topic.metadata.propagation.max.ms": 500})
+    p = confluent_kafka.Producer({"bootstrap.servers": node.kafka, "message.timeout.ms": within_ms,
+                                  "log_level": 0, "topic.metadata.propagation.max.ms": within_ms})
     p.produce(stream, b"v", on_delivery=lambda e, m: errors.append(e))
-    p.flush(8)
+    p.flush(30)
     assert len(errors) == 1
     return errors[0]
 
 
 def test_streams_made_by_producing(filed_node, name):
     node = filed_node(stream__auto_create="false")
-    assert produce_error(node, name) is not None
+    assert produce_error(node, name, 1000) is not None
     assert node.cli("stream", "describe", name).returncode == 3
     node.change(stream__auto_create="true")
     assert produce_error(node, name) is None
     node.change(stream__auto_create="false")
     assert produce_error(node, name) is None
-    assert produce_error(node, name + "2") is not None
+    assert produce_error(node, name + "2", 1000) is not None
 
 
 def test_limits_of_clients(filed_node):

@@ -46,7 +46,7 @@ def tls_node(make_node, authority, server_pair):
 
 def kafka_round_trip(broker, name, authority, pair=None):
     settings = {"bootstrap.servers": broker, "security.protocol": "ssl",
-                "ssl.ca.location": str(authority.cert), "message.timeout.ms": 6000,
+                "ssl.ca.location": str(authority.cert), "message.timeout.ms": 30000,
                 "log_level": 0}
     if pair:
         settings.update({"ssl.certificate.location": str(pair[0]),
@@ -54,7 +54,7 @@ def kafka_round_trip(broker, name, authority, pair=None):
     errors = []
     p = confluent_kafka.Producer(settings)
     p.produce(name, b"v", b"k", on_delivery=lambda e, m: errors.append(e))
-    p.flush(8)
+    p.flush(40)
     return errors == [None]
 
 

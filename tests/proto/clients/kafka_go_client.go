@@ -142,7 +142,7 @@ func group(topic, id string) {
 	r := kafka.NewReader(kafka.ReaderConfig{
 		Brokers: []string{broker}, Topic: topic, GroupID: id, MinBytes: 1, MaxBytes: 1 << 20,
 		MaxWait: 100 * time.Millisecond, HeartbeatInterval: 500 * time.Millisecond,
-		CommitInterval: 200 * time.Millisecond, SessionTimeout: 6 * time.Second,
+		CommitInterval: 200 * time.Millisecond, SessionTimeout: 10 * time.Second,
 		RebalanceTimeout: 10 * time.Second,
 		Logger:           log.New(logged{}, "", 0), ErrorLogger: log.New(troubled{}, "", 0),
 	})

@@ -54,7 +54,7 @@ async function produce(topic, count, prefix) {
 async function member(topic, group, count) {
   const consumer = kafka.consumer({
     groupId: group,
-    sessionTimeout: 6000,
+    sessionTimeout: 10000,
     heartbeatInterval: 500,
     rebalanceTimeout: 10000,
     maxWaitTimeInMs: 100,
