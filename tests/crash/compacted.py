@@ -68,10 +68,10 @@ def read_all(broker, stream):
     c = confluent_kafka.Consumer({"bootstrap.servers": broker, "group.id": "none",
                                   "enable.auto.commit": False, "log_level": 0})
     part = confluent_kafka.TopicPartition(stream, 0, 0)
-    first, end = c.get_watermark_offsets(part, 10)
+    first, end = c.get_watermark_offsets(part, 30)
     assert first == 0
     c.assign([part])
-    got, limit = [], time.monotonic() + 30
+    got, limit = [], time.monotonic() + 90
     while c.position([part])[0].offset < end:
         assert time.monotonic() < limit, "read to %s of %d" % (c.position([part]), end)
         for m in c.consume(1000, 0.5):

@@ -33,8 +33,8 @@ class ForgetFolder:
         with open(os.path.join(self.top, "log"), "wb") as log:
             self.process = subprocess.Popen([FORGETFS, self.backing, self.path],
                                             stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        if not eventually(lambda: os.path.ismount(self.path) or self.process.poll() is not None,
-                          10) or self.process.poll() is not None:
+        eventually(lambda: os.path.ismount(self.path) or self.process.poll() is not None)
+        if not os.path.ismount(self.path):
             with open(os.path.join(self.top, "log"), errors="replace") as log:
                 why = log.read()
             self.close()

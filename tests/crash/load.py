@@ -92,7 +92,7 @@ class KafkaProducer:
                 time.sleep(0.002)
             self.producer.poll(self.pause_s)
 
-    def finish(self, within=40):
+    def finish(self, within=70):
         """Ends sending and waits until all of it is answered."""
         self.ending = True
         self.thread.join(5)
@@ -134,8 +134,8 @@ def read_all(broker, stream, within=60):
     c = confluent_kafka.Consumer({"bootstrap.servers": broker, "group.id": "verify",
                                   "enable.auto.commit": False, "log_level": 0})
     try:
-        parts = sorted(c.list_topics(stream, timeout=10).topics[stream].partitions)
-        ends = {p: c.get_watermark_offsets(TopicPartition(stream, p), timeout=10) for p in parts}
+        parts = sorted(c.list_topics(stream, timeout=30).topics[stream].partitions)
+        ends = {p: c.get_watermark_offsets(TopicPartition(stream, p), timeout=30) for p in parts}
         got = {p: [] for p in parts}
         left = {p for p in parts if ends[p][1] > ends[p][0]}
         c.assign([TopicPartition(stream, p, OFFSET_BEGINNING) for p in left])

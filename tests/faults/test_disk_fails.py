@@ -19,7 +19,7 @@ class Load:
         self.node = node
         self.mqtt = [MqttPublisher(node.mqtt, "m%d" % i, "fault/m") for i in range(2)]
         self.kafka = KafkaProducer(node.kafka, "fault", "k")
-        assert eventually(lambda: self.kafka.acked and all(p.acked for p in self.mqtt), 10)
+        assert eventually(lambda: self.kafka.acked and all(p.acked for p in self.mqtt))
 
     def acknowledged(self):
         return len(self.kafka.acked) + sum(len(p.acked) for p in self.mqtt)
@@ -62,10 +62,10 @@ def lines(node, word):
 def test_a_short_hang_is_told_and_survived(folder, node):
     load = Load(node)
     folder.fault("hang 2000")
-    assert eventually(lambda: lines(node, "disk_stalled"), 5)
-    assert eventually(lambda: lines(node, "disk_recovered"), 10)
+    assert eventually(lambda: lines(node, "disk_stalled"))
+    assert eventually(lambda: lines(node, "disk_recovered"))
     before = load.acknowledged()
-    assert eventually(lambda: load.acknowledged() > before + 100, 10), "writes do not go on"
+    assert eventually(lambda: load.acknowledged() > before + 100), "writes do not go on"
     assert node.is_running()
     load.close()
     load.check()
@@ -74,13 +74,13 @@ def test_a_short_hang_is_told_and_survived(folder, node):
 
 def test_a_long_hang_ends_the_process(folder, node):
     load = Load(node)
-    began = time.monotonic()
+    before, began = len(lines(node, "disk_stalled")), time.monotonic()
     # A thread inside of a system call ends with the call: the disk stands a little longer.
-    folder.fault("hang %d" % ((ABORT_S + 2) * 1000))
+    folder.fault("hang %d" % ((ABORT_S + 5) * 1000))
     assert eventually(lambda: lines(node, "disk_hangs"), ABORT_S + 5)
-    assert ABORT_S - 1 < time.monotonic() - began < ABORT_S + 3
-    assert len(lines(node, "disk_stalled")) == 1
-    ended_by_itself(node, 10)
+    assert time.monotonic() - began > ABORT_S - 1
+    assert len(lines(node, "disk_stalled")) == before + 1
+    ended_by_itself(node, 30)
     load.close()
     folder.forget()
     node.start()
@@ -91,7 +91,7 @@ def test_a_long_hang_ends_the_process(folder, node):
 def test_an_io_error_ends_the_process(folder, node, what):
     load = Load(node)
     folder.fault("fail " + what)
-    ended_by_itself(node, 10)
+    ended_by_itself(node, 30)
     load.close()
     said = lines(node, "store_error") + lines(node, "store_failed")
     assert said and "error" in said[0], node.log()

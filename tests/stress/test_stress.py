@@ -201,7 +201,7 @@ def test_a_second_signal_forces(make_node):
     time.sleep(1)
     assert node.is_running(), "nothing to wait for: " + node.log()
     node.process.terminate()
-    assert node.process.wait(2) == -signal.SIGTERM
+    assert node.process.wait(20) == -signal.SIGTERM
     assert not burden.findings(node)
     for one in readers:
         one.close()
