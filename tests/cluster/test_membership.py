@@ -111,7 +111,7 @@ def records_of(node, stream):
 
 def test_a_wiped_node_killed_while_it_fetches_lacks_nothing(make_cluster):
     """So large a log is written past the log of writes: a crash may take what was fetched last."""
-    cluster = make_cluster(3, settings={"catchup.rate": "12MiB"})
+    cluster = make_cluster(3, settings={"catchup.rate": "8MiB"})
     cluster.create("s", 1, 3)
     leader = cluster.leader("s")
     sent = []
@@ -123,7 +123,7 @@ def test_a_wiped_node_killed_while_it_fetches_lacks_nothing(make_cluster):
     victim, other = [n for n in cluster.nodes if n is not leader]
     victim.kill()
     victim.wipe()
-    for wanted in (5 << 20, 20 << 20, 45 << 20):  # bytes given when it was killed
+    for wanted in (5 << 20, 20 << 20, 40 << 20):  # bytes given when it was killed
         def given():
             return [f for n in (leader, other) for f in n.ask("/api/v1/cluster/moves")["fetches"]
                     if f["stream"] == "s" and f["node"] == victim.number]
