@@ -714,12 +714,39 @@ void node_write_identity(struct node *n, void (*done)(struct node *n, enum err e
 
 /* --- the end --- */
 
+/* Loops end in rounds, each begun when all of them have been through the one before: what one had
+ * sent to another by then has arrived.
+ * 1: the catalogue is let go of, and nobody proposes any more. 2: what was proposed is there, and
+ * refused. 3: the answers have left, as they do when a turn ends. 4: they are there: nothing is
+ * under way, and what carried it goes. */
+enum { END_ROUNDS = 4 };
+
+static void drop_groups(struct node *n)
+{
+	struct group *g;
+
+	graves_clear(n, INT64_MAX);
+	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
+		map_remove_u64(&n->groups, g->id);
+		partition_unref(g->partition);
+		mem_free(g);
+	}
+}
+
+static void end_round(struct node *n);
+
 static void loop_end_acked(struct loop_msg *m)
 {
-	struct node_loop *l = list_entry(m, struct node_loop, end_msg);
+	struct node *n = list_entry(m, struct node_loop, end_msg)->node;
 
-	if (--l->node->pending == 0)
-		atomic_store(&l->node->closed, true);
+	if (--n->pending > 0)
+		return;
+	if (n->end_round < END_ROUNDS) {
+		end_round(n);
+		return;
+	}
+	drop_groups(n);
+	atomic_store(&n->closed, true);
 }
 
 /* Upper layers may still end what they began, and look things up for it. */
@@ -727,34 +754,35 @@ static void loop_end(struct loop_msg *m)
 {
 	struct node_loop *l = list_entry(m, struct node_loop, end_msg);
 
-	partition_home_stop(l->home);
-	partition_home_free(l->home);
-	loop_hook_cancel(&l->release_hook);
-	catalog_release(l->old);
-	catalog_release(l->catalog);
-	l->catalog = catalog_hold(l->node->empty);
-	l->old = NULL;
-	l->ended = true;
+	if (!l->ended) {
+		partition_home_stop(l->home);
+		loop_hook_cancel(&l->release_hook);
+		catalog_release(l->old);
+		catalog_release(l->catalog);
+		l->catalog = catalog_hold(l->node->empty);
+		l->old = NULL;
+		l->ended = true;
+	}
+	if (l->node->end_round == END_ROUNDS)
+		partition_home_free(l->home);
 	l->end_msg.run = loop_end_acked;
 	loop_post(l->node->home, &l->end_msg);
 }
 
-static void end_loops(struct node *n)
+static void end_round(struct node *n)
 {
-	struct group *g;
-
-	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
-		map_remove_u64(&n->groups, g->id);
-		partition_unref(g->partition);
-		mem_free(g);
-	}
-	loop_timer_cancel(&n->timer);
-	graves_clear(n, INT64_MAX);
+	n->end_round++;
 	n->pending = loops_count(n->loops);
 	for (int i = 0; i < loops_count(n->loops); i++) {
 		n->each[i].end_msg.run = loop_end;
 		loop_post(n->each[i].loop, &n->each[i].end_msg);
 	}
+}
+
+static void end_loops(struct node *n)
+{
+	loop_timer_cancel(&n->timer);
+	end_round(n);
 }
 
 static void group_ended(struct loop_msg *m)
