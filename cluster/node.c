@@ -717,21 +717,8 @@ void node_write_identity(struct node *n, void (*done)(struct node *n, enum err e
 /* Loops end in rounds, each begun when all of them have been through the one before: what one had
  * sent to another by then has arrived.
  * 1: the catalogue is let go of, and nobody proposes any more. 2: what was proposed is there, and
- * refused. 3: the answers have left, as they do when a turn ends. 4: they are there: nothing is
- * under way, and what carried it goes. */
+ * refused. 3: the answers have left, as they do when a turn ends. 4: they are there. */
 enum { END_ROUNDS = 4 };
-
-static void drop_groups(struct node *n)
-{
-	struct group *g;
-
-	graves_clear(n, INT64_MAX);
-	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
-		map_remove_u64(&n->groups, g->id);
-		partition_unref(g->partition);
-		mem_free(g);
-	}
-}
 
 static void end_round(struct node *n);
 
@@ -741,15 +728,14 @@ static void loop_end_acked(struct loop_msg *m)
 
 	if (--n->pending > 0)
 		return;
-	if (n->end_round < END_ROUNDS) {
+	if (n->end_round < END_ROUNDS)
 		end_round(n);
-		return;
-	}
-	drop_groups(n);
-	atomic_store(&n->closed, true);
+	else
+		atomic_store(&n->closed, true);
 }
 
-/* Upper layers may still end what they began, and look things up for it. */
+/* Upper layers may still end what they began, and look things up for it, or ask a partition they
+ * know: closed partitions refuse, and live until node_free. */
 static void loop_end(struct loop_msg *m)
 {
 	struct node_loop *l = list_entry(m, struct node_loop, end_msg);
@@ -758,13 +744,10 @@ static void loop_end(struct loop_msg *m)
 		partition_home_stop(l->home);
 		loop_hook_cancel(&l->release_hook);
 		catalog_release(l->old);
-		catalog_release(l->catalog);
+		l->old = l->catalog;
 		l->catalog = catalog_hold(l->node->empty);
-		l->old = NULL;
 		l->ended = true;
 	}
-	if (l->node->end_round == END_ROUNDS)
-		partition_home_free(l->home);
 	l->end_msg.run = loop_end_acked;
 	loop_post(l->node->home, &l->end_msg);
 }
@@ -889,23 +872,38 @@ void node_close(struct node *n)
 	}
 }
 
+static void drop_groups(struct node *n)
+{
+	struct group *g;
+
+	graves_clear(n, INT64_MAX);
+	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
+		map_remove_u64(&n->groups, g->id);
+		partition_unref(g->partition);
+		mem_free(g);
+	}
+}
+
 void node_free(struct node *n)
 {
 	if (n == NULL)
 		return;
 	catchups_free(n->catchups);
-	peers_free(n->peers);
 	found_free(n->found);
 	controller_free(n->controller);
 	model_free(n);
+	drop_groups(n);
 	map_fini(&n->groups);
 	for (int i = 0; i < n->door_count; i++)
 		meta_setting_fini(&n->doors[i]);
 	for (int i = 0; i < loops_count(n->loops); i++) {
 		map_fini(&n->each[i].partitions);
+		catalog_release(n->each[i].old);
 		catalog_release(n->each[i].catalog);
+		partition_home_free(n->each[i].home);
 	}
 	catalog_release(n->empty);
+	peers_free(n->peers);
 	mem_free(n->each);
 	mem_free(n);
 }
