@@ -714,12 +714,24 @@ void node_write_identity(struct node *n, void (*done)(struct node *n, enum err e
 
 /* --- the end --- */
 
+/* Loops end in rounds, each begun when all of them have been through the one before: what one had
+ * sent to another by then has arrived.
+ * 1: the catalogue is let go of, and nobody proposes any more. 2: what was proposed is there, and
+ * refused. 3: the answers have left, as they do when a turn ends. 4: they are there. */
+enum { END_ROUNDS = 4 };
+
+static void end_round(struct node *n);
+
 static void loop_end_acked(struct loop_msg *m)
 {
-	struct node_loop *l = list_entry(m, struct node_loop, end_msg);
+	struct node *n = list_entry(m, struct node_loop, end_msg)->node;
 
-	if (--l->node->pending == 0)
-		atomic_store(&l->node->closed, true);
+	if (--n->pending > 0)
+		return;
+	if (n->end_round < END_ROUNDS)
+		end_round(n);
+	else
+		atomic_store(&n->closed, true);
 }
 
 /* Upper layers may still end what they began, and look things up for it, or ask a partition they
@@ -728,32 +740,32 @@ static void loop_end(struct loop_msg *m)
 {
 	struct node_loop *l = list_entry(m, struct node_loop, end_msg);
 
-	partition_home_stop(l->home);
-	loop_hook_cancel(&l->release_hook);
-	catalog_release(l->old);
-	l->old = l->catalog;
-	l->catalog = catalog_hold(l->node->empty);
-	l->ended = true;
+	if (!l->ended) {
+		partition_home_stop(l->home);
+		loop_hook_cancel(&l->release_hook);
+		catalog_release(l->old);
+		l->old = l->catalog;
+		l->catalog = catalog_hold(l->node->empty);
+		l->ended = true;
+	}
 	l->end_msg.run = loop_end_acked;
 	loop_post(l->node->home, &l->end_msg);
 }
 
-static void end_loops(struct node *n)
+static void end_round(struct node *n)
 {
-	struct group *g;
-
-	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
-		map_remove_u64(&n->groups, g->id);
-		partition_unref(g->partition);
-		mem_free(g);
-	}
-	loop_timer_cancel(&n->timer);
-	graves_clear(n, INT64_MAX);
+	n->end_round++;
 	n->pending = loops_count(n->loops);
 	for (int i = 0; i < loops_count(n->loops); i++) {
 		n->each[i].end_msg.run = loop_end;
 		loop_post(n->each[i].loop, &n->each[i].end_msg);
 	}
+}
+
+static void end_loops(struct node *n)
+{
+	loop_timer_cancel(&n->timer);
+	end_round(n);
 }
 
 static void group_ended(struct loop_msg *m)
@@ -860,6 +872,18 @@ void node_close(struct node *n)
 	}
 }
 
+static void drop_groups(struct node *n)
+{
+	struct group *g;
+
+	graves_clear(n, INT64_MAX);
+	for (uint32_t at = 0; (g = map_next(&n->groups, &at)) != NULL;) {
+		map_remove_u64(&n->groups, g->id);
+		partition_unref(g->partition);
+		mem_free(g);
+	}
+}
+
 void node_free(struct node *n)
 {
 	if (n == NULL)
@@ -868,6 +892,7 @@ void node_free(struct node *n)
 	found_free(n->found);
 	controller_free(n->controller);
 	model_free(n);
+	drop_groups(n);
 	map_fini(&n->groups);
 	for (int i = 0; i < n->door_count; i++)
 		meta_setting_fini(&n->doors[i]);

@@ -145,6 +145,7 @@ struct node {
 	uint32_t catalog_tables; /* in the newest catalogue */
 	uint64_t round_index, force_index;
 	int pending;    /* answers the round waits for */
+	int end_round;  /* of the loops, which end */
 	int busy_count; /* groups that are busy beside the round */
 	int leaving_asked;
 	const struct catalog *next;

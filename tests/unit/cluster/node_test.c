@@ -68,6 +68,36 @@ static enum err start(char *why, size_t size)
 	return OK;
 }
 
+/* Changes asked for one after the other on each loop, for as long as there is a catalogue. */
+static struct asker {
+	struct meta_op op;
+	_Atomic int begun, done;
+} askers[LOOPS];
+
+static void ask(struct asker *a);
+
+static void ask_again(struct meta_op *op)
+{
+	struct asker *a = list_entry(op, struct asker, op);
+
+	a->done++;
+	ask(a);
+}
+
+static void ask(struct asker *a)
+{
+	if (catalog_version(node_catalog(node, loop_here())) == 0)
+		return;
+	a->op = (struct meta_op){.kind = META_SET, .done = ask_again};
+	a->begun++;
+	node_change(node, &a->op);
+}
+
+static void ask_first(void *arg)
+{
+	ask(arg);
+}
+
 /* --- who is not done yet when the node has closed --- */
 
 struct late {
@@ -112,6 +142,8 @@ static void stop(void)
 	loop_call(loops_at(loops, 0), know, &late);
 	sem_wait(&late.over);
 	node_close(node);
+	for (int i = 0; i < LOOPS; i++) /* nothing is under way any more */
+		ck_assert_int_eq(askers[i].begun, askers[i].done);
 	for (int i = 0; i < loops_count(loops); i++) {
 		loop_call(loops_at(loops, i), come_late, &late);
 		sem_wait(&late.over);
@@ -647,6 +679,20 @@ START_TEST(streams_come_and_go_under_load)
 }
 END_TEST
 
+/* A change that is asked for on one loop and meets another one that has ended. */
+START_TEST(what_is_asked_for_until_the_end_is_answered)
+{
+	for (int round = 0; round < 20; round++) {
+		for (int i = 0; i < LOOPS; i++)
+			loop_call(loops_at(loops, i), ask_first, &askers[i]);
+		for (int i = 0; i < LOOPS; i++)
+			while (askers[i].done < round + 1)
+				usleep(100);
+		restart();
+	}
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("node");
@@ -665,6 +711,7 @@ int main(void)
 	tcase_add_test(tc, documents_reach_every_loop_and_stay);
 	tcase_add_test(tc, documents_beyond_memory_are_judged_right);
 	tcase_add_test(tc, streams_come_and_go_under_load);
+	tcase_add_test(tc, what_is_asked_for_until_the_end_is_answered);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
