@@ -273,8 +273,12 @@ static void on_written(struct loop_msg *m)
 	struct lane *l = list_entry(m, struct lane, written_msg);
 	struct list *n;
 
-	l->busy = false;
 	l->asked = false;
+	if (atomic_load(&l->written) != l->sent) { /* it told of the set before */
+		ask_written(l);
+		return;
+	}
+	l->busy = false;
 	while ((n = list_pop(&l->idlers)) != NULL)
 		loop_hook_want(l->loop, STAGE_PROPOSE, list_entry(n, struct loop_hook, node));
 	if (l->put != l->sent)
