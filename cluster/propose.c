@@ -261,12 +261,13 @@ static void refuse_leader_only(struct partition *p)
 	}
 }
 
-/* Whether all that was decided under an earlier leader has its outcome or is to be decided anew. */
+/* Whether all that was decided under an earlier leader has its outcome or is to be decided anew.
+ * Also where Raft has not heard of the next one yet. */
 static bool settled(struct partition *p, bool here)
 {
+	if ((p->overlay_stale || !here) && !list_empty(&p->inflight))
+		return false;
 	if (p->overlay_stale) {
-		if (!list_empty(&p->inflight))
-			return false;
 		if (p->rows != NULL)
 			rows_drop_pending(p->rows);
 		p->overlay_stale = false;

@@ -13,6 +13,9 @@ struct heard {
 	int32_t epoch;
 	bool led;
 	enum err unserved;
+	uint32_t node;
+	bool in_flight;
+	uint64_t calls;
 };
 
 static void hear_run(void *arg)
@@ -130,6 +133,80 @@ START_TEST(who_stands_in_vain_and_is_named_no_more_knows_the_leader)
 }
 END_TEST
 
+static struct proposal own[2];
+static int own_told;
+static void own_done(struct proposal *q)
+{
+	(void)q;
+	own_told++;
+}
+static void own_ask(struct partition *p, struct proposal *q)
+{
+	*q = (struct proposal){.to = p, .repeatable = true, .done = own_done};
+	world_batch_into(q, 1, 10, 1000);
+	partition_propose(q);
+}
+
+/* The first is in flight, the second comes when others have said that another leads. */
+static void overtake_run(void *arg)
+{
+	struct heard *h = arg;
+
+	for (uint32_t i = 1; i <= NODES; i++) /* nothing is confirmed, calls go through */
+		N.cut[i][h->node] = true;
+	own_ask(h->p, &own[0]);
+	sem_post(&N.done);
+}
+static void then_run(void *arg)
+{
+	struct heard *h = arg;
+
+	h->in_flight = !list_empty(&h->p->inflight);
+	h->epoch = partition_epoch(h->p);
+	partition_heard(h->p, h->leader, (uint64_t)h->epoch + 1);
+	h->calls = N.calls;
+	own_ask(h->p, &own[1]);
+	sem_post(&N.done);
+}
+static void calls_run(void *arg)
+{
+	struct heard *h = arg;
+
+	h->in_flight = h->in_flight && !list_empty(&h->p->inflight);
+	h->calls = N.calls - h->calls;
+	sem_post(&N.done);
+}
+static void told_run(void *arg)
+{
+	*(int *)arg = own_told;
+	sem_post(&N.done);
+}
+
+/* What is in flight here may come to nothing and is decided again then: nothing newer is sent to
+ * the next leader before. */
+START_TEST(what_comes_later_does_not_overtake_what_is_in_flight)
+{
+	struct heard h = {0};
+	int told = 0;
+
+	h.node = (uint32_t)leader_wait();
+	h.p = N.node[h.node].p;
+	h.leader = h.node % 3 + 1;
+	on_loop(0, overtake_run, &h);
+	on_loop(0, then_run, &h);
+	on_loop(0, calls_run, &h);
+	ck_assert(h.in_flight);
+	ck_assert_uint_eq(h.calls, 0);
+	on_loop(0, connect_all, NULL);
+	for (int i = 0; i < 2000 && told < 2; i++) {
+		usleep(10000);
+		on_loop(0, told_run, &told);
+	}
+	ck_assert_int_eq(told, 2);
+	ck_assert(own[0].err != OK || own[1].err != OK || own[0].base_offset < own[1].base_offset);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("told");
@@ -141,6 +218,7 @@ int main(void)
 	tcase_add_checked_fixture(tc, setup, world_down);
 	tcase_set_timeout(tc, 120);
 	tcase_add_test(tc, who_hears_of_a_newer_term_leads_no_more);
+	tcase_add_test(tc, what_comes_later_does_not_overtake_what_is_in_flight);
 	tcase_add_test(tc, who_stands_in_vain_and_is_named_no_more_knows_the_leader);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
