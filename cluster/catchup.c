@@ -218,13 +218,12 @@ static void failed(struct catchup *c, enum err e, void (*then)(struct catchup *c
 	}
 }
 
-/* Gives false if nobody wants the answer any more: then c is gone. */
+/* The call or the job. Gives false if nobody wants it any more: then c is gone. */
 static bool came_back(struct catchup *c)
 {
 	c->under_way = false;
 	if (!c->over)
 		return true;
-	slice_unref(&c->call.answer);
 	fetch_free(c);
 	return false;
 }
@@ -299,8 +298,10 @@ static void open_answered(struct peer_call *call)
 	struct slice answer = call->answer;
 	enum err e = call->err;
 
-	if (!came_back(c))
+	if (!came_back(c)) {
+		slice_unref(&answer);
 		return;
+	}
 	if (e == OK)
 		e = catchup_opened_decode(answer.bytes, &c->opened);
 	if (e == OK &&
@@ -454,8 +455,10 @@ static void next_answered(struct peer_call *call)
 	const char *fault;
 	bool last = false;
 
-	if (!came_back(c))
+	if (!came_back(c)) {
+		slice_unref(&answer);
 		return;
+	}
 	catchup_bucket_correct(&all->in.bucket, (int64_t)answer.bytes.len - CATCHUP_CHUNK_BYTES,
 		all->settings->rate_bytes);
 	if (e != OK) {

@@ -717,18 +717,17 @@ static void loop_end_acked(struct loop_msg *m)
 		atomic_store(&l->node->closed, true);
 }
 
-/* Upper layers may still end what they began, and look things up for it. */
+/* Upper layers may still end what they began, and look things up for it, or ask a partition they
+ * know: closed partitions refuse, and live until node_free. */
 static void loop_end(struct loop_msg *m)
 {
 	struct node_loop *l = list_entry(m, struct node_loop, end_msg);
 
 	partition_home_stop(l->home);
-	partition_home_free(l->home);
 	loop_hook_cancel(&l->release_hook);
 	catalog_release(l->old);
-	catalog_release(l->catalog);
+	l->old = l->catalog;
 	l->catalog = catalog_hold(l->node->empty);
-	l->old = NULL;
 	l->ended = true;
 	l->end_msg.run = loop_end_acked;
 	loop_post(l->node->home, &l->end_msg);
@@ -861,7 +860,6 @@ void node_free(struct node *n)
 	if (n == NULL)
 		return;
 	catchups_free(n->catchups);
-	peers_free(n->peers);
 	found_free(n->found);
 	controller_free(n->controller);
 	model_free(n);
@@ -870,9 +868,12 @@ void node_free(struct node *n)
 		meta_setting_fini(&n->doors[i]);
 	for (int i = 0; i < loops_count(n->loops); i++) {
 		map_fini(&n->each[i].partitions);
+		catalog_release(n->each[i].old);
 		catalog_release(n->each[i].catalog);
+		partition_home_free(n->each[i].home);
 	}
 	catalog_release(n->empty);
+	peers_free(n->peers);
 	mem_free(n->each);
 	mem_free(n);
 }

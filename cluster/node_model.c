@@ -135,6 +135,7 @@ static void model_place_row(struct node *n, enum row_op op, struct bytes key, st
 		mem_free(map_remove_u64(&n->places, group));
 		return;
 	}
+	memset(&row, 0, sizeof row); /* rows are compared as bytes (controller.c) */
 	if (meta_place_decode(value, &row) != OK) {
 		unreadable("place", key);
 		return;

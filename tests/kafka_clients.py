@@ -67,7 +67,7 @@ def confluent_consume(broker, topic, count):
 
 
 def python_produce(broker, topic, records, codec="none", **_):
-    p = kafka.KafkaProducer(bootstrap_servers=broker, acks="all", max_block_ms=10000,
+    p = kafka.KafkaProducer(bootstrap_servers=broker, acks="all", max_block_ms=30000,
                             compression_type=None if codec == "none" else codec)
     sent = [p.send(topic, value, key) for key, value in records]
     for s in sent:

@@ -20,23 +20,23 @@ def admin(node):
 
 def error_of(futures):
     with pytest.raises(KafkaException) as raised:
-        next(iter(futures.values())).result(10)
+        next(iter(futures.values())).result(30)
     return raised.value.args[0].code()
 
 
 def done(futures):
-    return [f.result(10) for f in futures.values()][0]
+    return [f.result(30) for f in futures.values()][0]
 
 
 def partitions(admin, name):
-    found = admin.list_topics(timeout=10).topics.get(name)
+    found = admin.list_topics(timeout=30).topics.get(name)
     return len(found.partitions) if found else 0
 
 
 def test_create_describe_grow_delete(node, admin, name):
     done(admin.create_topics([NewTopic(name, 3, 1)]))
     assert partitions(admin, name) == 3
-    listed = admin.list_topics(timeout=10)
+    listed = admin.list_topics(timeout=30)
     assert listed.brokers and {p.leader for p in listed.topics[name].partitions.values()} == {1}
     done(admin.create_partitions([NewPartitions(name, 5)]))
     assert partitions(admin, name) == 5
@@ -160,7 +160,7 @@ def test_producers_of_a_partition_are_described(node, admin, name):
                              "log_level": 0})
         for number in range(count):
             producer.produce(name, b"%d" % number)
-        assert producer.flush(10) == 0
+        assert producer.flush(40) == 0
     confluent_produce(node.kafka, name, [(b"k", b"no id")])
     body = (b"\2" + compact(name.encode()) + b"\3" + struct.pack(">ii", 0, 4) + b"\0\0")
     with Raw(node.ports["kafka"]) as raw:

@@ -151,7 +151,7 @@ def test_kafka_python_logs_in(own_node, user, rules, mechanism):
     config = python(own_node, user, mechanism)
     rules(user, "TOPIC", user, "ALL")
     rules(user, "GROUP", user, "READ")
-    p = kafka.KafkaProducer(**config, max_block_ms=10000)
+    p = kafka.KafkaProducer(**config, max_block_ms=30000)
     p.send(user, b"a").get(WAIT_S)
     p.close(5)
     c = kafka.KafkaConsumer(user, group_id=user, auto_offset_reset="earliest",

@@ -311,7 +311,7 @@ def test_the_audit_tells_what_came_by_kafka(own_node, name):
     admin = AdminClient(kafka(own_node, "admin"))
 
     def done(futures):
-        return [f.result(10) for f in futures.values()]
+        return [f.result(30) for f in futures.values()]
     done(admin.create_topics([NewTopic(name, 2, 1, config={"retention.ms": "1000"})]))
     done(admin.create_topics([NewTopic(name + "tried", 1, 1)], validate_only=True))
     done(admin.create_partitions([NewPartitions(name, 3)]))
@@ -369,7 +369,7 @@ def test_a_tenant_has_no_more_than_it_may(own_node, name):
     admin = AdminClient(kafka(own_node, user))
     future, = admin.create_topics([NewTopic("b", 1, 1)]).values()
     with pytest.raises(confluent_kafka.KafkaException) as raised:
-        future.result(10)
+        future.result(30)
     assert raised.value.args[0].code() == confluent_kafka.KafkaError.POLICY_VIOLATION
     assert "may have 1 streams" in raised.value.args[0].str()
     with KafkaRaw(own_node.ports["kafka"]) as raw:

@@ -107,8 +107,8 @@ def test_what_is_listed_is_the_tenants_own(own_node):
     seen = {}
     for t in TENANTS:
         admin = AdminClient({"bootstrap.servers": own_node.kafka, **kafka(t)})
-        topics = set(admin.list_topics(timeout=10).topics)
-        groups = {g.id for g in admin.list_groups(timeout=10)}
+        topics = set(admin.list_topics(timeout=30).topics)
+        groups = {g.id for g in admin.list_groups(timeout=30)}
         seen[t] = topics, groups
         assert not any("/" in name or "\0" in name for name in topics | groups)
     consumer.close()
@@ -123,7 +123,7 @@ def test_the_others_inside_names_lead_nowhere(own_node):
         p = confluent_kafka.Producer({"bootstrap.servers": own_node.kafka,
                                       "message.timeout.ms": 3000, **kafka(t)})
         p.produce("%s/%s" % (other, STREAM), b"x", on_delivery=lambda e, _: errors.append(e))
-        p.flush(10)
+        p.flush(40)
         assert errors and errors[0] is not None
         done = own_node.request(
             "GET", "/api/v1/streams?tenant=" + other,

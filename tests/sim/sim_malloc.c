@@ -1,6 +1,8 @@
 /* The C library's allocator was a quarter of a seed's time. One thread, and a process that ends
  * with its seed: so blocks of a class of sizes go back to a list of their own, new ones come from
- * the front of one large mapping, and nothing is ever given back. Sanitizers bring their own. */
+ * the front of one large mapping, and nothing is ever given back. A block that is freed twice, or
+ * written to when it is free, ends the seed; its first bytes are made useless to who reads them.
+ * Sanitizers bring their own. */
 #ifndef __SANITIZE_ADDRESS__
 #include <errno.h>
 #include <malloc.h>
@@ -11,18 +13,19 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { HEAD = 16, SMALL = 1024, STEP = 16, CLASSES = 512 };
+enum { HEAD = 16, SMALL = 1024, STEP = 16, CLASSES = 512, FREE = 1 << 30, SPOILT = 64 };
 static const size_t arena_bytes = (size_t)64 << 30; /* of addresses; pages come when touched */
 
-struct head { /* before each block; when it is free, next lies in it */
-	uint32_t at_class;
-	uint32_t back; /* from an aligned block to its own head's */
+struct head {              /* before each block; when it is free, next lies in it */
+	uint32_t at_class; /* | FREE */
+	uint32_t back;     /* from an aligned block to its own head's */
 	uint64_t bytes;
 };
 _Static_assert(sizeof(struct head) == HEAD, "blocks stay aligned");
 
 struct freed {
 	struct freed *next;
+	uintptr_t check; /* ~next */
 };
 
 static struct freed *lists[CLASSES];
@@ -58,6 +61,10 @@ static void *take(size_t size, size_t *fresh)
 	if (lists[at_class] != NULL) {
 		struct freed *f = lists[at_class];
 
+		h = (struct head *)(void *)f - 1;
+		if (f->check != ~(uintptr_t)f->next || h->at_class != (at_class | FREE))
+			abort();
+		h->at_class = at_class;
 		lists[at_class] = f->next;
 		return f;
 	}
@@ -100,8 +107,13 @@ void free(void *p)
 		return;
 	h = head_of(p);
 	f = (struct freed *)(void *)(h + 1);
+	if (h->at_class & FREE)
+		abort();
+	memset(f, 0xdd, h->bytes < SPOILT ? h->bytes : SPOILT);
 	f->next = lists[h->at_class];
+	f->check = ~(uintptr_t)f->next;
 	lists[h->at_class] = f;
+	h->at_class |= FREE;
 }
 
 void *calloc(size_t n, size_t size)

@@ -197,6 +197,7 @@ static struct store_ops freezing;
 static const struct store_ops *real;
 static _Atomic int writes_left; /* of the target; below 0: no limit */
 static _Atomic int unlogged_writes, flushes, write_us;
+static _Atomic bool flush_hangs;
 
 static bool frozen(void)
 {
@@ -220,6 +221,8 @@ static enum err freezing_write_unlogged(struct store *s, struct store_batch *b)
 static enum err freezing_flush(struct store *s, enum store_family f)
 {
 	atomic_fetch_add(&flushes, 1);
+	while (atomic_load(&flush_hangs))
+		usleep(1000);
 	return frozen() ? OK : real->flush(s, f);
 }
 
@@ -813,6 +816,22 @@ START_TEST(can_be_cancelled)
 }
 END_TEST
 
+START_TEST(can_be_cancelled_while_it_flushes)
+{
+	world(100000);
+	unlogged_if(true);
+	atomic_store(&flush_hangs, true);
+	on_loop(start, NULL);
+	while (atomic_load(&flushes) == 0)
+		usleep(1000);
+	on_loop(cancel, NULL);
+	atomic_store(&flush_hangs, false);
+	ck_assert_int_eq(fetch(), OK);
+	target_is_whole();
+	end_world();
+}
+END_TEST
+
 /* --- time --- */
 
 static _Atomic int64_t ahead_us;
@@ -979,6 +998,7 @@ int main(void)
 	tcase_add_loop_test(tc, refuses_what_is_broken, 0, 3);
 	tcase_add_test(tc, leaves_the_old_state_when_nobody_serves);
 	tcase_add_loop_test(tc, can_be_cancelled, 0, 4);
+	tcase_add_test(tc, can_be_cancelled_while_it_flushes);
 	tcase_add_test(tc, a_silent_session_ends);
 	tcase_add_loop_test(tc, the_log_is_pinned_until_it_is_taken_up, 0, 2);
 	tcase_add_test(tc, waits_for_memory);

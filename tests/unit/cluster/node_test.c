@@ -81,25 +81,55 @@ static enum err start(char *why, size_t size)
 	return OK;
 }
 
-/* Who is not done yet when the node has closed looks up nothing, not nowhere. */
-static void look_up(void *arg)
+/* --- who is not done yet when the node has closed --- */
+
+struct late {
+	struct proposal proposal;
+	struct partition *known;
+	sem_t over;
+};
+
+static void know(void *arg)
 {
+	struct late *l = arg;
+
+	l->known = catalog_table_at(node_catalog(node, loop_here()), 0);
+	sem_post(&l->over);
+}
+
+static void late_refused(struct proposal *p)
+{
+	struct late *l = list_entry(p, struct late, proposal);
+
+	ck_assert_int_eq(p->err, ERR_CLOSED);
+	sem_post(&l->over);
+}
+
+/* It looks up nothing, not nowhere, and what it still knows refuses. */
+static void come_late(void *arg)
+{
+	struct late *l = arg;
+
 	ck_assert_int_eq(catalog_stream_count(node_catalog(node, loop_here())), 0);
 	ck_assert_int_eq(catalog_table_count(node_catalog(node, loop_here())), 0);
-	sem_post(arg);
+	l->proposal = (struct proposal){
+		.to = l->known, .batch_max_ms = -1, .kind = &trim_kind, .done = late_refused};
+	partition_propose(&l->proposal);
 }
 
 static void stop(void)
 {
-	sem_t seen;
+	struct late late;
 
+	sem_init(&late.over, 0, 0);
+	loop_call(loops_at(loops, 0), know, &late);
+	sem_wait(&late.over);
 	node_close(node);
-	sem_init(&seen, 0, 0);
 	for (int i = 0; i < loops_count(loops); i++) {
-		loop_call(loops_at(loops, i), look_up, &seen);
-		sem_wait(&seen);
+		loop_call(loops_at(loops, i), come_late, &late);
+		sem_wait(&late.over);
 	}
-	sem_destroy(&seen);
+	sem_destroy(&late.over);
 	loops_stop(loops);
 	node_free(node);
 	storage_stop(storage);

@@ -161,7 +161,7 @@ START_TEST(closing_does_not_wait)
 		publish(i);
 	W.rate.bytes = 1000;
 	world_call(&W, 1, compacts, &policy);
-	for (int i = 0; i < 500 && !running; i++) {
+	for (int i = 0; i < 4000 && !running; i++) {
 		world_call(&W, 1, is_compacting, &running);
 		usleep(5000);
 	}
@@ -192,20 +192,20 @@ START_TEST(runs_take_turns)
 	W.rate.bytes = 1000;
 	P = first;
 	world_call(&W, 1, compacts, &policy);
-	for (int i = 0; i < 500 && !running; i++) {
+	for (int i = 0; i < 4000 && !running; i++) {
 		world_call(&W, 1, is_compacting, &running);
 		usleep(5000);
 	}
 	ck_assert(running);
 	P = second;
 	world_call(&W, 1, compacts, &policy);
-	for (int i = 0; i < 500 && metric_sum(&storage_metrics, M_COMPACT_WAITING) == 0; i++)
+	for (int i = 0; i < 4000 && metric_sum(&storage_metrics, M_COMPACT_WAITING) == 0; i++)
 		usleep(5000);
 	ck_assert_int_eq(metric_sum(&storage_metrics, M_COMPACT_WAITING), 1);
 	world_call(&W, 1, is_compacting, &running);
 	ck_assert(!running);
 	world_close(&W, first, false, false);
-	for (int i = 0; i < 500 && !running; i++) {
+	for (int i = 0; i < 2000 && !running; i++) {
 		world_call(&W, 1, is_compacting, &running);
 		usleep(10000);
 	}

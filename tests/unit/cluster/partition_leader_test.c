@@ -124,7 +124,7 @@ START_TEST(who_stands_in_vain_and_is_named_no_more_knows_the_leader)
 	ck_assert_uint_ge(a.term, before + 2);
 	ck_assert_uint_ne(partition_leader(N.node[a.node].p), a.leader);
 	on_loop(0, want_others_run, &a);
-	for (int i = 0; i < 500 && partition_leader(N.node[a.node].p) != a.leader; i++)
+	for (int i = 0; i < 2000 && partition_leader(N.node[a.node].p) != a.leader; i++)
 		usleep(10000);
 	ck_assert_uint_eq(partition_leader(N.node[a.node].p), a.leader);
 }

@@ -53,13 +53,13 @@ static void nap(int ms)
 }
 static bool reaches(atomic_int *counter, int value)
 {
-	for (int i = 0; i < 8000 && atomic_load(counter) < value; i++)
+	for (int i = 0; i < 30000 && atomic_load(counter) < value; i++)
 		nap(1);
 	return atomic_load(counter) >= value;
 }
 static bool reaches_u64(_Atomic uint64_t *counter, uint64_t value)
 {
-	for (int i = 0; i < 20000 && atomic_load(counter) < value; i++)
+	for (int i = 0; i < 30000 && atomic_load(counter) < value; i++)
 		nap(1);
 	return atomic_load(counter) >= value;
 }
@@ -219,29 +219,6 @@ static void tell_of(struct world_node *a, const struct world_node *b, const uint
 		&(struct peer_node){.id = b->id, .address = b->address, .instance = instance}, 1);
 }
 
-/* Nodes 1 and 2 with these numbers of loops, of one cluster, connected both ways. */
-static void two_up(int loops_1, int loops_2)
-{
-	int most = loops_1 > loops_2 ? loops_1 : loops_2;
-	(void)most;
-	world[0].loop_count = loops_1;
-	world[1].loop_count = loops_2;
-	for (int i = 0; i < 2; i++) {
-		node_up(&world[i]);
-		peers_set_cluster(world[i].peers, world_cluster);
-	}
-	tell_of(&world[0], &world[1], world[1].instance);
-	tell_of(&world[1], &world[0], world[0].instance);
-	ck_assert(reaches(&world[0].ups, loops_1));
-	ck_assert(reaches(&world[1].ups, loops_2));
-}
-
-static void two_down(void)
-{
-	node_down(&world[0]);
-	node_down(&world[1]);
-}
-
 /* --- things done on a loop, waited for --- */
 
 struct on_loop {
@@ -274,6 +251,54 @@ static void heard(const struct world_node *n)
 {
 	for (int i = 0; i < n->loop_count; i++)
 		do_on(loops_at(n->loops, i), nothing, NULL);
+}
+
+static void joins(const struct world_node *n)
+{
+	peers_set_cluster(n->peers, world_cluster);
+	heard(n);
+}
+
+/* A port for a node that will come again at it: of those that nobody is given who asks for any. */
+static int own_port(void)
+{
+	enum { FIRST = 12000, COUNT = 8000 };
+	for (int i = 0; i < COUNT; i++) {
+		int port = FIRST + (getpid() + i * 7) % COUNT;
+		struct sockaddr_in sa = {.sin_family = AF_INET,
+			.sin_port = htons((uint16_t)port),
+			.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		bool is_free = bind(fd, (const struct sockaddr *)&sa, sizeof sa) == 0;
+		close(fd);
+		if (is_free)
+			return port;
+	}
+	ck_abort_msg("no port");
+	return 0;
+}
+
+/* Nodes 1 and 2 with these numbers of loops, of one cluster, connected both ways. */
+static void two_up(int loops_1, int loops_2)
+{
+	int most = loops_1 > loops_2 ? loops_1 : loops_2;
+	(void)most;
+	world[0].loop_count = loops_1;
+	world[1].loop_count = loops_2;
+	for (int i = 0; i < 2; i++) {
+		node_up(&world[i]);
+		joins(&world[i]);
+	}
+	tell_of(&world[0], &world[1], world[1].instance);
+	tell_of(&world[1], &world[0], world[0].instance);
+	ck_assert(reaches(&world[0].ups, loops_1));
+	ck_assert(reaches(&world[1].ups, loops_2));
+}
+
+static void two_down(void)
+{
+	node_down(&world[0]);
+	node_down(&world[1]);
 }
 
 struct burst { /* frames to be sent from one loop */

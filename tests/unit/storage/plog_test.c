@@ -634,7 +634,7 @@ START_TEST(trims)
 	to = model[80].base;
 	on_loop(trim_to, &to);
 	uint64_t first = 1;
-	for (int i = 0; i < 200 && first == 1; i++) {
+	for (int i = 0; i < 4000 && first == 1; i++) {
 		usleep(5000);
 		on_loop(get_first, &first);
 	}

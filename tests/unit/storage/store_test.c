@@ -369,13 +369,13 @@ START_TEST(rocks_keeps_what_it_was_given)
 }
 END_TEST
 
-/* Whatever a crash leaves is a prefix of the writes, and holds all that was synced. */
-/* Writes a MiB at a time, as entries of a log. Gives how many bytes then lie in blob files. */
-static int64_t flushed_of(enum store_family f, int mib, uint64_t from)
+/* Writes a MiB at a time, as entries of a log. Gives how many bytes then lie in blob files: waits
+ * for so many, and half a second for what would be too much. */
+static int64_t flushed_of(enum store_family f, int mib, uint64_t from, int64_t awaited)
 {
 	enum { BYTES = 65536 };
 	struct store_batch *b = store_batch_new(store);
-	struct store_stats s;
+	struct store_stats s = {0};
 	uint8_t payload[BYTES];
 	struct bytes part = bytes_of(payload, BYTES);
 
@@ -387,9 +387,11 @@ static int64_t flushed_of(enum store_family f, int mib, uint64_t from)
 		if (i % 16 == 15)
 			write_sync(b);
 	}
-	usleep(500000); /* flushes run beside */
 	store_batch_free(b);
-	store_stats(store, &s);
+	for (int i = 0; i < 1000 && (i < 25 || s.blob_bytes[f] < awaited); i++) {
+		usleep(20000); /* flushes run beside */
+		store_stats(store, &s);
+	}
 	return s.blob_bytes[f];
 }
 
@@ -402,8 +404,8 @@ START_TEST(flushes_pieces)
 	snprintf(dir, sizeof dir, "/tmp/store_test.XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	ck_assert_msg(store_open_rocks(dir, &o, &store, why, sizeof why) == OK, "%s", why);
-	ck_assert_int_eq(flushed_of(FAMILY_LOG_LONG, 40, 0), 0);
-	ck_assert_int_ge(flushed_of(FAMILY_LOG_COMPACTED, 40, 1), 24 << 20);
+	ck_assert_int_eq(flushed_of(FAMILY_LOG_LONG, 40, 0, 0), 0);
+	ck_assert_int_ge(flushed_of(FAMILY_LOG_COMPACTED, 40, 1, 24 << 20), 24 << 20);
 	close_store();
 }
 END_TEST
@@ -433,7 +435,7 @@ START_TEST(writes_past_the_page_cache_where_it_can)
 	unlink(path);
 	o.direct = _i == 0;
 	ck_assert_msg(store_open_rocks(dir, &o, &store, why, sizeof why) == OK, "%s", why);
-	ck_assert_int_ge(flushed_of(FAMILY_LOG_COMPACTED, 40, 1), 24 << 20);
+	ck_assert_int_ge(flushed_of(FAMILY_LOG_COMPACTED, 40, 1, 24 << 20), 24 << 20);
 	ck_assert_int_eq(
 		options_say("use_direct_io_for_flush_and_compaction=true"), can && o.direct);
 	ck_assert(!options_say("use_direct_reads=true"));

@@ -416,8 +416,9 @@ START_TEST(a_right_taken_away_empties_the_window)
 	hear(u, "90 05 0001 00 01 02");
 	say(o, "32 07 0001 61 0001 00 31");
 	hear(u, "32 07 0001 61 0001 00 31");
+	hear(o, "40 02 0001");
 	say(o, "32 07 0001 61 0002 00 32 34 07 0001 62 0003 00 33 32 07 0001 61 0004 00 34");
-	hear(o, "40 02 0001 40 02 0002 50 02 0003 40 02 0004");
+	hear(o, "40 02 0002 50 02 0003 40 02 0004");
 	pong(u);
 	usleep(SOON_US);
 	rule(false, false, ACTION_READ, "a");
@@ -569,6 +570,7 @@ START_TEST(what_is_sent_again_counts)
 	for (int i = 0; i < 3; i++)
 		say(o, "32 07 0001 61 0001 00 78");
 	hear(u, "32 06 0001 61 0001 78 32 06 0001 61 0002 78 32 06 0001 61 0003 78");
+	hear(o, "40 02 0001 40 02 0001 40 02 0001");
 	close(u);
 	quota(QUOTA_MESSAGES_OUT, 2);
 	int64_t began = clock_ms();

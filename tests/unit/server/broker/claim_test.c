@@ -82,7 +82,7 @@ static void ask(void *arg)
 
 static void wait_for(_Atomic int *value, int want)
 {
-	for (int i = 0; i < 5000 && atomic_load(value) < want; i++)
+	for (int i = 0; i < 20000 && atomic_load(value) < want; i++)
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	ck_assert_int_ge(atomic_load(value), want);
 }
@@ -239,7 +239,7 @@ START_TEST(one_that_learns_its_epoch_later)
 	wait_for(&e.fenced, 1);
 	if (_i == 1)
 		loop_call(e.loop, come_for_the_name, NULL);
-	for (int i = 0; _i == 1 && i < 5000 && atomic_load(&e.holder.against) < UINT64_MAX; i++)
+	for (int i = 0; _i == 1 && i < 20000 && atomic_load(&e.holder.against) < UINT64_MAX; i++)
 		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 	loop_call(e.loop, outlive, &outlived);
 	wait_for(&e.granted, 2);

@@ -244,7 +244,7 @@ START_TEST(the_later_one_has_it)
 	for (int i = 0; i < 10; i++) {
 		open_on(i % 2, "a", false, i % 3 == 0 ? 0 : 60);
 		ck_assert_int_eq(t.fenced, i);
-		for (int n = 0; n < 1000 && sessions_count(t.all) != 1; n++)
+		for (int n = 0; n < 4000 && sessions_count(t.all) != 1; n++)
 			usleep(5000); /* until its last row is written */
 		ck_assert_int_eq(sessions_count(t.all), 1);
 	}
@@ -315,7 +315,7 @@ static int stored(const char *stream)
 }
 static void stored_until(const char *stream, int count)
 {
-	for (int i = 0; i < 600 && stored(stream) < count; i++)
+	for (int i = 0; i < 2000 && stored(stream) < count; i++)
 		usleep(10000);
 	ck_assert_int_eq(stored(stream), count);
 }

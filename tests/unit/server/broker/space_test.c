@@ -107,7 +107,7 @@ static void run_nothing(void *arg)
 }
 static void heard(struct ear *e, int count, const char *value)
 {
-	for (int i = 0; i < 4000 && atomic_load(&e->count) < count; i++)
+	for (int i = 0; i < 10000 && atomic_load(&e->count) < count; i++)
 		usleep(2000);
 	usleep(10000); /* for what would be too much */
 	world_call(&w, e->loop, run_nothing, NULL);

@@ -92,7 +92,7 @@ static enum err say(int loop)
 static enum err say_in_the_end(int loop, enum err not_yet)
 {
 	enum err e = say(loop);
-	for (int i = 0; i < 500 && e == not_yet; i++) {
+	for (int i = 0; i < 2000 && e == not_yet; i++) {
 		usleep(10000);
 		e = say(loop);
 	}

@@ -43,7 +43,7 @@ static inline void world_until(
 	struct world *w, bool (*as)(const struct catalog *c, uint64_t what), uint64_t what)
 {
 	bool is = false;
-	for (int i = 0; i < 1000 && !is; i++) {
+	for (int i = 0; i < 4000 && !is; i++) {
 		world_call(w, 0, world_seen_run, w);
 		is = as(node_catalog(w->node, loops_at(w->loops, 0)), what);
 		if (!is)
