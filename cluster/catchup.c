@@ -38,7 +38,7 @@ struct catchup {
 	bool holding;   /* a chunk's memory */
 	bool unlogged;  /* payloads of the log, once they were: see plog_seed_entry */
 	enum store_family family;
-	uint64_t index_min, session;
+	uint64_t session;
 	struct catchup_opened opened;
 	struct slice config;
 	uint64_t below;         /* the run of entries held begins above it */
@@ -304,7 +304,8 @@ static void open_answered(struct peer_call *call)
 	}
 	if (e == OK)
 		e = catchup_opened_decode(answer.bytes, &c->opened);
-	if (e == OK && (c->opened.last.index < c->index_min || !config_readable(c->opened.config)))
+	if (e == OK &&
+		(c->opened.last.index < c->f.index_min || !config_readable(c->opened.config)))
 		e = ERR_MALFORMED;
 	if (e == OK) {
 		slice_unref(&c->config);
@@ -326,7 +327,7 @@ static void open_answered(struct peer_call *call)
 static void open_ask(struct catchup *c)
 {
 	struct catchups *all = c->at->all;
-	struct catchup_question q = {.what = CATCHUP_OPEN, .index_min = c->index_min};
+	struct catchup_question q = {.what = CATCHUP_OPEN, .index_min = c->f.index_min};
 
 	if (!c->holding &&
 		!catchup_hold(
@@ -545,12 +546,10 @@ static void look(struct catchup *c)
 struct catchup *catchup_start(struct catchups *all, const struct catchup_fetch *f)
 {
 	struct catchup *c = mem_new(sizeof *c);
-	uint64_t had = plog_marks(f->log)->seeding_index;
 
 	loop_must_own(f->env->loop);
 	c->at = catchup_here(all, f->env->loop);
 	c->f = *f;
-	c->index_min = had > f->index_min ? had : f->index_min;
 	c->last.max_ms = -1;
 	c->family = plog_family(f->log);
 	c->began_ms = c->helped_ms = loop_now_ms(c->at->loop);

@@ -54,7 +54,7 @@ struct catchup;
 struct catchup_fetch {
 	uint64_t group;
 	uint32_t from;      /* node */
-	uint64_t index_min; /* the snapshot must reach this entry, and marks.seeding_index */
+	uint64_t index_min; /* the snapshot must reach this entry */
 	const struct plog_env *env;
 	/* Compacted by key: what was fetched before is not kept, since an older record there may be
 	 * hidden by a newer one that is not in the log any more. */

@@ -13,6 +13,9 @@ enum consensus_role { ROLE_FOLLOWER, ROLE_CANDIDATE, ROLE_LEADER, ROLE_DOWN };
 struct consensus_install {          /* a point in the leader's log to be fetched up to */
 	uint64_t from, index, term; /* replica that leads; last entry of the snapshot */
 	int64_t next_offset;        /* of the log after that entry */
+	/* What is fetched must reach this entry: a majority may rely on this replica's having it,
+	 * on nothing after it. Who leads next may know less of as committed than the point is. */
+	uint64_t least;
 };
 
 struct consensus_fsm { /* what the owner supplies; called from turns and completions */

@@ -447,7 +447,6 @@ static enum err open_group(struct node *n, struct group *g)
 {
 	struct node_loop *l = &n->each[g->id % (uint64_t)loops_count(n->loops)];
 	struct partition_options o;
-	const struct model_place *p = map_get_u64(&n->places, g->id);
 
 	if (g->id != META_GROUP_ID) {
 		node_want_replica(n, g);
@@ -462,10 +461,6 @@ static enum err open_group(struct node *n, struct group *g)
 	g->ready = true;
 	g->stored = false;
 	g->replica = o.replica;
-	if (p != NULL) {
-		g->told = true;
-		node_tell_members(g->partition, &p->row);
-	}
 	return OK;
 }
 

@@ -122,6 +122,12 @@ static bool place_is_mine(const struct node *n, const struct meta_place *row, ui
 		memcmp(m->row->instance, n->identity.instance, sizeof m->row->instance) == 0;
 }
 
+/* The catalogue here is as new as the leader's was when this process had begun. */
+static bool is_current(const struct node *n)
+{
+	return n->current || partition_leads(n->meta);
+}
+
 /* Which replica of the group is to be here, and who founds the group. What the store lacks comes to
  * be only by a catalogue that is as new as the leader's: the rows that a restart finds may be older
  * than the end of a replica, which then began again, without what it had promised. */
@@ -135,7 +141,7 @@ void node_want_replica(struct node *n, struct group *g)
 	g->founder_count = 0;
 	if (p == NULL || !place_is_mine(n, &p->row, &replica))
 		return;
-	if (!there && !n->current && !partition_leads(n->meta))
+	if (!there && !is_current(n))
 		return;
 	g->asked = replica;
 	if (!meta_place_founded_by(&p->row, replica))
@@ -334,15 +340,6 @@ struct catalog *node_build_catalog(struct node *n)
 
 /* --- members --- */
 
-void node_tell_members(struct partition *p, const struct meta_place *row)
-{
-	partition_want_members(p,
-		&(struct partition_wanted){.voters = row->members,
-			.voter_count = row->voter_count,
-			.learners = row->members + row->voter_count,
-			.learner_count = row->member_count - row->voter_count});
-}
-
 struct telling {
 	struct loop_msg msg;
 	struct partition *partition; /* share */
@@ -353,7 +350,11 @@ static void tell_members(struct loop_msg *m)
 {
 	struct telling *t = list_entry(m, struct telling, msg);
 
-	node_tell_members(t->partition, &t->row);
+	partition_want_members(t->partition,
+		&(struct partition_wanted){.voters = t->row.members,
+			.voter_count = t->row.voter_count,
+			.learners = t->row.members + t->row.voter_count,
+			.learner_count = t->row.member_count - t->row.voter_count});
 	partition_unref(t->partition);
 	mem_free(t);
 }
@@ -518,7 +519,8 @@ static void align_replica(struct node *n, struct group *g)
 
 	if (!g->ready || g->busy || !g->wanted || p == NULL)
 		return;
-	if (!g->told) {
+	/* Members as they were: who leads would take in again those that have left since. */
+	if (!g->told && (g->id == META_GROUP_ID || is_current(n))) {
 		g->told = true;
 		post_members(g->partition, &p->row);
 	}

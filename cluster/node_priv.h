@@ -197,7 +197,6 @@ void node_tick_groups(struct node *n, int64_t now_ms);
 void node_attach_meta(struct node *n, uint64_t replica, bool founds);
 void node_delete_unnamed(struct node *n); /* what the store has and the catalogue does not */
 struct partition_options node_partition_options(struct node *n, const struct group *g);
-void node_tell_members(struct partition *p, const struct meta_place *row);
 
 /* node_change.c */
 void op_tell(struct meta_op *op); /* to its loop */

@@ -69,7 +69,7 @@ void partition_install(void *arg, const struct consensus_install *i)
 	struct partition *p = arg;
 	struct catchup_fetch f = {.group = p->options.group,
 		.from = (uint32_t)(i->from >> 32),
-		.index_min = i->index,
+		.index_min = i->least,
 		.env = p->env,
 		.compacted = p->compacts || p->options.log_family == FAMILY_LOG_COMPACTED,
 		.log = p->log,

@@ -19,6 +19,13 @@ static bool holds_point(const struct consensus *c, const struct raft_install_sna
 		guard_term(c->raft, s->last_index) == s->last_term;
 }
 
+/* The point was committed and is not in the log here: what this replica has acknowledged, and may
+ * be committed, is below it as well as in that log. */
+static uint64_t least_of(uint64_t point, uint64_t log_end)
+{
+	return log_end < point ? log_end : point;
+}
+
 static void install_begin(struct consensus *c, const struct raft_wire *m)
 {
 	const struct raft_install_snapshot *s = &m->message.install_snapshot;
@@ -37,6 +44,7 @@ static void install_begin(struct consensus *c, const struct raft_wire *m)
 		.index = s->last_index,
 		.term = s->last_term,
 		.next_offset = (int64_t)get_u64be(s->data.base),
+		.least = least_of(s->last_index, plog_last_index(c->log)),
 	};
 	c->install_heard_ms = loop_now_ms(c->env->loop);
 	instance_drop(c);
@@ -230,5 +238,6 @@ void raft_install_resume(struct consensus *c)
 	c->phase = PHASE_INSTALLING;
 	c->install_at_ms = loop_now_ms(c->env->loop);
 	c->install.index = plog_marks(c->log)->seeding_index;
+	c->install.least = least_of(c->install.index, plog_marks(c->log)->given_up_index);
 	c->guard.off = c->o.guard_off;
 }

@@ -47,7 +47,7 @@ struct plog_marks { /* FAMILY_META of one group, as recovered by plog_open and c
 	uint64_t first_index;                 /* entries below are trimmed */
 	int64_t first_offset;                 /* records below are trimmed */
 	bool seeding;           /* log and rows are being fetched: what is there is no state */
-	uint64_t seeding_index; /* the entry they must reach */
+	uint64_t seeding_index; /* the entry that was to be reached when it last began */
 	/* The last entry of the log that was given up for it: votes go on by that. */
 	uint64_t given_up_index, given_up_term;
 };

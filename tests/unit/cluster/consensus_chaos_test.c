@@ -122,6 +122,16 @@ static void fetch(struct rep *r, const struct consensus_install *i)
 	event_add(EV_FETCHED, (int)(r->id & 15), pick(1, R.healed ? 200 : 3000));
 }
 
+/* What is served is what the other has applied by then, more than was asked for or less. */
+static struct consensus_install served(const struct rep *r)
+{
+	struct consensus_install i = R.fetch[r->id & 15];
+	const struct rep *from = rep_of(i.from);
+	if (from->alive && from->applied > 0 && from->applied >= i.least)
+		i.index = from->applied;
+	return i;
+}
+
 static void fetched(struct rep *r)
 {
 	if (!r->alive || !R.fetching[r->id & 15])
@@ -133,7 +143,7 @@ static void fetched(struct rep *r)
 	if (!R.healed && chance(300))
 		consensus_installed(r->c, ERR_TIMEOUT);
 	else
-		rep_fetched(r, &R.fetch[r->id & 15]);
+		rep_fetched(r, (struct consensus_install[]){served(r)});
 	rep_turn(r);
 }
 

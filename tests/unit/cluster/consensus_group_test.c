@@ -737,6 +737,53 @@ START_TEST(who_fetches_still_votes)
 }
 END_TEST
 
+/* Of three the leader is gone for good, in the midst of being fetched from by one of the others.
+ * The third leads; it does not know all to be committed that the first did, and cannot find out
+ * before the one that fetches has its log: so that one takes what there is. */
+START_TEST(fetches_from_who_knows_less)
+{
+	random_seed(11);
+	net_init(3);
+	snapshots();
+	for (int i = 1; i <= 3; i++)
+		net_start(i, 3);
+	struct rep *lead = net_elect();
+	int far = at_of(lead) % 3 + 1, third = far % 3 + 1;
+	W.rep[far].c->fsm.install = only_note;
+	uint64_t had = plog_last_index(W.rep[far].log);
+	net_isolate(far, true);
+	for (int i = 0; i < 400; i++) {
+		ck_assert_int_eq(rep_propose(lead), OK);
+		net_run(3);
+	}
+	net_isolate(far, false);
+	net_run(2000);
+	ck_assert(W.rep[far].c->phase == PHASE_INSTALLING);
+	ck_assert_uint_gt(asked.index, had);
+	fake_plog_seed_begin(W.rep[far].log, lead->applied + 1);
+	rep_crash(lead, 0);
+	if (_i == 1) {
+		net_run(100);
+		rep_crash(&W.rep[far], 0);
+		net_start(far, 0);
+		W.rep[far].c->fsm.install = only_note;
+	}
+	for (int i = 0; i < 6000 && consensus_role(W.rep[third].c) != ROLE_LEADER; i++)
+		net_ms();
+	net_run(2000);
+	ck_assert_int_eq(consensus_role(W.rep[third].c), ROLE_LEADER);
+	ck_assert_uint_eq(asked.from, W.rep[third].id);
+	ck_assert_uint_le(asked.least, W.rep[third].applied);
+	ck_assert_uint_eq(asked.least, had);
+	asked.index = W.rep[third].applied;
+	W.rep[far].loop.now_ms = W.now_ms;
+	rep_fetched(&W.rep[far], &asked);
+	net_run(1500);
+	ck_assert_ptr_eq(net_leader(), &W.rep[third]);
+	ck_assert_uint_eq(W.rep[far].applied, W.rep[third].applied);
+}
+END_TEST
+
 /* A leader that comes while it is fetched does not know why that one takes nothing, but sees that
  * it does not. */
 START_TEST(who_fetches_is_sent_no_entries)
@@ -908,6 +955,7 @@ int main(void)
 	tcase_add_test(tc, a_muted_leader_lets_go_of_its_callers);
 	tcase_add_test(tc, a_fetch_may_take_minutes_and_fail);
 	tcase_add_loop_test(tc, who_fetches_still_votes, 0, 2);
+	tcase_add_loop_test(tc, fetches_from_who_knows_less, 0, 2);
 	tcase_add_test(tc, who_fetches_is_sent_no_entries);
 	tcase_add_test(tc, pinned_entries_are_kept);
 	tcase_add_test(tc, a_replica_without_a_configuration_waits);

@@ -32,6 +32,18 @@ static void on_catalog(struct catalog_watcher *w, const struct catalog *c)
 	changes[i]++;
 }
 
+/* Groups of a loop whose replica here knows who its members are to be. */
+static int told_at_boot;
+static int told_of(int loop)
+{
+	struct partition *p;
+	int told = 0;
+
+	for (uint32_t at = 0; (p = map_next(&node->each[loop].partitions, &at)) != NULL;)
+		told += p->wanted_ids != NULL;
+	return told;
+}
+
 static enum err start(char *why, size_t size)
 {
 	struct storage_conf sc = {
@@ -61,6 +73,7 @@ static enum err start(char *why, size_t size)
 			.loop = loops_at(loops, i), .changed = on_catalog};
 		node_watch_catalog(node, &watchers[i]);
 	}
+	told_at_boot = told_of(0) + told_of(1) + told_of(2);
 	loops_run(loops);
 	for (int i = 0; i < 2000 && !node_ready(node); i++)
 		usleep(5000);
@@ -348,6 +361,31 @@ START_TEST(created_streams_are_in_force_everywhere_and_survive)
 	ck_assert_int_eq(publish(0, l.stream->partitions[2], &offset), OK);
 	ck_assert_int_eq(offset, 2);
 	catalog_release(l.held);
+}
+END_TEST
+
+static void count_told(void *arg)
+{
+	*(int *)arg += told_of(loop_index(loop_here()));
+	sem_post(&done);
+}
+
+/* What a restart finds of the catalogue may be old: who leads by then must not take in again whom
+ * others have let go since. */
+START_TEST(members_are_told_when_the_catalogue_is_current)
+{
+	int told = 0;
+
+	ck_assert_int_eq(create(0, "orders", 3), OK);
+	restart();
+	ck_assert_int_eq(told_at_boot, 0);
+	for (int i = 0; i < 2000 && told != 1 + 4 + 3; i++) {
+		told = 0;
+		for (int loop = 0; loop < LOOPS; loop++)
+			call(loop, count_told, &told);
+		usleep(5000);
+	}
+	ck_assert_int_eq(told, 1 + 4 + 3);
 }
 END_TEST
 
@@ -704,6 +742,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, founds_a_cluster_that_stays);
 	tcase_add_test(tc, created_streams_are_in_force_everywhere_and_survive);
+	tcase_add_test(tc, members_are_told_when_the_catalogue_is_current);
 	tcase_add_test(tc, refuses_what_is_not_valid);
 	tcase_add_test(tc, alter_and_more_partitions);
 	tcase_add_test(tc, deleted_stream_is_gone_but_safe_for_who_holds_it);
