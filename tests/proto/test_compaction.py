@@ -176,8 +176,11 @@ def test_groups_and_lag(own_node, name):
     create(own_node.kafka, name)
     sent = updates(4000)
     produce(own_node.kafka, name, sent)
-    c = confluent_consumer(own_node.kafka, [name], "g")
+    # By who has not asked to join: that would be under way.
+    c = confluent_consumer(own_node.kafka, [], "g")
     c.commit(offsets=[confluent_kafka.TopicPartition(name, 0, 123)], asynchronous=False)
+    c.close()
+    c = confluent_consumer(own_node.kafka, [name], "g")
     compacted(own_node, name, 0, 1200)
     whole = read_all(own_node.kafka, name)
     assert 123 not in whole
