@@ -177,7 +177,7 @@ def test_groups_and_lag(own_node, name):
     sent = updates(4000)
     produce(own_node.kafka, name, sent)
     # By who has not asked to join: that would be under way.
-    c = confluent_consumer(own_node.kafka, [], "g")
+    c = confluent_kafka.Consumer({"bootstrap.servers": own_node.kafka, "group.id": "g"})
     c.commit(offsets=[confluent_kafka.TopicPartition(name, 0, 123)], asynchronous=False)
     c.close()
     c = confluent_consumer(own_node.kafka, [name], "g")
