@@ -15,7 +15,7 @@
 #include "server/base/mem.h"
 
 enum {
-	LANE_BYTES_MAX = 4 << 20, /* staged and not durable before the next chunk is asked for */
+	LANE_BYTES_MAX = 4 << 20,     /* staged and not synced before the next chunk is asked for */
 	UNLOGGED_BYTES_MIN = 8 << 20, /* for less, flushing costs more than writing twice */
 	RETRY_MS = 100,
 	RETRY_MS_MAX = 2000,

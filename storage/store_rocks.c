@@ -392,20 +392,23 @@ static void rocks_del_range(
 		b->rep, b->store->families[f], text(from), from.len, text(to), to.len);
 }
 
-static enum err rocks_write(struct store *s, struct store_batch *b)
+static enum err write_by(
+	struct store *s, struct store_batch *b, const rocksdb_writeoptions_t *o, const char *what)
 {
 	char *error = NULL;
 
-	rocksdb_write(rocks_of(s)->db, rocks_of(s)->write_options, batch_of(b)->rep, &error);
-	return result(error, "write");
+	rocksdb_write(rocks_of(s)->db, o, batch_of(b)->rep, &error);
+	return result(error, what);
+}
+
+static enum err rocks_write(struct store *s, struct store_batch *b)
+{
+	return write_by(s, b, rocks_of(s)->write_options, "write");
 }
 
 static enum err rocks_write_unlogged(struct store *s, struct store_batch *b)
 {
-	char *error = NULL;
-
-	rocksdb_write(rocks_of(s)->db, rocks_of(s)->unlogged_options, batch_of(b)->rep, &error);
-	return result(error, "write_unlogged");
+	return write_by(s, b, rocks_of(s)->unlogged_options, "write_unlogged");
 }
 
 static enum err rocks_sync(struct store *s)

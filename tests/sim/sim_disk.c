@@ -73,10 +73,7 @@ static void take_time(struct front *f, int64_t us_max)
 static bool takes_write(struct front *f)
 {
 	take_time(f, f->disk->write_us);
-	if (f->disk->fails)
-		return false;
-	f->disk->writes++;
-	return true;
+	return !f->disk->fails;
 }
 
 static enum err front_write(struct store *s, struct store_batch *b)
@@ -86,25 +83,6 @@ static enum err front_write(struct store *s, struct store_batch *b)
 	return takes_write(f) ? f->content->ops->write(f->content, b) : ERR_IO;
 }
 
-static enum err front_sync(struct store *s)
-{
-	struct front *f = front_of(s);
-	bool first = sim_chance(500);
-	enum err e = OK;
-
-	if (f->disk->lies) {
-		take_time(f, f->disk->sync_us);
-		return OK;
-	}
-	if (first)
-		e = f->content->ops->sync(f->content);
-	take_time(f, f->disk->sync_us);
-	if (f->disk->fails)
-		return ERR_IO;
-	f->disk->syncs++;
-	return first ? e : f->content->ops->sync(f->content);
-}
-
 static enum err front_write_unlogged(struct store *s, struct store_batch *b)
 {
 	struct front *f = front_of(s);
@@ -112,7 +90,17 @@ static enum err front_write_unlogged(struct store *s, struct store_batch *b)
 	return takes_write(f) ? f->content->ops->write_unlogged(f->content, b) : ERR_IO;
 }
 
-static enum err front_flush(struct store *s, enum store_family fam)
+enum { EVERYTHING = FAMILY_COUNT };
+
+/* A sync, or the flush of one family. */
+static enum err content_reach(struct front *f, enum store_family fam)
+{
+	return (int)fam == EVERYTHING ? f->content->ops->sync(f->content)
+				      : f->content->ops->flush(f->content, fam);
+}
+
+/* What was written is on the disk at some moment of the time that takes. */
+static enum err front_reach(struct store *s, enum store_family fam)
 {
 	struct front *f = front_of(s);
 	bool first = sim_chance(500);
@@ -123,11 +111,16 @@ static enum err front_flush(struct store *s, enum store_family fam)
 		return OK;
 	}
 	if (first)
-		e = f->content->ops->flush(f->content, fam);
+		e = content_reach(f, fam);
 	take_time(f, f->disk->sync_us);
 	if (f->disk->fails)
 		return ERR_IO;
-	return first ? e : f->content->ops->flush(f->content, fam);
+	return first ? e : content_reach(f, fam);
+}
+
+static enum err front_sync(struct store *s)
+{
+	return front_reach(s, (enum store_family)EVERYTHING);
 }
 
 static enum err front_get(struct store *s, struct store_snapshot *snapshot, enum store_family fam,
@@ -200,7 +193,7 @@ static struct store_ops ops = {
 	.write = front_write,
 	.write_unlogged = front_write_unlogged,
 	.sync = front_sync,
-	.flush = front_flush,
+	.flush = front_reach,
 	.snapshot_new = front_snapshot_new,
 	.snapshot_free = front_snapshot_free,
 	.get = front_get,

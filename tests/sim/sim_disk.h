@@ -12,7 +12,6 @@ struct sim_disk { /* of one machine */
 	bool fails; /* from now on every write */
 	bool lies;  /* planted: a sync does nothing */
 	int64_t free_bytes;
-	uint64_t writes, syncs;
 };
 
 void sim_disk_init(struct sim_machine *m);

@@ -628,8 +628,9 @@ static void only_note(void *arg, const struct consensus_install *i)
 	asked_count++;
 }
 
-/* The owner fetches for two minutes, fails, fetches again from whoever leads then. */
-START_TEST(a_fetch_may_take_minutes_and_fail)
+/* Of three, one was away for longer than the leader's log reaches back, and begins to fetch; its
+ * log is as it was. Gives the leader, and who that is and who the third. */
+static struct rep *one_fetches(int *far, int *third)
 {
 	random_seed(11);
 	net_init(3);
@@ -637,17 +638,26 @@ START_TEST(a_fetch_may_take_minutes_and_fail)
 	for (int i = 1; i <= 3; i++)
 		net_start(i, 3);
 	struct rep *lead = net_elect();
-	int far = at_of(lead) % 3 + 1, third = far % 3 + 1;
-	W.rep[far].c->fsm.install = only_note;
-	net_isolate(far, true);
+	*far = at_of(lead) % 3 + 1;
+	*third = *far % 3 + 1;
+	W.rep[*far].c->fsm.install = only_note;
+	net_isolate(*far, true);
 	for (int i = 0; i < 400; i++) {
 		ck_assert_int_eq(rep_propose(lead), OK);
 		net_run(3);
 	}
-	net_isolate(far, false);
+	net_isolate(*far, false);
 	net_run(2000);
+	ck_assert(W.rep[*far].c->phase == PHASE_INSTALLING);
+	return lead;
+}
+
+/* The owner fetches for two minutes, fails, fetches again from whoever leads then. */
+START_TEST(a_fetch_may_take_minutes_and_fail)
+{
+	int far, third;
+	struct rep *lead = one_fetches(&far, &third);
 	ck_assert_int_eq(asked_count, 1);
-	ck_assert(W.rep[far].c->phase == PHASE_INSTALLING);
 	uint64_t frames = N.frames;
 	net_run(125000); /* past the library's time-out */
 	ck_assert_int_eq(asked_count, 1);
@@ -694,22 +704,8 @@ END_TEST
  * voted for by the one that fetches, and fetched from, also if that one has been restarted. */
 START_TEST(who_fetches_still_votes)
 {
-	random_seed(11);
-	net_init(3);
-	snapshots();
-	for (int i = 1; i <= 3; i++)
-		net_start(i, 3);
-	struct rep *lead = net_elect();
-	int far = at_of(lead) % 3 + 1, third = far % 3 + 1;
-	W.rep[far].c->fsm.install = only_note;
-	net_isolate(far, true);
-	for (int i = 0; i < 400; i++) {
-		ck_assert_int_eq(rep_propose(lead), OK);
-		net_run(3);
-	}
-	net_isolate(far, false);
-	net_run(2000);
-	ck_assert(W.rep[far].c->phase == PHASE_INSTALLING);
+	int far, third;
+	struct rep *lead = one_fetches(&far, &third);
 	fake_plog_seed_begin(W.rep[far].log, asked.index);
 	if (_i == 1) {
 		net_run(100);
@@ -742,23 +738,9 @@ END_TEST
  * before the one that fetches has its log: so that one takes what there is. */
 START_TEST(fetches_from_who_knows_less)
 {
-	random_seed(11);
-	net_init(3);
-	snapshots();
-	for (int i = 1; i <= 3; i++)
-		net_start(i, 3);
-	struct rep *lead = net_elect();
-	int far = at_of(lead) % 3 + 1, third = far % 3 + 1;
-	W.rep[far].c->fsm.install = only_note;
+	int far, third;
+	struct rep *lead = one_fetches(&far, &third);
 	uint64_t had = plog_last_index(W.rep[far].log);
-	net_isolate(far, true);
-	for (int i = 0; i < 400; i++) {
-		ck_assert_int_eq(rep_propose(lead), OK);
-		net_run(3);
-	}
-	net_isolate(far, false);
-	net_run(2000);
-	ck_assert(W.rep[far].c->phase == PHASE_INSTALLING);
 	ck_assert_uint_gt(asked.index, had);
 	fake_plog_seed_begin(W.rep[far].log, lead->applied + 1);
 	rep_crash(lead, 0);
@@ -788,22 +770,8 @@ END_TEST
  * it does not. */
 START_TEST(who_fetches_is_sent_no_entries)
 {
-	random_seed(11);
-	net_init(3);
-	snapshots();
-	for (int i = 1; i <= 3; i++)
-		net_start(i, 3);
-	struct rep *lead = net_elect();
-	int far = at_of(lead) % 3 + 1, third = far % 3 + 1;
-	W.rep[far].c->fsm.install = only_note;
-	net_isolate(far, true);
-	for (int i = 0; i < 400; i++) {
-		ck_assert_int_eq(rep_propose(lead), OK);
-		net_run(3);
-	}
-	net_isolate(far, false);
-	net_run(2000);
-	ck_assert(W.rep[far].c->phase == PHASE_INSTALLING);
+	int far, third;
+	struct rep *lead = one_fetches(&far, &third);
 	ck_assert_int_eq(consensus_transfer(lead->c, W.rep[third].id), OK);
 	net_run(1000);
 	lead = net_leader();

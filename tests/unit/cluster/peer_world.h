@@ -281,8 +281,6 @@ static int own_port(void)
 /* Nodes 1 and 2 with these numbers of loops, of one cluster, connected both ways. */
 static void two_up(int loops_1, int loops_2)
 {
-	int most = loops_1 > loops_2 ? loops_1 : loops_2;
-	(void)most;
 	world[0].loop_count = loops_1;
 	world[1].loop_count = loops_2;
 	for (int i = 0; i < 2; i++) {
