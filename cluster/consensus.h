@@ -129,8 +129,9 @@ enum err consensus_change(struct consensus *c, struct consensus_change *change) 
 /* Hands leadership to a voter; the outcome shows in fsm.changed. */
 enum err consensus_transfer(struct consensus *c, uint64_t to) MUST_USE;
 
-/* The configuration in force here (the newest in the log); match and in_sync only on the leader.
- * Gives how many there are; writes at most max. */
+/* The configuration in force here (the newest in the log; whose vote is being taken away has it
+ * until that is committed); match and in_sync only on the leader. Gives how many there are; writes
+ * at most max. */
 enum member_role { MEMBER_VOTER, MEMBER_STANDBY, MEMBER_SPARE };
 struct consensus_peer {
 	uint64_t replica, match_index;

@@ -48,6 +48,15 @@ static bool address_valid(uint64_t replica, const char *address)
 	return replica != 0 && address != NULL && strcmp(address, want) == 0;
 }
 
+static bool is_voter(const struct consensus *c, uint64_t replica)
+{
+	const struct raft_configuration *m = &c->raft->configuration;
+	for (unsigned i = 0; i < m->n; i++)
+		if (m->servers[i].id == replica)
+			return m->servers[i].role == RAFT_VOTER;
+	return false;
+}
+
 enum err consensus_change(struct consensus *c, struct consensus_change *change)
 {
 	static const int role[] = {[CHANGE_TO_STANDBY] = RAFT_STANDBY,
@@ -64,6 +73,7 @@ enum err consensus_change(struct consensus *c, struct consensus_change *change)
 	struct raft_change *q = &c->change_request;
 	q->data = c;
 	c->change = change;
+	c->change_of_voter = is_voter(c, change->replica);
 	int rv;
 	if (change->kind == CHANGE_ADD_SPARE)
 		rv = raft_add(c->raft, q, change->replica, change->address, changed_membership);
@@ -139,9 +149,11 @@ bool consensus_changing(const struct consensus *c)
 
 /* --- what is known of peers --- */
 
-static enum member_role role_of(const struct raft_server *s)
+/* Nobody may count on a vote to be gone while the next leader may still count on it. */
+static enum member_role role_of(const struct consensus *c, const struct raft_server *s)
 {
-	if (s->role == RAFT_VOTER)
+	if (s->role == RAFT_VOTER ||
+		(c->change && c->change_of_voter && c->change->replica == s->id))
 		return MEMBER_VOTER;
 	return s->role == RAFT_STANDBY ? MEMBER_STANDBY : MEMBER_SPARE;
 }
@@ -168,7 +180,7 @@ int consensus_peers(const struct consensus *c, struct consensus_peer *out, int m
 		return 0;
 	for (unsigned i = 0; i < r->configuration.n && (int)i < max; i++) {
 		const struct raft_server *s = &r->configuration.servers[i];
-		out[i] = (struct consensus_peer){.replica = s->id, .role = role_of(s)};
+		out[i] = (struct consensus_peer){.replica = s->id, .role = role_of(c, s)};
 		if (r->state == RAFT_LEADER)
 			look_at_progress(c, i, &out[i]);
 	}

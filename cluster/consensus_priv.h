@@ -179,6 +179,7 @@ struct consensus {
 	struct list reads;    /* read_point */
 	struct raft_change change_request;
 	struct consensus_change *change;
+	bool change_of_voter; /* it is one until the change is committed */
 	enum err change_err;
 	bool change_done;
 	struct raft_transfer transfer;

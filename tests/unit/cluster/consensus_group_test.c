@@ -890,6 +890,44 @@ START_TEST(peers_tell_who_is_in_sync)
 }
 END_TEST
 
+static int voters_told(struct rep *r)
+{
+	struct consensus_peer p[3];
+	int count = 0;
+	ck_assert_int_eq(consensus_peers(r->c, p, 3), 3);
+	for (int i = 0; i < 3; i++)
+		count += p[i].role == MEMBER_VOTER;
+	return count;
+}
+
+/* The next leader may never have heard that it is to go. */
+START_TEST(a_vote_is_told_until_it_is_gone)
+{
+	struct rep *lead = begin(3), *goes = &W.rep[at_of(lead) % 3 + 1];
+	struct consensus_change q = {
+		.kind = CHANGE_TO_SPARE, .replica = goes->id, .done = rep_changed_done};
+	net_run(50);
+	net_isolate(at_of(lead), true);
+	ck_assert_int_eq(consensus_change(lead->c, &q), OK);
+	net_run(50);
+	ck_assert(consensus_changing(lead->c));
+	ck_assert_int_eq(voters_told(lead), 3);
+	net_isolate(at_of(lead), false);
+	net_run(1000);
+	ck_assert_ptr_eq(net_leader(), lead);
+	ck_assert(!consensus_changing(lead->c));
+	ck_assert_int_eq(voters_told(lead), 2);
+	q.kind = CHANGE_TO_STANDBY; /* and one that never was is not */
+	net_isolate(at_of(lead), true);
+	ck_assert_int_eq(consensus_change(lead->c, &q), OK);
+	net_run(50);
+	ck_assert_int_eq(voters_told(lead), 2);
+	net_isolate(at_of(lead), false);
+	net_run(1000);
+	ck_assert(!consensus_changing(lead->c));
+}
+END_TEST
+
 START_TEST(addresses_are_replica_ids)
 {
 	struct rep *lead = begin(3);
@@ -928,6 +966,7 @@ int main(void)
 	tcase_add_test(tc, pinned_entries_are_kept);
 	tcase_add_test(tc, a_replica_without_a_configuration_waits);
 	tcase_add_test(tc, peers_tell_who_is_in_sync);
+	tcase_add_test(tc, a_vote_is_told_until_it_is_gone);
 	tcase_add_test(tc, addresses_are_replica_ids);
 	return net_main(tc, "group");
 }
