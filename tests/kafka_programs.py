@@ -10,6 +10,7 @@ packages. Each is a small program of proto/clients, made ready once below the bu
 KAFKA_BROKER, KAFKA_USER, KAFKA_PASSWORD, KAFKA_MECHANISM, KAFKA_CODEC, KAFKA_IDEMPOTENT=1."""
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -150,6 +151,8 @@ class Member:
 
     def read(self):
         for line in self.process.stdout:
+            if not line.endswith("\n"):  # the last one of who was killed
+                break
             line = line.rstrip("\n")
             self.lines.append(line)
             if line.startswith("assigned"):
@@ -163,7 +166,12 @@ class Member:
         """With a word; the seconds it took."""
         began = time.monotonic()
         self.process.terminate()
-        status = self.process.wait(within)
+        try:
+            status = self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGQUIT)  # Python and Go say then where they are
+            self.reader.join(5)
+            raise AssertionError("does not go: %s" % "\n".join(self.lines[-60:])) from None
         self.reader.join(5)
         assert status == 0, self.lines[-5:]
         return time.monotonic() - began

@@ -2,6 +2,7 @@
 nothing comes twice that a member had been told is committed."""
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -57,12 +58,12 @@ def join(node, topic, strategy):
 
 
 def leave(member):
-    """librdkafka 2.0 aborts when one with the sticky assignor goes that never was in charge: then it
-    is one more that was killed."""
+    """Amid a rebalance librdkafka 2.0 aborts at times, or waits for itself for ever (then the member
+    ends itself by an alarm): it is one more that was killed."""
     try:
         member.leave()
     except AssertionError:
-        if not any("rd_kafka_sticky_assignor_state_destroy" in line for line in member.lines[-3:]):
+        if member.process.returncode not in (-signal.SIGABRT, -signal.SIGALRM):
             raise
 
 
@@ -75,8 +76,7 @@ def history(members):
             times[partition, offset] += 1
         for line in m.lines:
             words = line.split()
-            # The last line of one that was killed may be cut off.
-            if words[0] in ("committed", "began") and len(words) == 4:
+            if words[0] in ("committed", "began"):
                 (commits if words[0] == "committed" else begins).append(
                     (float(words[1]), int(words[2]), int(words[3])))
     return values, times, commits, begins
