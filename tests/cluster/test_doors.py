@@ -3,9 +3,11 @@ import os
 import struct
 
 import confluent_kafka
+import mqtt_client as mqtt
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 from kafka_raw import Raw, string
+from load import PUBACK, PUBLISH, SUBACK, Link
 from node import eventually
 
 
@@ -134,6 +136,30 @@ def test_leadership_goes_to_the_preferred_when_asked(cluster, name):
     assert eventually(lambda: cluster.leader(name, 0, other) is victim, 5)
     assert elect(other, name, [0]) == [(0, 84)]
     assert all(error == 0 for _, error in elect(other, None, []))
+
+
+def test_a_subscription_begins_where_its_leaders_are(cluster, name):
+    """SUBACK waits until the leaders have said from which offset on it holds: what another node has
+    acknowledged before is not given as new, its retained value is there, what comes then is given."""
+    def publish(link, payload, **more):
+        link.raw.send(mqtt.publish(topic, payload, 1, 1, **more))
+        assert link.read(10).kind == PUBACK
+
+    for turn in range(60):
+        here, there = cluster[1 + turn % 3], cluster[1 + (turn + 1 + turn // 3 % 2) % 3]
+        topic, retain = "%s/%d" % (name, turn), turn % 2
+        reader, writer = Link(here, "%s-r%d" % (name, turn)), Link(there, "%s-w" % name)
+        try:
+            publish(writer, b"old", retain=retain)
+            reader.raw.send(mqtt.subscribe((topic, "%s/%d/#" % (name, turn))[turn // 6 % 2], 1))
+            assert reader.read(10).kind == SUBACK
+            publish(writer, b"new")
+            for wanted in (b"old", b"new")[not retain:]:
+                got = reader.read(10)
+                assert got.kind == PUBLISH and got.body.endswith(wanted), (turn, wanted, got)
+        finally:
+            reader.close()
+            writer.close()
 
 
 def test_the_catalogue_is_described_as_a_quorum(cluster):

@@ -167,15 +167,20 @@ def test_without_a_majority_nothing_is_accepted_and_it_heals(cluster):
     publisher = Publisher(cluster, x, "m", "t/1")
     assert eventually(lambda: len(x.acked()) > 50)
     down = cluster.nodes[:2]
+    left = cluster.nodes[2]
+    there = Link(left, "there-before")
     for n in down:
         n.kill()
-    left = cluster.nodes[2]
     time.sleep(1.5)
     before = len(x.acked())
     status, body, _ = left.request("POST", "/streams/%s/records" % STREAM, b"v", timeout=15)
     assert status in (503, 504), (status, body)
     assert set(kafka_errors(left, STREAM)) <= RETRIABLE, kafka_errors(left, STREAM)
     assert mqtt_answer(left, "t/9") is None, "acknowledged without a majority"
+    there.raw.send(mqtt.publish("t/8", b"mqtt without a majority", 1, 1))
+    got = there.read(20)
+    assert got.kind == mqtt.PUBACK and got.body[2:3] == b"\x83", got  # publish again
+    there.close()
     assert len(x.acked()) == before, "acknowledged without a majority"
     assert left.request("GET", "/livez")[0] == 200
     for n in down:
