@@ -162,6 +162,83 @@ def test_a_subscription_begins_where_its_leaders_are(cluster, name):
             writer.close()
 
 
+def told_partition(node, stream):
+    """Metadata v7: ({broker: rack}, leader, leader epoch) of the only partition."""
+    with Raw(node.ports["kafka"], node.host) as raw:
+        answer = raw.ask(3, 7, struct.pack(">i", 1) + string(stream) + b"\0")
+    brokers, at = {}, 8
+    for _ in range(struct.unpack_from(">i", answer, 4)[0]):
+        number, size = struct.unpack_from(">ih", answer, at)
+        at += 6 + size + 4
+        size = struct.unpack_from(">h", answer, at)[0]
+        brokers[number] = answer[at + 2:at + 2 + max(0, size)].decode()
+        at += 2 + max(0, size)
+    at += 2 + max(0, struct.unpack_from(">h", answer, at)[0]) + 4 + 4
+    assert struct.unpack_from(">h", answer, at)[0] == 0
+    at += 2 + 2 + len(stream) + 1 + 4
+    return brokers, *struct.unpack_from(">ii", answer, at + 2 + 4)
+
+
+def end_of(node, stream, now, epoch):
+    """OffsetForLeaderEpoch v2: (error, epoch, where it ends)."""
+    body = struct.pack(">i", 1) + string(stream) + struct.pack(">iiii", 1, 0, now, epoch)
+    with Raw(node.ports["kafka"], node.host) as raw:
+        answer = raw.ask(23, 2, body)
+    at = 4 + 4 + 2 + len(stream) + 4
+    error, _, epoch, end = struct.unpack_from(">hiiq", answer, at)
+    return error, epoch, end
+
+
+def test_brokers_are_nodes_and_the_epoch_is_the_term(cluster, name):
+    """The next leader has a higher one, knows where the one before ended, and refuses who is behind."""
+    cluster.create(name, 1, 3)
+    victim = cluster.leader(name)
+    brokers, leader, before = told_partition(cluster.any(), name)
+    assert brokers == {n.number: "rack-%d" % n.number for n in cluster.nodes}
+    assert leader == victim.number and before == cluster.partitions(name)[0]["epoch"]
+    for number in range(5):
+        assert cluster.any().request("POST", "/streams/%s/records" % name, b"%d" % number)[0] == 200
+    victim.kill()
+    cluster.wait_new_leader(name, 0, victim)
+    other = cluster.leader(name, 0, cluster.any([victim]))
+    _, leader, now = told_partition(other, name)
+    assert leader == other.number and now > before
+    assert other.request("POST", "/streams/%s/records" % name, b"5")[0] == 200
+    assert end_of(other, name, now, before) == (0, before, 5)
+    assert end_of(other, name, now, now) == (0, now, 6)
+    assert end_of(other, name, before, before)[0] == 74  # FENCED_LEADER_EPOCH
+    assert end_of(other, name, now + 1, now)[0] == 75  # UNKNOWN_LEADER_EPOCH
+
+
+def test_commands_about_the_cluster(cluster, name):
+    """What they show, and the status of those that are refused (docs/cluster.md)."""
+    cluster.create(name, 2, 3)
+    cluster.wait_spread()
+    one, two, _ = cluster.nodes
+    shown = one.cli_json("partition", "describe", name, "1")
+    assert sorted(r["node"] for r in shown["members"]) == [1, 2, 3], shown
+    assert len(one.cli_json("partition", "list", name)["partitions"]) == 2
+    for words, status, said in (
+            (("cluster", "frob"), 2, "one of these must follow"),
+            (("cluster", "drain"), 2, "usage"),
+            (("cluster", "drain", "2"), 2, "add --yes"),
+            (("cluster", "drain", "9", "--yes"), 3, "no node 9"),
+            (("cluster", "drain", "nobody", "--yes"), 3, "no node nobody"),
+            (("cluster", "remove", "2", "--yes"), 5, "drain it first"),
+            (("cluster", "remove", "2", "--yes", "--force"), 5, "node 2 lives"),
+            (("partition", "list", "nosuch"), 3, "no such stream"),
+            (("partition", "describe", name, "7"), 3, "no such partition"),
+            (("partition", "describe", name), 2, "usage")):
+        done = one.cli(*words)
+        assert (done.returncode, done.stderr.count(said)) == (status, 1), (words, done)
+    two.kill()
+    assert eventually(lambda: one.cli("cluster", "health").returncode == 10)
+    assert eventually(lambda: one.cli("cluster", "drain", "3", "--dry-run").returncode == 5)
+    done = one.cli("cluster", "drain", "3", "--yes")
+    assert done.returncode == 5 and "without a majority" in done.stderr, done
+    assert {n["id"]: n["state"] for n in one.ask("/api/v1/cluster")["nodes"]}[3] == "active"
+
+
 def test_the_catalogue_is_described_as_a_quorum(cluster):
     """DescribeQuorum v0: the same of every node."""
     body = (b"\2" + bytes([len("__cluster_metadata") + 1]) + b"__cluster_metadata" + b"\2" +
