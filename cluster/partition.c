@@ -174,16 +174,21 @@ static bool named_no_more(const struct partition *p)
 
 /* Raft's word counts where there is a replica, until others have seen a newer term. One that was
  * taken out of the group and has not heard so stands for election for ever, in terms of its own:
- * it believes whoever says that he leads, so that it can ask whether it may go. */
+ * it believes whoever says that he leads, so that it can ask whether it may go. While one hands
+ * over Raft names nobody, but no older leader leads. */
 static void find_leader(struct partition *p, uint64_t *term, uint32_t *node)
 {
+	bool leads = false;
+
 	*term = 0;
 	*node = 0;
 	if (partition_local(p)) {
 		*term = consensus_term(p->consensus);
 		*node = (uint32_t)(consensus_leader(p->consensus) >> 32);
+		leads = consensus_role(p->consensus) == ROLE_LEADER;
 	}
-	if (p->heard_term > *term || (*node == 0 && (p->heard_term == *term || named_no_more(p)))) {
+	if (p->heard_term > *term ||
+		(*node == 0 && !leads && (p->heard_term == *term || named_no_more(p)))) {
 		*term = p->heard_term;
 		*node = p->heard_leader;
 	}

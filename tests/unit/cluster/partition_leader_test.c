@@ -133,6 +133,74 @@ START_TEST(who_stands_in_vain_and_is_named_no_more_knows_the_leader)
 }
 END_TEST
 
+struct handing {
+	uint32_t leader;
+	bool begun, seen;
+	int32_t epoch;
+	uint32_t told; /* as leader */
+	uint64_t term;
+};
+
+/* It is to have no place any more, and hands over to who is not heard. */
+static void hand_run(void *arg)
+{
+	struct handing *h = arg;
+	struct partition *p = N.node[h->leader].p;
+	struct alone a = {.leader = h->leader, .node = h->leader % 3 + 1};
+
+	h->begun = partition_leads(p) && has_all(p, replica_of((int)a.node));
+	for (uint32_t i = 1; h->begun && i <= 3; i++)
+		for (uint32_t to = 1; i != h->leader && to <= NODES; to++)
+			N.cut[i][to] = true;
+	h->term = consensus_term(p->consensus);
+	if (h->begun) {
+		partition_heard(p, a.node, h->term - 1);
+		a.node = h->leader;
+		want_others_run(&a); /* posts */
+		partition_step_aside(p, h->leader % 3 + 1);
+	} else {
+		sem_post(&N.done);
+	}
+}
+
+static void handing_run(void *arg)
+{
+	struct handing *h = arg;
+	struct partition *p = N.node[h->leader].p;
+
+	h->seen = partition_leads(p) && consensus_role(p->consensus) == ROLE_LEADER &&
+		consensus_leader(p->consensus) == 0;
+	h->epoch = partition_epoch(p);
+	h->told = partition_leader(p);
+	sem_post(&N.done);
+}
+
+/* Raft names no leader while one hands over. It leads until the next one does: in its own term,
+ * not in that of a leader before it of whom others had told. */
+START_TEST(who_hands_over_leads_in_its_own_term)
+{
+	struct handing h = {0};
+	int seen = 0;
+
+	for (int i = 0; i < 1000 && !h.begun; i++) {
+		h.leader = (uint32_t)leader_wait();
+		on_loop(0, hand_run, &h);
+		usleep(10000);
+	}
+	ck_assert(h.begun);
+	for (int i = 0; i < 20; i++) {
+		on_loop(0, handing_run, &h);
+		usleep(2000);
+		if (!h.seen)
+			continue;
+		seen++;
+		ck_assert_uint_eq((uint64_t)h.epoch, h.term);
+		ck_assert(h.told == 0 || h.told == h.leader);
+	}
+	ck_assert_int_gt(seen, 0);
+}
+END_TEST
+
 static struct proposal own[2];
 static int own_told;
 static void own_done(struct proposal *q)
@@ -220,6 +288,7 @@ int main(void)
 	tcase_add_test(tc, who_hears_of_a_newer_term_leads_no_more);
 	tcase_add_test(tc, what_comes_later_does_not_overtake_what_is_in_flight);
 	tcase_add_test(tc, who_stands_in_vain_and_is_named_no_more_knows_the_leader);
+	tcase_add_test(tc, who_hands_over_leads_in_its_own_term);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);
 	failed = srunner_ntests_failed(sr);
