@@ -264,8 +264,10 @@ static bool await_target(struct found *f, int64_t now_ms)
 		again(f, CONNECT_LOOK_MS);
 		return true;
 	}
+	wait_for(f, "no connection with node %u at %s: the log says why (peer_unreachable)",
+		f->target, f->target_address);
 	f->target = 0;
-	return false;
+	return true;
 }
 
 /* --- what the seeds say --- */
@@ -418,6 +420,18 @@ static void compare(struct found *f)
 		again(f, ASK_AGAIN_MS * 3);
 }
 
+static bool other_name(struct found *f, const struct seed *s)
+{
+	const char *name = f->node->conf.cluster_name;
+
+	if (bytes_equal(bytes_text(name), s->probe.hello.cluster_name))
+		return false;
+	wait_for(f, "node %u at %s is of cluster '%.*s', this node of '%s' (cluster.name)",
+		s->probe.hello.node, s->address, (int)s->probe.hello.cluster_name.len,
+		(const char *)s->probe.hello.cluster_name.at, name);
+	return true;
+}
+
 static void decide(struct found *f)
 {
 	struct node *n = f->node;
@@ -441,6 +455,8 @@ static void decide(struct found *f)
 		return;
 	}
 	s = with_cluster(f);
+	if (s != NULL && other_name(f, s))
+		return;
 	if (s != NULL)
 		join(f, s);
 	else if (identity_has_cluster(&n->identity))

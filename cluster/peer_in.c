@@ -254,6 +254,10 @@ static enum err on_hello(struct peer_in *in, const struct peer_frame *f)
 		return refuse(in, code, why);
 	if (in->hello.purpose == PEER_FOR_PROBE) { /* it asks no more; its deadline stays */
 		in->probe = true;
+		/* It sees by our hello that it must not come in: here that is told, too. */
+		if (peer_other_cluster(h, &in->hello, why, sizeof why))
+			LOG(LOG_WARN, AREA_CLUSTER, "peer_stranger", "peer=%s node=%u why=\"%s\"",
+				conn_peer(in->conn), in->hello.node, why);
 		return greet(in);
 	}
 	struct peer_home *to = &h->peers->homes[in->hello.loop % h->peers->home_count];

@@ -345,10 +345,25 @@ const char *tls_cert_san(const struct tls *t)
 	return t->san;
 }
 
+/* An alert says what the peer did not like; it is for us to say that it was the peer. */
 const char *tls_failure(const struct tls *t)
 {
-	return t->failure == 0 ? "closed by the peer"
-			       : wolfSSL_ERR_reason_error_string((unsigned long)t->failure);
+	WOLFSSL_ALERT_HISTORY seen;
+
+	if (t->failure == 0)
+		return "closed by the peer";
+	if (t->failure != FATAL_ERROR || wolfSSL_get_alert_history(t->ssl, &seen) != WOLFSSL_SUCCESS)
+		return wolfSSL_ERR_reason_error_string((unsigned long)t->failure);
+	switch (seen.last_rx.code) {
+	case unknown_ca: return "the peer does not trust our certificate's authority";
+	case bad_certificate:
+	case unsupported_certificate:
+	case certificate_revoked:
+	case certificate_expired:
+	case certificate_unknown: return "the peer does not accept our certificate";
+	case no_certificate: return "the peer wants a certificate of ours";
+	default: return wolfSSL_alert_desc_string_long(seen.last_rx.code);
+	}
 }
 
 /* Gives the socket what is owed to it. */

@@ -42,8 +42,8 @@ def test_nodes_show_each_other_certificates(make_cluster, authority, other):
         assert eventually(lambda n=n: "waiting for seed" in n.log()), n.log()
         assert eventually(lambda n=n: b"waiting for seed" in answers(n, "/readyz")[1]), n.log()
         assert answers(n, "/readyz")[0] == 503
-    for n, words in ((cluster[1], "tls_failed door=peer"), (wrong, "TLS"), (blind, "TLS"),
-                     (plain, "peer.tls")):
+    for n, words in ((cluster[1], "the peer does not trust our certificate's authority"),
+                     (wrong, "TLS"), (blind, "TLS"), (plain, "peer.tls")):
         assert eventually(lambda n=n, w=words: w in n.log(100000)), n.log()
     assert all(n.log(100000).count("tls_failed") < 60 for n in cluster.nodes)
     assert sorted(nodes_of(cluster[1])) == known
@@ -110,4 +110,12 @@ def test_data_of_another_cluster_ends_the_node(cluster, make_cluster):
     lone.settings.update({"node.id": 1, "cluster.seeds": cluster[2].peer})
     lone.start(wait=False)
     ends(lone, "data.dir is of another cluster")
+    assert eventually(lambda: "two clusters" in cluster[2].log(100000)), cluster[2].log()
+    # One without data, that is told another name.
+    named = make_cluster(1, settings={"cluster.name": "other"}, start=False)[1]
+    named.settings.update({"node.id": 7, "cluster.seeds": cluster[2].peer})
+    named.start(wait=False)
+    assert eventually(lambda: b"of cluster 'sluice', this node of 'other'" in answers(
+        named, "/readyz")[1]), named.log()
+    assert eventually(lambda: "node 7 is of cluster 'other'" in cluster[2].log(100000))
     whole(cluster)

@@ -34,6 +34,7 @@ static struct world {
 	enum err answer_err;
 	size_t answer_bytes;
 	char failed[200], why[200];
+	const char *their_name;
 	peer_server on_join;
 	void *join_arg;
 } w;
@@ -215,7 +216,8 @@ static void ask_all(void)
 		q->hello = (struct peer_hello){.node = w.answers[i].node,
 			.instance = {w.answers[i].instance},
 			.circle = {circle_said(&w.answers[i])},
-			.cluster = {w.answers[i].cluster}};
+			.cluster = {w.answers[i].cluster},
+			.cluster_name = bytes_text(w.their_name)};
 		snprintf(q->why, sizeof q->why, "not there");
 		q->done(q);
 	}
@@ -246,6 +248,7 @@ static void setup(void)
 	memset(&n, 0, sizeof n);
 	w.now_ms = 1000;
 	n.conf.id = 2;
+	n.conf.cluster_name = w.their_name = "ours";
 	n.conf.seeds = "a:1, b:2 ,c:3";
 	n.peers = (struct peers *)(uintptr_t)8;
 	n.identity.instance[0] = 20;
@@ -486,6 +489,21 @@ START_TEST(who_hears_nothing_of_the_catalogue_asks_again)
 }
 END_TEST
 
+START_TEST(a_cluster_of_another_name_is_not_joined)
+{
+	seeds(all_empty);
+	w.their_name = "theirs";
+	w.answers[1] = (struct answer){OK, 4, 40, 5, 0};
+	w.connected = true;
+	ask_all();
+	ck_assert_ptr_null(w.call);
+	ck_assert_uint_eq(w.dialled, 0);
+	ck_assert_str_eq(
+		w.why, "node 4 at b:2 is of cluster 'theirs', this node of 'ours' (cluster.name)");
+	ends();
+}
+END_TEST
+
 START_TEST(a_target_that_is_lost_is_chosen_anew)
 {
 	seeds(all_empty);
@@ -495,6 +513,7 @@ START_TEST(a_target_that_is_lost_is_chosen_anew)
 		tick(100);
 	ck_assert_int_eq(w.probe_count, SEEDS);
 	ck_assert_ptr_null(w.call);
+	ck_assert_ptr_nonnull(strstr(w.why, "no connection with node 4 at b:2"));
 }
 END_TEST
 
@@ -708,6 +727,7 @@ int main(void)
 	tcase_add_loop_test(tc, one_id_twice, 0, 2);
 	tcase_add_test(tc, joins_who_has_a_cluster);
 	tcase_add_loop_test(tc, who_hears_nothing_of_the_catalogue_asks_again, 0, 3);
+	tcase_add_test(tc, a_cluster_of_another_name_is_not_joined);
 	tcase_add_test(tc, a_target_that_is_lost_is_chosen_anew);
 	tcase_add_loop_test(tc, a_refusal_that_helps_no_waiting_ends_it, 0, 2);
 	tcase_add_loop_test(tc, a_passing_refusal_is_waited_for, 0, 4);
