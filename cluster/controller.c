@@ -221,7 +221,7 @@ static void group_of(
 {
 	const struct meta_place *row = &p->row;
 
-	*out = (struct place_group){.wanted = wanted};
+	*out = (struct place_group){.wanted = wanted, .table = row->group < META_STREAM_FIRST};
 	for (int i = 0; i < row->member_count && i < PLACEMENT_REPLICAS_MAX; i++) {
 		out->members[out->count] = (uint32_t)(row->members[i] >> 32);
 		if (model_lost(n, row->members[i]))

@@ -380,7 +380,7 @@ void model_place_groups(
 
 static bool count_group(void *arg, struct model_place *p, int wanted)
 {
-	struct place_group g = {.wanted = wanted};
+	struct place_group g = {.wanted = wanted, .table = p->row.group < META_STREAM_FIRST};
 
 	for (int i = 0; i < p->row.member_count && i < PLACEMENT_REPLICAS_MAX; i++)
 		g.members[g.count++] = (uint32_t)(p->row.members[i] >> 32);

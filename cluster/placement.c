@@ -52,6 +52,7 @@ void placement_count(struct placement *p, const struct place_group *g, int sign)
 			continue;
 		n->replicas += sign;
 		n->leaders += i == 0 ? sign : 0;
+		n->tables_led += i == 0 && g->table ? sign : 0;
 	}
 }
 
@@ -105,7 +106,14 @@ static uint32_t bit_to_front(uint32_t bits, int at)
 	return (bits >> (at + 1) << (at + 1)) | (bits & ((1u << at) - 1)) << 1 | (bits >> at & 1);
 }
 
-/* The member with the fewest groups to lead comes first; the present one if it is as good. */
+/* Groups like g that n leads. A table weighs less than a partition: a stream would end up on the
+ * node that has no tables. */
+static int leads(const struct place_node *n, const struct place_group *g)
+{
+	return g->table ? n->tables_led : n->leaders - n->tables_led;
+}
+
+/* The member with the fewest such groups to lead comes first; the present one if it is as good. */
 static void choose_leader(struct placement *p, struct place_group *g)
 {
 	int best = -1, fewest = 0;
@@ -115,9 +123,9 @@ static void choose_leader(struct placement *p, struct place_group *g)
 
 		if (n == NULL || !n->active || !n->alive)
 			continue;
-		if (best < 0 || n->leaders < fewest) {
+		if (best < 0 || leads(n, g) < fewest) {
 			best = i;
-			fewest = n->leaders;
+			fewest = leads(n, g);
 		}
 	}
 	if (best > 0) {
@@ -358,7 +366,7 @@ enum placement_reason placement_lead(struct placement *p, struct place_group *g)
 	placement_count(p, g, -1);
 	choose_leader(p, &then);
 	next = node_of(p, then.members[0]);
-	if (next != NULL && next != first && (!first->active || next->leaders < first->leaders)) {
+	if (next != NULL && next != first && (!first->active || leads(next, g) < leads(first, g))) {
 		*g = then;
 		placement_count(p, g, 1);
 		return PLACEMENT_LEADER;

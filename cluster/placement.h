@@ -19,8 +19,10 @@ struct place_node {
 	bool alive;            /* answers now: only such nodes get new replicas of a
 				  group that is there */
 	int replicas, leaders; /* wanted there; counted by placement_count */
+	int tables_led;        /* of these, tables */
 };
 struct place_group {
+	bool table; /* leaders of tables and of partitions are evened out apart */
 	int wanted; /* replicas, if there are that many nodes */
 	int count;
 	uint32_t members[PLACEMENT_REPLICAS_MAX]; /* node ids; [0] leads best */

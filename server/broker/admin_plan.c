@@ -27,6 +27,7 @@ static bool group_of(struct shard *s, const struct admin_group *g, struct place_
 	for (int i = 0; at != NULL && i < at->voter_count && i < PLACEMENT_REPLICAS_MAX; i++)
 		out->members[out->count++] = (uint32_t)(at->members[i] >> 32);
 	out->wanted = out->count;
+	out->table = strcmp(g->stream, "__tables") == 0;
 	return out->count > 0;
 }
 

@@ -288,6 +288,30 @@ START_TEST(leaders_are_evened_out)
 }
 END_TEST
 
+/* A stream's leaders do not all stay where they were because others lead tables. */
+START_TEST(leaders_of_partitions_and_of_tables_are_evened_out_apart)
+{
+	struct placement p = nodes(3, 0);
+	struct place_group g[24];
+
+	for (int i = 0; i < 24; i++) { /* 16 tables come first */
+		g[i] = (struct place_group){
+			.table = i < 16, .wanted = 3, .count = 3, .members = {1, 2, 3}};
+		placement_count(&p, &g[i], 1);
+	}
+	for (int i = 0; i < 24; i++)
+		placement_lead(&p, &g[i]);
+	for (int i = 0; i < 3; i++) {
+		const struct place_node *n = &p.nodes[i];
+
+		ck_assert_int_ge(n->tables_led, 5);
+		ck_assert_int_ge(n->leaders - n->tables_led, 2);
+	}
+	for (int i = 0; i < 24; i++)
+		ck_assert_int_eq(placement_lead(&p, &g[i]), PLACEMENT_KEEP);
+}
+END_TEST
+
 START_TEST(everyone_follows_the_catalogue_and_five_vote)
 {
 	struct placement p = nodes(7, 0);
@@ -375,6 +399,7 @@ int main(void)
 	tcase_add_test(tc, dead_nodes_are_not_fled_from);
 	tcase_add_loop_test(tc, plans_end_even, 0, 300);
 	tcase_add_test(tc, leaders_are_evened_out);
+	tcase_add_test(tc, leaders_of_partitions_and_of_tables_are_evened_out_apart);
 	tcase_add_test(tc, everyone_follows_the_catalogue_and_five_vote);
 	tcase_add_loop_test(tc, votes_are_spread_over_racks, 0, 3);
 	tcase_add_test(tc, reasons_have_words);
