@@ -228,6 +228,7 @@ def test_commands_about_the_cluster(cluster, name):
             (("cluster", "remove", "2", "--yes", "--force"), 5, "node 2 lives"),
             (("partition", "list", "nosuch"), 3, "no such stream"),
             (("partition", "describe", name, "7"), 3, "no such partition"),
+            (("partition", "describe", name, "x"), 2, "a partition is a number"),
             (("partition", "describe", name), 2, "usage")):
         done = one.cli(*words)
         assert (done.returncode, done.stderr.count(said)) == (status, 1), (words, done)

@@ -206,14 +206,20 @@ enum exit_code partition_list(const struct options *o)
 
 enum exit_code partition_describe(const struct options *o)
 {
-	char *stream = path_of("/api/v1/partitions/", o->args[0]);
-	char *index = path_of("/", o->args[1]);
-	size_t size = strlen(stream) + strlen(index) + 1;
-	char *path = mem_new(size);
+	char *stream, *path, *end;
+	long index = strtol(o->args[1], &end, 10);
+	size_t size;
 	struct answer a;
 	enum exit_code e;
 
-	(void)snprintf(path, size, "%s%s", stream, index);
+	if (end == o->args[1] || *end != 0 || index < 0) {
+		say("sluice: a partition is a number: %s", o->args[1]);
+		return EXIT_USAGE;
+	}
+	stream = path_of("/api/v1/partitions/", o->args[0]);
+	size = strlen(stream) + 24;
+	path = mem_new(size);
+	(void)snprintf(path, size, "%s/%ld", stream, index);
 	e = client_get(o, path, &a);
 	if (e == EXIT_OK) {
 		print_object(o, a.json, describe_columns);
@@ -228,7 +234,6 @@ enum exit_code partition_describe(const struct options *o)
 	}
 	answer_fini(&a);
 	mem_free(path);
-	mem_free(index);
 	mem_free(stream);
 	return e;
 }
@@ -242,6 +247,7 @@ static enum exit_code node_named(const struct options *o, const char *word, int 
 	const cJSON *n;
 	char *end;
 	enum exit_code e;
+	int found = 0;
 
 	*id = (int)strtol(word, &end, 10);
 	if (*word != 0 && *end == 0 && *id > 0)
@@ -252,13 +258,18 @@ static enum exit_code node_named(const struct options *o, const char *word, int 
 	{
 		const cJSON *name = member(n, "name"), *number = member(n, "id");
 		if (cJSON_IsString(name) && cJSON_IsNumber(number) &&
-			strcmp(name->valuestring, word) == 0)
+			strcmp(name->valuestring, word) == 0) {
 			*id = number->valueint;
+			found++;
+		}
 	}
 	answer_fini(&a);
-	if (e == EXIT_OK && *id == 0) {
+	if (e == EXIT_OK && found == 0) {
 		say("sluice: no node %s", word);
 		e = EXIT_NOT_FOUND;
+	} else if (e == EXIT_OK && found > 1) {
+		say("sluice: %d nodes are named %s: give the id of one", found, word);
+		e = EXIT_USAGE;
 	}
 	return e;
 }

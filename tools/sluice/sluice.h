@@ -31,7 +31,7 @@ enum exit_code { /* part of the interface */
 	X(dry_run, NULL, "check, change nothing")                                                  \
 	X(yes, NULL, "-y: do not ask")                                                             \
 	X(wait, NULL, "return when the change has taken effect")                                   \
-	X(force, NULL, "even if partitions lose their majority")                                   \
+	X(force, NULL, "though nodes are away, or what is on a node that is gone is lost")         \
 	X(undo, NULL, "take it back")                                                              \
 	X(help, NULL, "-h: describe the command")                                                  \
 	X(version, NULL, "print the version")                                                      \
