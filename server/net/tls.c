@@ -352,7 +352,8 @@ const char *tls_failure(const struct tls *t)
 
 	if (t->failure == 0)
 		return "closed by the peer";
-	if (t->failure != FATAL_ERROR || wolfSSL_get_alert_history(t->ssl, &seen) != WOLFSSL_SUCCESS)
+	if (t->failure != FATAL_ERROR ||
+		wolfSSL_get_alert_history(t->ssl, &seen) != WOLFSSL_SUCCESS)
 		return wolfSSL_ERR_reason_error_string((unsigned long)t->failure);
 	switch (seen.last_rx.code) {
 	case unknown_ca: return "the peer does not trust our certificate's authority";
