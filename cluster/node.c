@@ -301,6 +301,7 @@ static void pointed(struct partition_point *q)
 	n->pointing = false;
 	if (q->err == OK && !n->closing) {
 		n->current = true;
+		n->doubted = false;
 		model_set_peers(n);
 		n->unnamed_due = true;
 		n->dirty = true; /* replicas may come to be */
@@ -340,6 +341,7 @@ static void watch_fire(struct loop_timer *t)
 
 	graves_clear(n, now_ms);
 	if (!n->closing) {
+		model_doubt_peers(n, now_ms);
 		look_if_current(n);
 		if (!ready)
 			look_if_ready(n);
@@ -407,7 +409,7 @@ static struct node *node_new(const struct node_conf *conf, struct loops *loops,
 		.votes = model_votes,
 		.balance_count = controller_balance_count,
 		.count = model_count};
-	n->started_ms = clock_ms();
+	n->started_ms = n->led_ms = clock_ms();
 	atomic_store(&n->alone, conf->seeds == NULL || conf->seeds[0] == 0);
 	snprintf(n->why[0], sizeof n->why[0], "starting");
 	n->home = loops_at(loops, META_GROUP_ID % count);

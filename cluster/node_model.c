@@ -6,7 +6,8 @@
 
 enum {
 	SILENT_MS = 3000, /* not connected for that long: it is taken for gone */
-	NODES_MAX = 512   /* told to the peers, those that were removed included */
+	NODES_MAX = 512,  /* told to the peers, those that were removed included */
+	DOUBT_MS = 5000   /* without a leader of the catalogue */
 };
 
 static void model_stream_free(struct model_stream *s)
@@ -269,8 +270,8 @@ static int add_peers(const struct node *n, bool removed, struct peer_node *out, 
 			continue;
 		out[count++] = (struct peer_node){.id = m->row->id,
 			.address = m->row->address,
-			.instance = m->row->instance,
-			.removed = removed};
+			.instance = n->doubted ? NULL : m->row->instance,
+			.removed = removed && !n->doubted};
 	}
 	return count;
 }
@@ -288,6 +289,20 @@ void model_set_peers(struct node *n)
 	peers_set_nodes(n->peers, nodes, count);
 }
 
+/* A list that is old may be why nobody leads: it names the lost data of a node that has come back
+ * since, which is refused, and whose vote is the one that lacks. So whatever data its nodes have
+ * is let in until the catalogue here is as new as a leader's again. */
+void model_doubt_peers(struct node *n, int64_t now_ms)
+{
+	if (partition_leader(n->meta) != 0)
+		n->led_ms = now_ms;
+	if (n->doubted || !n->founded || now_ms - n->led_ms < DOUBT_MS)
+		return;
+	n->doubted = true;
+	n->current = false;
+	model_set_peers(n);
+}
+
 enum meta_alive model_alive(void *node, uint32_t id)
 {
 	struct node *n = node;
@@ -298,7 +313,7 @@ enum meta_alive model_alive(void *node, uint32_t id)
 		return META_ALIVE;
 	if (m == NULL)
 		return META_SILENT;
-	if (m->up) /* connections are made with the very instance that its row names */
+	if (m->up) /* with the very instance that its row names, as long as somebody leads */
 		return META_ALIVE;
 	return now - m->since_ms < SILENT_MS ? META_ALIVE_UNKNOWN : META_SILENT;
 }

@@ -130,8 +130,10 @@ struct node {
 	uint64_t model_index; /* of the entry last applied to it */
 	uint64_t version;     /* of the last catalogue built */
 	bool nodes_changed;   /* not told to the peers yet */
-	bool current;         /* has been as new as the leader's once since the start */
-	bool unnamed_due;     /* what nothing names goes, once a round has seen all of that */
+	bool current; /* has been as new as the leader's since the start, or since it was doubted */
+	bool doubted; /* the list of nodes, as there has been no leader for long */
+	int64_t led_ms;   /* when there was one */
+	bool unnamed_due; /* what nothing names goes, once a round has seen all of that */
 	struct partition_point point;
 	bool pointing;
 	struct proposal founding, telling;
@@ -181,6 +183,7 @@ int model_wanted(const struct node *n, const struct meta_stream *row); /* NULL: 
 void model_place_groups(struct node *n, bool (*each)(void *arg, struct model_place *p, int wanted),
 	void *arg); /* all but the catalogue's; until it returns false */
 void model_set_peers(struct node *n);
+void model_doubt_peers(struct node *n, int64_t now_ms);
 
 /* node_meta.c */
 void node_on_committed(struct watcher *w, struct entry *e);

@@ -89,17 +89,25 @@ static void free_node(struct peer_to *t)
 	mem_free(t);
 }
 
+/* A later list may name other data. */
+void peer_met(struct peer_to *t, const struct peer_hello *hello)
+{
+	t->known = true;
+	if (!t->checked)
+		memcpy(t->instance, hello->instance, sizeof t->instance);
+}
+
 struct peer_to *peer_learn(struct peer_home *h, const struct peer_hello *hello)
 {
 	struct peer_to *t = peer_find(h, hello->node);
 	const char *address = (const char *)hello->address.at;
-	if (t == NULL) {
+	bool news = t == NULL;
+	if (news)
 		t = add_node(h, hello->node);
-		if (t == NULL)
-			return NULL;
-		t->checked = true;
-		memcpy(t->instance, hello->instance, sizeof t->instance);
-	}
+	if (t == NULL)
+		return NULL;
+	peer_met(t, hello);
+	t->checked = t->checked || news;
 	if (t->address == NULL || !bytes_equal(bytes_text(t->address), hello->address))
 		set_text(&t->said, address, hello->address.len);
 	return t;
@@ -142,11 +150,14 @@ static void take_node(struct peer_home *h, const struct list_item *item)
 			PEER_NODES_MAX);
 		return;
 	}
-	bool other = item->checked && t->checked && memcmp(t->instance, item->instance, 16) != 0;
+	bool other = item->checked && t->known && memcmp(t->instance, item->instance, 16) != 0;
 	t->told = t->kept = true;
 	t->removed = false;
 	t->checked = item->checked;
-	memcpy(t->instance, item->instance, sizeof t->instance);
+	if (item->checked) {
+		t->known = true;
+		memcpy(t->instance, item->instance, sizeof t->instance);
+	}
 	if (t->address == NULL || strcmp(t->address, item->address) != 0) {
 		set_text(&t->address, item->address, strlen(item->address));
 		t->retry_ms = 0;
@@ -192,7 +203,7 @@ static void take_removed(struct peer_home *h, const struct list_item *item)
 	if (!t->removed || memcmp(t->instance, item->instance, sizeof t->instance) != 0)
 		drop_node(t);
 	t->removed = true;
-	t->checked = true;
+	t->checked = t->known = true;
 	memcpy(t->instance, item->instance, sizeof t->instance);
 }
 

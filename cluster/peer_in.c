@@ -190,6 +190,16 @@ static enum err runs_twice(struct peer_home *h, struct peer_in *newer)
 	return OK;
 }
 
+/* A list reaches the loops one by one: where it came in there may have been an older one. */
+static enum err judge_again(struct peer_in *in)
+{
+	char why[200];
+	if (in->home->in_count > PEER_INS_MAX)
+		return refuse(in, REFUSED_FULL, "too many connections of nodes");
+	enum peer_refusal code = judge(in->home, &in->hello, why, sizeof why);
+	return code != REFUSED_NOT ? refuse(in, code, why) : runs_twice(in->home, in);
+}
+
 /* On the loop where it stays. */
 static void settled(struct conn *c)
 {
@@ -205,9 +215,7 @@ static void settled(struct conn *c)
 	if (conn_is_closing(c))
 		return;
 	conn_deadline(c, 0);
-	enum err e = h->in_count > PEER_INS_MAX
-		? refuse(in, REFUSED_FULL, "too many connections of nodes")
-		: runs_twice(h, in);
+	enum err e = judge_again(in);
 	if (e == OK)
 		e = greet(in);
 	if (e != OK) {

@@ -137,6 +137,7 @@ static enum err on_hello(struct peer_to *t, struct conn *c, struct bytes body)
 	}
 	if (!contented(t, c, &hello))
 		return OK;
+	peer_met(t, &hello);
 	t->greeting = NULL;
 	t->up = true;
 	t->attempts = 0;

@@ -66,7 +66,8 @@ struct peer_to { /* a node, and our connection to it, of one loop */
 	bool told;    /* by peers_set_nodes; else learned from a hello */
 	bool removed; /* told so: this instance is out for ever */
 	bool kept;    /* while a new list is gone through */
-	bool checked; /* instance must be the one given */
+	bool checked; /* its instance must be the one given */
+	bool known;   /* what it is: as told, or as it said itself if nobody told */
 	uint8_t instance[16];
 	char *address, *said; /* as set, and as the node itself said; NULL: not */
 	struct dial dial;     /* under way while dialling */
@@ -173,6 +174,7 @@ static inline bool peer_cluster_none(const uint8_t id[16])
 
 /* peer.c */
 /* A node has said hello from its address: it is known from now on. NULL: too many. */
+void peer_met(struct peer_to *t, const struct peer_hello *hello); /* it has said this */
 struct peer_to *peer_learn(struct peer_home *h, const struct peer_hello *hello);
 void peer_tell_watchers(struct peer_home *h, uint32_t node, bool up);
 void peer_hello_of(const struct peer_home *h, enum peer_purpose purpose, struct peer_hello *out);

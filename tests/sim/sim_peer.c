@@ -286,6 +286,17 @@ static void learn(struct peers *q, const struct peers *p)
 	}
 }
 
+/* p knows what data q has; a later list may name other data. A guest's may come to be another's. */
+static void meet(struct peers *p, const struct peers *q)
+{
+	struct known *k = &p->known[q->conf.node];
+
+	if (k->instance_known || is_zero(p->cluster) || is_zero(q->cluster))
+		return;
+	k->met = true;
+	memcpy(k->instance, q->conf.instance, 16);
+}
+
 static void dialled(void *arg)
 {
 	struct conn_out *k = arg;
@@ -304,6 +315,8 @@ static void dialled(void *arg)
 		return;
 	}
 	learn(q, p);
+	meet(p, q);
+	meet(q, p);
 	k->up = true;
 	k->epoch++;
 	k->life = q->machine->life;
@@ -612,9 +625,10 @@ static bool know(struct known *k, const struct peer_node *want)
 	k->instance_known = want != NULL && want->instance != NULL;
 	if (k->instance_known)
 		memcpy(k->instance, want->instance, 16);
+	k->met = k->met || k->instance_known;
 	if (was.wanted && !k->wanted)
 		return false;
-	return !was.instance_known || memcmp(was.instance, k->instance, 16) == 0;
+	return !was.met || memcmp(was.instance, k->instance, 16) == 0;
 }
 
 void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)

@@ -58,6 +58,7 @@ struct peer_loop {
 
 struct known { /* a node to be connected with */
 	bool wanted, instance_known, removed;
+	bool met; /* instance is as told, or that of who was let in when nothing was told */
 	bool told, learnt; /* has been in the list; has said hello */
 	uint8_t instance[16];
 	char address[128];

@@ -19,6 +19,9 @@ static struct world {
 	int64_t bytes;    /* of each group's log */
 	struct partition_info *asked[64];
 	int asked_count, proposals, balanced, joins, asides;
+	uint32_t leader; /* of the catalogue, as known here */
+	int lists;       /* told to the peers; the last one: */
+	int listed, any_data, removed;
 	uint32_t incarnation;
 	struct proposal *pending;
 	char failed[160];
@@ -53,6 +56,11 @@ bool partition_leads(const struct partition *p)
 {
 	return p == fake(0) && w.leads;
 }
+uint32_t partition_leader(const struct partition *p)
+{
+	ck_assert_ptr_eq(p, fake(0));
+	return w.leader;
+}
 void partition_step_aside(struct partition *p, uint32_t to)
 {
 	ck_assert_ptr_eq(p, fake(0));
@@ -78,8 +86,13 @@ bool peer_connected(const struct peers *p, uint32_t node)
 void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
 {
 	(void)p;
-	(void)nodes;
-	(void)count;
+	w.lists++;
+	w.listed = count;
+	w.any_data = w.removed = 0;
+	for (int i = 0; i < count; i++) {
+		w.any_data += nodes[i].instance == NULL;
+		w.removed += nodes[i].removed;
+	}
 }
 bool node_alone(const struct node *x)
 {
@@ -549,6 +562,43 @@ START_TEST(who_is_refused_for_its_new_data_leads_no_more)
 }
 END_TEST
 
+/* A list may be so old that it keeps out the vote that a leader needs: without one for long, data
+ * says nothing, until somebody who is led knows better. */
+START_TEST(without_a_leader_the_list_is_doubted)
+{
+	put_node(5, NODE_REMOVED, "");
+	n.led_ms = w.now_ms;
+	w.leader = 2;
+	model_set_peers(&n);
+	ck_assert_int_eq(w.listed, 3);
+	ck_assert_int_eq(w.any_data, 0);
+	ck_assert_int_eq(w.removed, 1);
+	w.lists = 0;
+	w.now_ms += 60000;
+	model_doubt_peers(&n, w.now_ms);
+	w.leader = 0; /* an election */
+	w.now_ms += 4000;
+	model_doubt_peers(&n, w.now_ms);
+	w.leader = 3;
+	w.now_ms += 2000;
+	model_doubt_peers(&n, w.now_ms);
+	ck_assert_int_eq(w.lists, 0);
+	ck_assert(n.current);
+	w.leader = 0;
+	for (int i = 0; i < 7; i++, w.now_ms += 1000)
+		model_doubt_peers(&n, w.now_ms);
+	ck_assert_int_eq(w.lists, 1); /* told once */
+	ck_assert_int_eq(w.listed, 3);
+	ck_assert_int_eq(w.any_data, 3);
+	ck_assert_int_eq(w.removed, 0);
+	ck_assert(!n.current); /* a leader is asked how far it is */
+	w.leader = 3;
+	model_doubt_peers(&n, w.now_ms);
+	ck_assert_int_eq(w.lists, 1); /* its list is not here yet */
+	ck_assert(n.doubted);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("controller");
@@ -567,6 +617,7 @@ int main(void)
 	tcase_add_test(tc, rows_that_cannot_be_read_change_nothing);
 	tcase_add_test(tc, who_is_alive);
 	tcase_add_test(tc, who_is_refused_for_its_new_data_leads_no_more);
+	tcase_add_test(tc, without_a_leader_the_list_is_doubted);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);

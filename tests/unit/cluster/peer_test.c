@@ -452,6 +452,44 @@ START_TEST(removed_data_is_told_so)
 }
 END_TEST
 
+/* While the list does not say what data a node has, any is let in; who has other data than the next
+ * list says goes, on all loops, whichever of the two has more of them. */
+START_TEST(any_data_is_let_in_until_a_list_names_it)
+{
+	const uint8_t *other = (const uint8_t *)"nobody-has-this-";
+	struct peer_node old = {.id = 2, .removed = _i > 1, .instance = other};
+	int ups = 1 + _i % 2, theirs = 2 - _i % 2;
+	world_init();
+	world[0].loop_count = ups;
+	world[1].loop_count = theirs;
+	for (int i = 0; i < 2; i++) {
+		node_up(&world[i]);
+		joins(&world[i]);
+	}
+	old.address = world[1].address;
+	peers_set_nodes(world[0].peers, &old, 1);
+	heard(&world[0]);
+	tell_of(&world[1], &world[0], world[0].instance);
+	ck_assert(reaches(&world[1].verdicts[PEER_SAYS_OTHER_DATA], 1));
+	ck_assert_int_eq(world[0].ups + world[1].ups, 0);
+	tell_of(&world[0], &world[1], NULL);
+	ck_assert(reaches(&world[0].ups, ups));
+	ck_assert(reaches(&world[1].ups, theirs));
+	peers_set_nodes(world[0].peers, &old, 1);
+	ck_assert(reaches(&world[0].downs, ups));
+	ck_assert(reaches(&world[1].downs, theirs));
+	tell_of(&world[0], &world[1], NULL);
+	ck_assert(reaches(&world[0].ups, 2 * ups));
+	ck_assert(reaches(&world[1].ups, 2 * theirs));
+	tell_of(&world[0], &world[1], world[1].instance);
+	heard(&world[0]);
+	nap(100);
+	ck_assert_int_eq(world[0].downs, ups);
+	ck_assert_int_eq(world[1].downs, theirs);
+	two_down();
+}
+END_TEST
+
 /* A copy of a node's data is started, too: the one that is connected stays so. */
 START_TEST(the_same_data_runs_once)
 {
@@ -899,6 +937,7 @@ int main(void)
 	tcase_add_test(tc, a_node_that_says_hello_is_dialled);
 	tcase_add_test(tc, a_node_left_out_is_not_removed);
 	tcase_add_loop_test(tc, removed_data_is_told_so, 0, 2);
+	tcase_add_loop_test(tc, any_data_is_let_in_until_a_list_names_it, 0, 4);
 	tcase_add_loop_test(tc, the_same_data_runs_once, 0, 2);
 	tcase_add_test(tc, a_node_is_found_at_another_address);
 	tcase_add_test(tc, an_old_list_does_not_hide_where_a_node_is);
