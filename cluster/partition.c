@@ -331,6 +331,8 @@ void partition_want_members(struct partition *p, const struct partition_wanted *
 	p->wanted_voters = w->voter_count;
 	p->wanted_learners = w->learner_count;
 	want(p);
+	if (p->phase == PARTITION_OPEN && remote_leader(p) == 0)
+		look_for_leader(p); /* one that is named no more believes what it has heard */
 }
 
 void partition_step_aside(struct partition *p, uint32_t to)
