@@ -69,7 +69,9 @@ static void entry_read(struct rd *r, struct entry_header *h)
 	}
 	if (h->flags & ~(ENTRY_HAS_ROWS | ENTRY_HAS_ORIGIN | ENTRY_TRIMMED))
 		rd_fail(r, ERR_MALFORMED);
-	if (h->payload_bytes > RAFT_WIRE_ENTRY_BYTES_MAX || h->term == 0 || h->base_offset < 0)
+	if (h->payload_bytes > RAFT_WIRE_ENTRY_BYTES_MAX || h->term == 0)
+		rd_fail(r, ERR_MALFORMED);
+	if (h->base_offset < 0 || h->base_offset > INT64_MAX - (int64_t)UINT32_MAX)
 		rd_fail(r, ERR_MALFORMED);
 	if (kind != ENTRY_DATA && h->count != 0)
 		rd_fail(r, ERR_MALFORMED);
@@ -135,17 +137,15 @@ static enum err append_read(struct rd *r, struct raft_wire *m)
 	if (n)
 		memset(m->entries, 0, n * sizeof *m->entries);
 	a->n_entries = n;
-	for (uint32_t i = 0; i < n; i++) {
-		struct entry_header *h = &m->entries[i].head, *before = i ? h : NULL;
+	for (uint32_t i = 0; i < n && r->err == OK; i++) {
+		struct entry_header *h = &m->entries[i].head;
+		const struct entry_header *before = i ? &m->entries[i - 1].head : NULL;
 		entry_read(r, h);
-		before = i ? &m->entries[i - 1].head : NULL;
 		/* base(i) = base(i-1) + count(i-1), and terms never fall along a log. */
 		if (before &&
 			(h->base_offset != entry_next_offset(before) || h->term < before->term))
 			rd_fail(r, ERR_MALFORMED);
 		if (h->term > a->term || h->term < a->prev_log_term)
-			rd_fail(r, ERR_MALFORMED);
-		if (h->base_offset > INT64_MAX - (int64_t)UINT32_MAX)
 			rd_fail(r, ERR_MALFORMED);
 	}
 	return r->err != OK ? r->err : payloads_read(r, m);

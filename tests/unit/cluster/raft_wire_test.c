@@ -294,6 +294,9 @@ START_TEST(refuses_broken_chains)
 	w = sample(0);
 	entries[2].head.count = 1; /* a barrier with a record */
 	ck_assert_int_eq(decode(a, encode(&w, a, sizeof a), &got), ERR_MALFORMED);
+	w = sample(0);
+	entries[0].head.base_offset = INT64_MAX; /* nothing comes after it (for the sanitizer) */
+	ck_assert_int_eq(decode(a, encode(&w, a, sizeof a), &got), ERR_MALFORMED);
 }
 END_TEST
 
