@@ -549,11 +549,14 @@ static bool pair_agrees(struct watched *a, struct watched *b, char *why, size_t 
 			(long long)partition_high_watermark(b->partition));
 		return false;
 	}
-	if (a->last_index != b->last_index && a->last_index != 0 && b->last_index != 0) {
+	/* Not what was seen since the start: one that has seen nothing may lack what others have.
+	 */
+	uint64_t applied = consensus_applied(a->partition->consensus);
+	uint64_t other = consensus_applied(b->partition->consensus);
+	if (applied != other) {
 		snprintf(why, why_size, "group %llu: n%d is at index %llu, n%d at %llu",
-			(unsigned long long)group, a->of->machine.id,
-			(unsigned long long)a->last_index, b->of->machine.id,
-			(unsigned long long)b->last_index);
+			(unsigned long long)group, a->of->machine.id, (unsigned long long)applied,
+			b->of->machine.id, (unsigned long long)other);
 		return false;
 	}
 	if (rows_hash(a, false) != rows_hash(b, false)) {
