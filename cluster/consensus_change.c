@@ -50,11 +50,8 @@ static bool address_valid(uint64_t replica, const char *address)
 
 static bool is_voter(const struct consensus *c, uint64_t replica)
 {
-	const struct raft_configuration *m = &c->raft->configuration;
-	for (unsigned i = 0; i < m->n; i++)
-		if (m->servers[i].id == replica)
-			return m->servers[i].role == RAFT_VOTER;
-	return false;
+	const struct raft_server *s = guard_server(c->raft, replica);
+	return s != NULL && s->role == RAFT_VOTER;
 }
 
 enum err consensus_change(struct consensus *c, struct consensus_change *change)

@@ -219,13 +219,18 @@ void guard_correct(const struct guard *g, int64_t now_ms, struct raft_message *m
 		m->request_vote.disrupt_leader = true;
 }
 
-static struct raft_server *self(const struct guard *g)
+struct raft_server *guard_server(struct raft *r, raft_id id)
 {
-	struct raft_configuration *c = &g->raft->configuration;
+	struct raft_configuration *c = &r->configuration;
 	for (unsigned i = 0; i < c->n; i++)
-		if (c->servers[i].id == g->raft->id)
+		if (c->servers[i].id == id)
 			return &c->servers[i];
 	return NULL;
+}
+
+static struct raft_server *self(const struct guard *g)
+{
+	return guard_server(g->raft, g->raft->id);
 }
 
 /* G12: the core votes only if its own newest configuration says so. A candidate's may be newer, and

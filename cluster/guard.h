@@ -72,5 +72,6 @@ void guard_fini(struct guard *g);
 const struct raft_entry *guard_entry(const struct raft *r, uint64_t index);
 uint64_t guard_term(const struct raft *r, uint64_t index);
 unsigned guard_voters(const struct raft *r);
+struct raft_server *guard_server(struct raft *r, raft_id id); /* NULL: not in the configuration */
 
 #endif

@@ -173,8 +173,9 @@ static inline bool peer_cluster_none(const uint8_t id[16])
 }
 
 /* peer.c */
+/* It has said this: what it is is known from now on. */
+void peer_met(struct peer_to *t, const struct peer_hello *hello);
 /* A node has said hello from its address: it is known from now on. NULL: too many. */
-void peer_met(struct peer_to *t, const struct peer_hello *hello); /* it has said this */
 struct peer_to *peer_learn(struct peer_home *h, const struct peer_hello *hello);
 void peer_tell_watchers(struct peer_home *h, uint32_t node, bool up);
 void peer_hello_of(const struct peer_home *h, enum peer_purpose purpose, struct peer_hello *out);

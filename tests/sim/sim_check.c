@@ -549,8 +549,7 @@ static bool pair_agrees(struct watched *a, struct watched *b, char *why, size_t 
 			(long long)partition_high_watermark(b->partition));
 		return false;
 	}
-	/* Not what was seen since the start: one that has seen nothing may lack what others have.
-	 */
+	/* Also where nothing was seen since the start: it may lack what others have. */
 	uint64_t applied = consensus_applied(a->partition->consensus);
 	uint64_t other = consensus_applied(b->partition->consensus);
 	if (applied != other) {
