@@ -7,8 +7,6 @@
  * A close from our side first ends only our half (shutdown) and reads until the peer ends its
  * own: closing with unread input would make the kernel reset the connection, and the peer lose
  * the last answer, which is the one that says why. */
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -419,15 +417,6 @@ static void peer_text(int fd, const struct sockaddr *peer, char text[ADDRESS_TEX
 		address_text(peer, text, ADDRESS_TEXT_BYTES);
 }
 
-/* Between nodes the host's way with congestion may be dear: BBR paces, which is a timer and an
- * interrupt for every few segments. One that the host does not have leaves it as it is. */
-static void choose_congestion(const struct net_home *h, int fd)
-{
-	const char *name = h->conf->peer_congestion;
-	if (*name != 0)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
-}
-
 /* NULL: no memory. */
 static struct conn *conn_new(struct net_home *h, const struct door *d, int fd,
 	const struct sockaddr *peer, struct tls_context *secure)
@@ -449,8 +438,6 @@ static struct conn *conn_new(struct net_home *h, const struct door *d, int fd,
 	c->fd = fd;
 	c->refs = 1;
 	c->state = inline_state(c);
-	if (d->internal)
-		choose_congestion(h, fd);
 	c->peer = mem_text(text, strlen(text));
 	list_init(&c->pending);
 	list_push_back(&h->conns, &c->all);

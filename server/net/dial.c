@@ -194,6 +194,8 @@ static void attempt(struct dialling *x)
 	while (x->next < x->found.count && left > 0) {
 		const struct address *a = &x->found.items[x->next++];
 		x->fd = socket(a->sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+		if (x->fd >= 0)
+			net_choose_congestion(x->home->conf, x->fd);
 		if (x->fd >= 0 &&
 			(connect(x->fd, &a->sa.any, a->len) == 0 || errno == EINPROGRESS)) {
 			x->connected = event_new(

@@ -194,11 +194,13 @@ void listen_remove_local(struct net *n)
 /* What a client has sent and we have not read lies in the kernel. Left alone, that grows to many
  * megabytes for each client that is faster than us, as delay and as memory nobody counts. A
  * connection takes the limit over from its listener, whose window scale must fit. Between nodes
- * there is flow control of its own. */
-static bool receive_limit(const struct net *n, const struct listener *l)
+ * there is flow control of its own, and a way with congestion. */
+static bool bequeath(const struct net *n, const struct listener *l)
 {
 	int bytes = (int)n->conf->receive_buffer;
 	bool ours = strcmp(l->door->protocol, "peer") == 0 || strcmp(l->door->protocol, "geo") == 0;
+	if (l->door->internal)
+		net_choose_congestion(n->conf, l->fd);
 	return ours || bytes == 0 ||
 		setsockopt(l->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) == 0;
 }
@@ -208,7 +210,7 @@ enum err listen_all(struct net *n, bool internal)
 	for (int i = 0; i < n->home_count; i++)
 		for (int k = 0; k < n->homes[i].listener_count; k++)
 			if (n->homes[i].listeners[k].door->internal == internal &&
-				(!receive_limit(n, &n->homes[i].listeners[k]) ||
+				(!bequeath(n, &n->homes[i].listeners[k]) ||
 					listen(n->homes[i].listeners[k].fd, BACKLOG) != 0))
 				return ERR_EXISTS;
 	return OK;

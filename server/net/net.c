@@ -3,6 +3,8 @@
  * sockets bound here, on the main thread; from net_listen on each home is its loop's, and what
  * the main thread wants of it is posted. */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <time.h>
@@ -196,6 +198,13 @@ static const struct {
 	NET_DOORS(X)
 #undef X
 };
+
+void net_choose_congestion(const struct net_conf *conf, int fd)
+{
+	const char *name = conf->peer_congestion;
+	if (*name != 0)
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
+}
 
 static const struct net_door *find_spec(const struct net_door *doors, int count, const char *name)
 {

@@ -185,6 +185,14 @@ struct conn *conn_start_dialled(
 /* Says goodbye on all connections of clients; at_once: without waiting for their output. */
 void conn_close_all(struct net_home *h, bool at_once);
 
+/* net.c */
+/* Between nodes the host's way with congestion may be dear: BBR paces, which is a timer and an
+ * interrupt for every few segments. One that the host does not have leaves it as it is. To be
+ * called before fd connects, or listens for those that take it over: a socket that was BBR's once
+ * is paced for ever (sk_pacing_status in Linux's net/ipv4/tcp_bbr.c is set, and never taken back).
+ */
+void net_choose_congestion(const struct net_conf *conf, int fd);
+
 /* dial.c */
 /* The connection it waits for is open (OK) or never will be; failure: a few words, or NULL. */
 void dial_ended(struct dialling *x, struct conn *c, enum err e, const char *failure);

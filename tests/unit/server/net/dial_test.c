@@ -195,6 +195,72 @@ START_TEST(nodes_have_their_own_way_with_congestion)
 }
 END_TEST
 
+/* A listener whose queue is full leaves a connect without an answer. */
+struct silent {
+	char address[64];
+	int fd, held[3];
+};
+
+static void silence(struct silent *s)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof sa;
+	s->fd = socket(AF_INET, SOCK_STREAM, 0);
+	ck_assert_int_eq(bind(s->fd, (const struct sockaddr *)&sa, sizeof sa), 0);
+	ck_assert_int_eq(listen(s->fd, 0), 0);
+	ck_assert_int_eq(getsockname(s->fd, (struct sockaddr *)&sa, &len), 0);
+	for (int i = 0; i < 3; i++) {
+		s->held[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		(void)connect(s->held[i], (const struct sockaddr *)&sa, sizeof sa);
+	}
+	nap(20);
+	snprintf(s->address, sizeof s->address, "127.0.0.1:%d", ntohs(sa.sin_port));
+}
+
+static void silence_end(struct silent *s)
+{
+	for (int i = 0; i < 3; i++)
+		close(s->held[i]);
+	close(s->fd);
+}
+
+/* How many sockets of this process in that state have it. */
+static int with_congestion(const char *wanted, int state)
+{
+	int count = 0;
+	for (int fd = 3; fd < 1000; fd++) {
+		struct tcp_info info;
+		char name[16] = {0};
+		socklen_t len = sizeof info, name_len = sizeof name - 1;
+		if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+			info.tcpi_state == state &&
+			getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &name_len) == 0)
+			count += strcmp(name, wanted) == 0;
+	}
+	return count;
+}
+
+/* Before there is a connection: one that was BBR's when it came about is paced for good. */
+START_TEST(congestion_is_chosen_before)
+{
+	struct silent silent;
+	silence(&silent);
+	int listening = with_congestion("reno", TCP_LISTEN);
+	int connecting = with_congestion("reno", TCP_SYN_SENT);
+	START("listen.mqtt=127.0.0.1:0", "listen.peer=127.0.0.1:0", "peer.congestion=reno");
+	net_listen_internal(fix.net);
+	ck_assert_int_gt(with_congestion("reno", TCP_LISTEN), listening);
+	start_call(silent.address, "e", false, 2000);
+	place_call();
+	for (int i = 0; i < 100 && with_congestion("reno", TCP_SYN_SENT) == connecting; i++)
+		nap(10);
+	ck_assert_int_eq(with_congestion("reno", TCP_SYN_SENT), connecting + 1);
+	ck_assert(reaches(&call.done, 1));
+	stop();
+	silence_end(&silent);
+}
+END_TEST
+
 START_TEST(ends_with_the_other_side)
 {
 	START("listen.mqtt=127.0.0.1:0");
@@ -241,31 +307,17 @@ START_TEST(failures_are_told)
 }
 END_TEST
 
-/* A listener whose queue is full leaves a connect without an answer. */
 START_TEST(silence_times_out)
 {
-	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof sa;
-	char address[64];
-	int held[3], fd = socket(AF_INET, SOCK_STREAM, 0);
-	ck_assert_int_eq(bind(fd, (const struct sockaddr *)&sa, sizeof sa), 0);
-	ck_assert_int_eq(listen(fd, 0), 0);
-	ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&sa, &len), 0);
-	for (int i = 0; i < 3; i++) {
-		held[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-		(void)connect(held[i], (const struct sockaddr *)&sa, sizeof sa);
-	}
-	nap(20);
-	snprintf(address, sizeof address, "127.0.0.1:%d", ntohs(sa.sin_port));
+	struct silent silent;
+	silence(&silent);
 	START("listen.mqtt=127.0.0.1:0");
-	start_call(address, "e", false, 100);
+	start_call(silent.address, "e", false, 100);
 	place_call();
 	ck_assert(reaches(&call.done, 1));
 	ck_assert_int_eq(call.dial.err, ERR_TIMEOUT);
 	stop();
-	for (int i = 0; i < 3; i++)
-		close(held[i]);
-	close(fd);
+	silence_end(&silent);
 }
 END_TEST
 
@@ -475,6 +527,7 @@ int main(void)
 	tcase_add_unchecked_fixture(tc, make_certificates, remove_certificates);
 	tcase_add_loop_test(tc, speaks_like_any_connection, 0, 2);
 	tcase_add_loop_test(tc, nodes_have_their_own_way_with_congestion, 0, 2);
+	tcase_add_test(tc, congestion_is_chosen_before);
 	tcase_add_test(tc, ends_with_the_other_side);
 	tcase_add_test(tc, adapter_may_refuse);
 	tcase_add_loop_test(tc, failures_are_told, 0, 4);

@@ -241,6 +241,7 @@ static const struct conn_kind upper_kind = {
 
 static const struct net_door fix_doors[] = {
 	{.name = "mqtt", .kind = &echo_kind, .arg = &fix, .alpn = "mqtt,other"},
+	{.name = "peer", .kind = &echo_kind, .arg = &fix},
 };
 
 /* Reads the settings ("key=value", ended by NULL) and opens; everything else is off. */
@@ -263,7 +264,7 @@ static inline enum err fixture_open(const char *const *settings)
 	conf_apply(fix.conf, true);
 	metric_register(&net_metrics);
 	fix.loops = loops_new(2);
-	return net_open(fix.loops, fix.values, fix_doors, 1, &fix.net, fix_why, sizeof fix_why);
+	return net_open(fix.loops, fix.values, fix_doors, 2, &fix.net, fix_why, sizeof fix_why);
 }
 
 static inline void fixture_start(const char *const *settings)
