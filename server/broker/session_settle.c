@@ -3,8 +3,9 @@
  * session off. So whoever did not get a session keeps the name, and reads the row of it until that
  * works. As nobody else in this process has the name meanwhile, a row that says its client is here
  * is such a one, and is given up by its epoch, like that of any session that did not come to be.
- * Who wants the name waits for one read; if it fails, it is theirs: they claim the row anew, or
- * come to be in the same position. */
+ * Not in a process that ends: there it may be of a session that could not be seen off, with its
+ * will. Who wants the name waits for one read; if it fails, it is theirs: they claim the row anew,
+ * or come to be in the same position. */
 #include "server/broker/session_priv.h"
 
 enum { SETTLING_MAX = 65536 };
@@ -44,7 +45,7 @@ static void on_row(struct row_read *r)
 	struct session *s = w->s;
 	struct session_row row;
 	bool known = r->err == OK || r->err == ERR_NOTFOUND;
-	bool left = is_left_here(s, r, &row);
+	bool left = !atomic_load(&s->all->ending) && is_left_here(s, r, &row);
 	w->reading = false;
 	row_read_fini(r);
 	if (left) {
