@@ -136,9 +136,11 @@ static void written(struct node *n, enum err e)
 		attach(f, f->replica, f->founds);
 }
 
+/* The answer knows where nodes are now, but may be older than the catalogue here: what only that
+ * names stays. */
 static void take_nodes(struct found *f, struct rd *r)
 {
-	struct peer_node nodes[META_NODES_MAX];
+	struct peer_node nodes[MODEL_PEERS_MAX];
 	char addresses[META_NODES_MAX][ADDRESS_BYTES];
 	uint32_t count = rd_count(r, rd_u16be(r), 22);
 	int taken = 0;
@@ -157,7 +159,7 @@ static void take_nodes(struct found *f, struct rd *r)
 		taken++;
 	}
 	if (rd_done(r) == OK)
-		peers_set_nodes(f->node->peers, nodes, taken);
+		peers_set_nodes(f->node->peers, nodes, model_add_peers(f->node, nodes, taken));
 }
 
 static void joined(struct found *f, struct bytes answer)

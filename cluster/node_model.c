@@ -6,7 +6,6 @@
 
 enum {
 	SILENT_MS = 3000, /* not connected for that long: it is taken for gone */
-	NODES_MAX = 512,  /* told to the peers, those that were removed included */
 	DOUBT_MS = 5000   /* without a leader of the catalogue */
 };
 
@@ -260,13 +259,21 @@ void model_free(struct node *n)
 
 /* --- other nodes --- */
 
+static bool is_among(const struct peer_node *nodes, int count, uint32_t id)
+{
+	while (count > 0 && nodes[count - 1].id != id)
+		count--;
+	return count > 0;
+}
+
 static int add_peers(const struct node *n, bool removed, struct peer_node *out, int count)
 {
 	const struct model_node *m;
 
 	for (uint32_t at = 0; (m = map_next(&n->nodes, &at)) != NULL;) {
-		if (m->row->id == (uint32_t)n->conf.id || count == NODES_MAX ||
-			(m->row->state == NODE_REMOVED) != removed)
+		if (m->row->id == (uint32_t)n->conf.id || count == MODEL_PEERS_MAX ||
+			(m->row->state == NODE_REMOVED) != removed ||
+			is_among(out, count, m->row->id))
 			continue;
 		out[count++] = (struct peer_node){.id = m->row->id,
 			.address = m->row->address,
@@ -276,17 +283,19 @@ static int add_peers(const struct node *n, bool removed, struct peer_node *out, 
 	return count;
 }
 
+int model_add_peers(const struct node *n, struct peer_node *out, int count)
+{
+	count = add_peers(n, false, out, count);
+	return add_peers(n, true, out, count);
+}
+
 void model_set_peers(struct node *n)
 {
-	struct peer_node nodes[NODES_MAX];
-	int count;
+	struct peer_node nodes[MODEL_PEERS_MAX];
 
 	n->nodes_changed = false;
-	if (n->peers == NULL || !n->founded)
-		return;
-	count = add_peers(n, false, nodes, 0);
-	count = add_peers(n, true, nodes, count);
-	peers_set_nodes(n->peers, nodes, count);
+	if (n->peers != NULL && n->founded)
+		peers_set_nodes(n->peers, nodes, model_add_peers(n, nodes, 0));
 }
 
 /* A list that is old may be why nobody leads: it names the lost data of a node that has come back

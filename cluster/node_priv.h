@@ -181,8 +181,12 @@ int64_t model_silent_ms(const struct node *n, uint32_t id);
 bool model_lost(const struct node *n, uint64_t replica); /* went with the data of its node */
 int model_wanted(const struct node *n, const struct meta_stream *row); /* NULL: of a table */
 void model_place_groups(struct node *n, bool (*each)(void *arg, struct model_place *p, int wanted),
-	void *arg); /* all but the catalogue's; until it returns false */
+	void *arg);             /* all but the catalogue's; until it returns false */
+enum { MODEL_PEERS_MAX = 512 }; /* told to the peers, those that were removed included */
 void model_set_peers(struct node *n);
+/* The nodes of the catalogue here that are not among the first count of out, which has room for
+ * MODEL_PEERS_MAX, behind these; all borrowed. Gives how many there are then. */
+int model_add_peers(const struct node *n, struct peer_node *out, int count);
 void model_doubt_peers(struct node *n, int64_t now_ms);
 
 /* node_meta.c */

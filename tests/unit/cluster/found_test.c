@@ -23,7 +23,8 @@ static struct world {
 	bool connected;
 	uint8_t circle;
 	int circles, lists;
-	uint32_t dialled, found_node;
+	uint32_t dialled, dialled_too, found_node;
+	uint32_t named; /* by the catalogue here */
 	int found_count;
 	uint64_t attached;
 	bool founds;
@@ -70,6 +71,7 @@ void peers_set_nodes(struct peers *p, const struct peer_node *nodes, int count)
 {
 	(void)p;
 	w.dialled = count > 0 ? nodes[0].id : 0;
+	w.dialled_too = count > 1 ? nodes[1].id : 0;
 	w.lists++;
 }
 void peers_set_cluster(struct peers *p, const uint8_t id[16])
@@ -162,6 +164,13 @@ void model_gather_node(struct node *x, struct meta_node *out)
 
 	*out = (struct meta_node){
 		.id = (uint32_t)x->conf.id, .name = name, .rack = rack, .address = address};
+}
+int model_add_peers(const struct node *x, struct peer_node *out, int count)
+{
+	(void)x;
+	if (w.named != 0)
+		out[count++] = (struct peer_node){.id = w.named, .address = "e:5"};
+	return count;
 }
 static enum err never(struct eval *v, struct bytes args)
 {
@@ -489,6 +498,19 @@ START_TEST(who_hears_nothing_of_the_catalogue_asks_again)
 }
 END_TEST
 
+/* Who lets in may know less than is known here already. */
+START_TEST(what_is_known_of_nodes_stays)
+{
+	until_asked_to_join();
+	w.named = 7;
+	answer_call(OK, join_answer(0));
+	ck_assert_uint_eq(w.dialled, 4);
+	ck_assert_uint_eq(w.dialled_too, 7);
+	found_attached(n.found, OK);
+	ends();
+}
+END_TEST
+
 START_TEST(a_cluster_of_another_name_is_not_joined)
 {
 	seeds(all_empty);
@@ -727,6 +749,7 @@ int main(void)
 	tcase_add_loop_test(tc, one_id_twice, 0, 2);
 	tcase_add_test(tc, joins_who_has_a_cluster);
 	tcase_add_loop_test(tc, who_hears_nothing_of_the_catalogue_asks_again, 0, 3);
+	tcase_add_test(tc, what_is_known_of_nodes_stays);
 	tcase_add_test(tc, a_cluster_of_another_name_is_not_joined);
 	tcase_add_test(tc, a_target_that_is_lost_is_chosen_anew);
 	tcase_add_loop_test(tc, a_refusal_that_helps_no_waiting_ends_it, 0, 2);
