@@ -156,6 +156,13 @@ static void row_work_start(struct partition *p, struct row_read *r)
 	consensus_barrier(p->consensus, &op->barrier);
 }
 
+/* They are older than what was told here of the log, as those of a replica that has just come are:
+ * who reads on in the log from there would never see what lies between. */
+static bool rows_are_old(const struct partition *p)
+{
+	return p->applied_offset < partition_high_watermark(p) && partition_unserved(p) != OK;
+}
+
 void reads_rows(struct row_read *r)
 {
 	struct partition *p = r->from;
@@ -169,7 +176,8 @@ void reads_rows(struct row_read *r)
 		reads_rows_end(r, ERR_INVALID);
 		return;
 	}
-	if (r->linearizable ? partition_unserved(p) != OK : !partition_local(p)) {
+	if (r->linearizable ? partition_unserved(p) != OK
+			    : !partition_local(p) || rows_are_old(p)) {
 		remote_rows(r);
 		return;
 	}

@@ -675,8 +675,13 @@ START_TEST(a_replica_comes_and_goes)
 	leader_wait();
 	for (int i = 0; i < 20; i++)
 		ck_assert_int_eq(publish(4, 5), OK);
+	ck_assert_int_eq(propose(4, &count_kind, "x"), OK);
+	ck_assert_int_eq(ask_point(4), OK);
 	on_loop(0, attach_run, NULL);
 	ck_assert_int_eq(attach_err, OK);
+	ck_assert_int_eq(
+		read_row(4, "x", false), OK); /* it has nothing yet, and was told of more */
+	row_read_fini(&row);
 	on_loop(0, want_run, &four);
 	ck_assert(members_are(4));
 	ck_assert(partition_attached(N.node[4].p));
