@@ -82,6 +82,22 @@ class Member(Node):
         assert status == 200, (path, status, body[:300])
         return json.loads(body)
 
+    def metric(self, name):
+        """Over all labels."""
+        text = self.get("/metrics")[1].decode()
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+    def records(self, stream, options):
+        """Of its first partition, by HTTP, as far as they can be read here."""
+        got, at = [], 0
+        while True:
+            page = self.ask("/streams/%s/records?partition=0&offset=%d&%s" % (stream, at, options))
+            got += page["records"]
+            if page["next_offset"] >= page["end_offset"]:
+                return got
+            assert page["next_offset"] > at
+            at = page["next_offset"]
+
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
         self.paused = True

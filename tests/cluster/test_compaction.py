@@ -1,7 +1,6 @@
 """Compaction on three nodes: each replica by itself. Whoever reads from any of them finds the newest
 of each key, also from one that was wiped and fetched a compacted log, and after another leads."""
 import base64
-import json
 
 from compacted import Updates, check, make_stream, metric
 from node import eventually
@@ -10,19 +9,13 @@ STREAM = "c"
 
 
 def read_from(node):
-    """By HTTP: of the replica there."""
-    got, at = [], 0
-    while True:
-        page = json.loads(node.get(
-            "/streams/%s/records?partition=0&offset=%d&max=1000&encoding=base64" % (STREAM, at))[1])
-        for r in page["records"]:
-            value = r.get("value_base64")
-            got.append((r["offset"], base64.b64decode(r["key_base64"]),
-                        base64.b64decode(value) if value is not None else None))
-        if page["next_offset"] >= page["end_offset"]:
-            return got
-        assert page["next_offset"] > at
-        at = page["next_offset"]
+    """Of the replica there."""
+    got = []
+    for r in node.records(STREAM, "max=1000&encoding=base64"):
+        value = r.get("value_base64")
+        got.append((r["offset"], base64.b64decode(r["key_base64"]),
+                    base64.b64decode(value) if value is not None else None))
+    return got
 
 
 def check_all(cluster, acked, sent):

@@ -14,9 +14,7 @@ def cluster(shared):
 
 
 def calls(cluster):
-    return sum(float(line.split()[-1]) for n in cluster.nodes
-               for line in n.get("/metrics")[1].decode().splitlines()
-               if line.startswith("sluice_peer_calls_total"))
+    return sum(n.metric("sluice_peer_calls_total") for n in cluster.nodes)
 
 
 def test_a_subscription_asks_for_its_beginning_once(cluster):

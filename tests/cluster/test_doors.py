@@ -17,9 +17,7 @@ def cluster(shared):
 
 
 def fetched(node):
-    text = node.get("/metrics")[1].decode()
-    return sum(float(line.split()[-1]) for line in text.splitlines()
-               if line.startswith("sluice_kafka_fetched_bytes_total"))
+    return node.metric("sluice_kafka_fetched_bytes_total")
 
 
 def consume(cluster, stream, count, **more):

@@ -234,9 +234,7 @@ def test_sync_means_a_majority_has_synced(cluster):
     two = cluster.running()
 
     def syncs(n):
-        text = n.get("/metrics")[1].decode()
-        return sum(float(line.split()[-1]) for line in text.splitlines()
-                   if line.startswith("sluice_storage_syncs_total"))
+        return n.metric("sluice_storage_syncs_total")
     before = [syncs(n) for n in two]
     publisher = Publisher(Only(leader), x, "m", "t/1")
     eventually(lambda: len(x.acked()) >= 100, 30)
