@@ -2,7 +2,7 @@
  * answer is asked for again, and a lost session is opened anew: the entries that are held stay,
  * rows begin again, for they must be those of one snapshot.
  *
- *	look (what an earlier fetch has left) -> open -> log -> rows -> durable -> end -> durable
+ *	look (what of the log is held) -> open -> log -> rows -> durable -> end -> durable
  *
  * Where payloads were unlogged a flush stands before the end. Nothing of the old state is touched
  * before the first answer is there and right. What comes is checked item by item against what came
@@ -13,6 +13,7 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "storage/disk.h"
 
 enum {
 	LANE_BYTES_MAX = 4 << 20,     /* staged and not synced before the next chunk is asked for */
@@ -41,9 +42,15 @@ struct catchup {
 	uint64_t session;
 	struct catchup_opened opened;
 	struct slice config;
-	uint64_t below;         /* the run of entries held begins above it */
-	struct plog_state last; /* and ends here */
-	enum err worked;        /* the job */
+	uint64_t below;          /* the run of entries held begins above it */
+	struct plog_state last;  /* and ends here */
+	struct plog_state first; /* the log up to below, where that is known */
+	bool keeps;              /* entries that were held when the session began */
+	bool joined;             /* the last of them is the leader's, too, or none is */
+	bool anew;               /* what is held must not be kept */
+	uint64_t above;          /* what is fetched in it comes after this entry */
+	uint64_t held_end;       /* what may be held lies before it */
+	enum err worked;         /* the job */
 	enum catchup_part part;
 	uint8_t *after; /* the last row's key */
 	size_t after_len, after_room;
@@ -116,10 +123,10 @@ static void finish(struct catchup *c, enum err e)
 		e == OK ? M_CATCHUP_FETCHED : M_CATCHUP_FAILED, 1);
 	LOG(e == OK ? LOG_INFO : LOG_WARN, AREA_CLUSTER,
 		e == OK ? "catchup_done" : "catchup_failed",
-		"group=%llu node=%u index=%llu bytes=%lld ms=%lld err=\"%s\"",
-		(unsigned long long)c->f.group, c->f.from, (unsigned long long)c->opened.last.index,
-		(long long)c->bytes, (long long)(loop_now_ms(c->at->loop) - c->began_ms),
-		err_text(e));
+		"group=%llu node=%u above=%llu index=%llu bytes=%lld ms=%lld err=\"%s\"",
+		(unsigned long long)c->f.group, c->f.from, (unsigned long long)c->above,
+		(unsigned long long)c->opened.last.index, (long long)c->bytes,
+		(long long)(loop_now_ms(c->at->loop) - c->began_ms), err_text(e));
 	retire(c, e == OK);
 	done(arg, e);
 }
@@ -228,32 +235,49 @@ static bool came_back(struct catchup *c)
 	return false;
 }
 
+/* What was kept or fetched goes after all. */
+static void note_garbage(const struct catchup *c)
+{
+	if (c->f.env->disk != NULL && c->last.index > 0)
+		disk_trimmed(c->f.env->disk, c->f.group, c->family, c->last.index + 1,
+			c->last.bytes - c->first.bytes);
+}
+
 static void wrong(struct catchup *c, const char *what)
 {
 	LOG(LOG_ERROR, AREA_CLUSTER, "catchup_refused", "group=%llu node=%u what=\"%s\" index=%llu",
 		(unsigned long long)c->f.group, c->f.from, what, (unsigned long long)c->last.index);
 	/* It may be what is held that is wrong: the next fetch begins from nothing. */
-	if (plog_marks(c->f.log)->seeding)
-		plog_seed_begin(c->f.log, plog_marks(c->f.log)->seeding_index, false);
+	if (plog_marks(c->f.log)->seeding) {
+		note_garbage(c);
+		plog_seed_begin(c->f.log, plog_marks(c->f.log)->seeding_index, 0);
+	}
 	finish(c, ERR_CORRUPT);
 }
 
 /* --- open --- */
 
-static bool log_is_whole(const struct catchup *c)
+static bool same_state(const struct plog_state *a, const struct plog_state *b)
 {
-	const struct plog_state *a = &c->last, *b = &c->opened.last;
-
 	return a->index == b->index && a->term == b->term && a->next_offset == b->next_offset &&
 		a->max_ms == b->max_ms && a->bytes == b->bytes;
 }
 
-/* Whether the entries held are part of what this snapshot's log is. */
+static bool log_is_whole(const struct catchup *c)
+{
+	return same_state(&c->last, &c->opened.last);
+}
+
+/* Whether the entries held are part of what this snapshot's log is. Where the replica has trimmed
+ * further, its log goes on beginning there: if that is not known any more, nothing is kept. */
 static bool may_keep(const struct catchup *c, const struct catchup_opened *o)
 {
-	return c->last.index > 0 && c->below <= o->first.index && c->last.index >= o->first.index &&
+	bool known = c->below <= o->first.index || c->below == c->first.index;
+
+	return !c->anew && c->last.index > 0 && known && c->last.index >= o->first.index &&
 		c->last.index <= o->last.index &&
-		(c->last.index < o->last.index || log_is_whole(c));
+		(c->last.index < o->last.index || log_is_whole(c)) &&
+		(c->last.index > o->first.index || c->last.term == o->first.term);
 }
 
 static uint64_t unlogged_min(const struct catchup *c)
@@ -266,17 +290,28 @@ static uint64_t unlogged_min(const struct catchup *c)
 static void begin(struct catchup *c)
 {
 	const struct catchup_opened *o = &c->opened;
-	bool keep = plog_marks(c->f.log)->seeding && !c->f.compacted && may_keep(c, o);
+	bool again = plog_marks(c->f.log)->seeding;
 
-	if (!keep) {
-		c->below = o->first.index;
-		c->last = o->first;
+	if (!again) { /* it may have been trimmed since it was looked at */
+		c->first = plog_below(c->f.log);
+		c->below = c->first.index;
 	}
-	/* What is kept may be written and not durable. */
-	c->unlogged = c->unlogged || keep || o->last.bytes - c->last.bytes >= unlogged_min(c);
+	c->keeps = may_keep(c, o);
+	c->joined = !c->keeps || c->last.index == o->first.index;
+	if (!c->keeps) {
+		if (again)
+			note_garbage(c);
+		c->first = c->last = o->first;
+		c->below = o->first.index;
+		c->anew = false;
+	}
+	/* What a fetch has left may be written and not durable. */
+	c->unlogged = c->unlogged || (c->keeps && again) ||
+		o->last.bytes - c->last.bytes >= unlogged_min(c);
 	if (c->f.emptied != NULL)
 		c->f.emptied(c->f.arg);
-	plog_seed_begin(c->f.log, o->last.index, keep);
+	c->above = c->last.index;
+	plog_seed_begin(c->f.log, o->last.index, c->keeps ? c->last.index : 0);
 	c->after_len = 0;
 	c->part = c->last.index < o->last.index ? CATCHUP_LOG : CATCHUP_ROWS;
 	when_durable(c, next_ask); /* what goes is gone before anything comes past the log */
@@ -342,12 +377,32 @@ static void open_ask(struct catchup *c)
 
 /* --- chunks --- */
 
+/* The last entry that is held is fetched once more: if the leader has another there, the logs are
+ * not one log, whatever Raft says (a store that was put back, perhaps). */
+static void join(struct catchup *c, const struct catchup_item *i)
+{
+	struct plog_state theirs = plog_state_of(i->index, &i->head);
+
+	c->joined = true;
+	c->anew = !same_state(&theirs, &c->last);
+	if (c->anew)
+		LOG(LOG_WARN, AREA_CLUSTER, "catchup_differs", "group=%llu node=%u index=%llu",
+			(unsigned long long)c->f.group, c->f.from,
+			(unsigned long long)c->last.index);
+}
+
+/* Where compaction has taken records something that is held may have been hidden by them. */
 static bool take_entry(struct catchup *c, const struct catchup_item *i)
 {
+	if (!c->joined) {
+		join(c, i);
+		return true;
+	}
 	if (i->index > c->opened.last.index || !plog_follows(&c->last, i->index, &i->head))
 		return false;
 	plog_seed_entry(c->f.log, i->index, &i->head, i->payload, c->unlogged);
 	c->last = plog_state_of(i->index, &i->head);
+	c->anew = c->keeps && (i->head.flags & ENTRY_COMPACTED);
 	return true;
 }
 
@@ -383,10 +438,12 @@ static const char *take_chunk(struct catchup *c, struct bytes in, bool *last)
 		return "not what was asked for";
 	if (chunk.items == 0 && !chunk.last)
 		return "nothing";
-	while ((e = catchup_chunk_next(&chunk, &item)) == OK) {
+	while (!c->anew && (e = catchup_chunk_next(&chunk, &item)) == OK) {
 		if (!(c->part == CATCHUP_LOG ? take_entry(c, &item) : take_row(c, &item)))
 			return "order";
 	}
+	if (c->anew)
+		return NULL;
 	if (e != ERR_NOTFOUND)
 		return err_text(e);
 	*last = chunk.last;
@@ -401,12 +458,14 @@ static void end_durable(struct catchup *c)
 static void all_durable(struct catchup *c)
 {
 	const struct catchup_opened *o = &c->opened;
-	struct plog_seed seed = {.first = o->first,
+	bool earlier = c->below < o->first.index && c->below == c->first.index;
+	struct plog_seed seed = {.first = c->first.index > o->first.index ? c->first : o->first,
 		.last = c->last,
 		.first_offset = o->first_offset,
 		.config_index = o->config_index,
 		.config = c->config,
-		.cut = c->below < o->first.index};
+		.cut = c->keeps,
+		.cut_bytes = earlier ? o->first.bytes - c->first.bytes : 0};
 
 	plog_seed_end(c->f.log, &seed);
 	when_durable(c, end_durable);
@@ -477,7 +536,9 @@ static void next_answered(struct peer_call *call)
 	}
 	helped(c);
 	c->reopens = 0;
-	if (last)
+	if (c->anew)
+		begin(c);
+	else if (last)
 		part_ended(c);
 	else
 		next_ask(c);
@@ -488,7 +549,7 @@ static void next_send(struct catchup *c)
 	struct catchup_question q = {.what = CATCHUP_NEXT, .session = c->session, .part = c->part};
 
 	if (c->part == CATCHUP_LOG)
-		q.index = c->last.index + 1;
+		q.index = c->last.index + c->joined;
 	else
 		q.after = bytes_of(c->after, c->after_len);
 	ask(c, &q, CATCHUP_CALL_MS, next_answered);
@@ -520,7 +581,8 @@ static void look_work(struct job *j)
 {
 	struct catchup *c = list_entry(j, struct catchup, job);
 
-	c->worked = plog_seed_found(c->f.env->store, c->f.group, c->family, &c->below, &c->last);
+	c->worked = plog_seed_found(
+		c->f.env->store, c->f.group, c->family, c->held_end, &c->below, &c->last);
 }
 
 static void looked(struct job *j)
@@ -536,10 +598,10 @@ static void looked(struct job *j)
 
 static void look(struct catchup *c)
 {
-	if (!plog_marks(c->f.log)->seeding) {
-		open_ask(c);
-		return;
-	}
+	const struct plog_marks *m = plog_marks(c->f.log);
+	uint64_t held = m->applied_index > c->f.held ? m->applied_index : c->f.held;
+
+	c->held_end = m->seeding ? UINT64_MAX : held + 1;
 	by_worker(c, look_work, looked);
 }
 

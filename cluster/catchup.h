@@ -1,9 +1,9 @@
-/* Fetching a group from another node when its log does not go back far enough: rows, idx and log
- * from one store snapshot, by key, in chunks. One side serves (the leader's node), the other
- * stages. What is staged is not the group's until the last small write says so; a crash before
- * starts it anew or goes on. Both under a throttle of the node (catchup.rate) and a budget of
- * memory; never in the way of consensus (bulk lane).
- * Thread: the group's home loop; reading the store is a worker's. */
+/* Fetching a group from another node when Raft does not go back far enough: what its log lacks, and
+ * the rows, from one store snapshot, by key, in chunks. One side serves (the leader's node), the
+ * other stages. What is staged is not the group's until the last small write says so; a crash
+ * before starts it anew or goes on. Both under a throttle of the node (catchup.rate) and a budget
+ * of memory; never in the way of consensus (bulk lane). Thread: the group's home loop; reading the
+ * store is a worker's. */
 #ifndef CLUSTER_CATCHUP_H
 #define CLUSTER_CATCHUP_H
 #include "cluster/consensus.h"
@@ -55,12 +55,10 @@ struct catchup_fetch {
 	uint64_t group;
 	uint32_t from;      /* node */
 	uint64_t index_min; /* the snapshot must reach this entry */
+	uint64_t held;      /* the log's entries up to here are committed ones: they stay */
 	const struct plog_env *env;
-	/* Compacted by key: what was fetched before is not kept, since an older record there may be
-	 * hidden by a newer one that is not in the log any more. */
-	bool compacted;
-	struct plog *log; /* emptied at the start (term and vote stay), filled, its marks set at
-			     the end */
+	struct plog *log; /* left with what it holds at the start (and term and vote), filled, its
+			     marks set at the end */
 	/* The old state goes now: rows in memory must not be read any more. May be NULL. Runs again
 	 * whenever fetching begins anew. */
 	void (*emptied)(void *arg);

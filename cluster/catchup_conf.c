@@ -24,9 +24,9 @@ static const struct metric_row rows[M_CATCHUP_COUNT] = {
 	[M_CATCHUP_SESSIONS] = {"sluice_catchup_sessions", 0, METRIC_GAUGE,
 		"Replicas on other nodes that fetch from this one."},
 	[M_CATCHUP_FETCHES] = {"sluice_catchup_fetches", 0, METRIC_GAUGE,
-		"Replicas on this node that fetch their log and rows."},
+		"Replicas on this node that fetch what they lack of log and rows."},
 	[M_CATCHUP_FETCHED] = {"sluice_catchup_fetched_total", 0, METRIC_COUNTER,
-		"Replicas on this node that have fetched everything."},
+		"Replicas on this node that have fetched what they lacked."},
 	[M_CATCHUP_FAILED] = {"sluice_catchup_failed_total", 0, METRIC_COUNTER,
 		"Fetches that ended before; they are tried again."},
 };

@@ -1,9 +1,9 @@
 /* The partition's side of catch-up. As a replica that is too far behind: Raft asks (fsm.install),
- * log and rows are fetched from the node of the leader, and the partition goes on from their state
- * as if it had been started with it. From the moment the old state is deleted until then it has
- * none: nothing is read, written back or served. A fetch that fails is asked for again by Raft when
- * it hears a leader, also after a restart; what is wrong with one node's data must not end a
- * replica.
+ * what the log lacks and the rows are fetched from the node of the leader, and the partition goes
+ * on from their state as if it had been started with it. From the moment the old state is deleted
+ * until then it has none: nothing is read, written back or served. A fetch that fails is asked for
+ * again by Raft when it hears a leader, also after a restart; what is wrong with one node's data
+ * must not end a replica.
  *
  * As a leader: what others fetch from is the log and the rows here, as long as it leads. */
 #include "cluster/catchup.h"
@@ -70,8 +70,8 @@ void partition_install(void *arg, const struct consensus_install *i)
 	struct catchup_fetch f = {.group = p->options.group,
 		.from = (uint32_t)(i->from >> 32),
 		.index_min = i->least,
+		.held = p->applied_index,
 		.env = p->env,
-		.compacted = p->compacts || p->options.log_family == FAMILY_LOG_COMPACTED,
 		.log = p->log,
 		.emptied = on_emptied,
 		.done = on_fetched,

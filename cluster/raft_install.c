@@ -2,7 +2,7 @@
  * follower counts, votes and cuts while its log is half replaced), and there is no need: the
  * message is turned into an empty AppendEntries at the snapshot's end, which makes the core take
  * over term and leader; if our log does not hold that point, the instance ends, the owner fetches
- * log and rows, and a new instance starts from them.
+ * what the log lacks and the rows, and a new instance starts from them.
  *
  * That may take minutes, and in that time the group may need this voter. So it goes on voting
  * without an instance, for those whose log is no shorter than its own was; and it tells leaders

@@ -195,7 +195,7 @@ void plog_applied(struct plog *p, uint64_t index)
 
 /* ---- cutting back */
 
-static void stage_deletes(struct plog *p, enum store_family f, uint64_t from, uint64_t to)
+static void delete_in(struct plog *p, enum store_family f, uint64_t from, uint64_t to)
 {
 	struct entry_key a = key_entry(p->group, from), b = key_entry(p->group, to);
 
@@ -207,6 +207,12 @@ static void stage_deletes(struct plog *p, enum store_family f, uint64_t from, ui
 		a = key_entry(p->group, i);
 		lane_delete(p->env.lane, f, KEY_BYTES(a));
 	}
+}
+
+void plog_stage_deletes(struct plog *p, uint64_t from, uint64_t to)
+{
+	delete_in(p, FAMILY_IDX, from, to);
+	delete_in(p, p->family, from, to);
 }
 
 /* The state below index, which Raft cuts off. Above the applied entries it is in memory; a cut
@@ -240,8 +246,7 @@ void plog_truncate(struct plog *p, uint64_t index)
 	if (index > p->tail.index)
 		return;
 	state = state_below(p, index);
-	stage_deletes(p, FAMILY_IDX, index, p->tail.index + 1);
-	stage_deletes(p, p->family, index, p->tail.index + 1);
+	plog_stage_deletes(p, index, p->tail.index + 1);
 	plog_ring_cut(p, index);
 	while (p->run_count > 0 && p->runs[p->run_count - 1].index >= index)
 		p->run_count--;
@@ -265,8 +270,7 @@ void plog_reset(struct plog *p, uint64_t index, uint64_t term, int64_t next_offs
 {
 	loop_must_own(p->env.loop);
 	plog_note_space(p);
-	stage_deletes(p, FAMILY_IDX, 0, UINT64_MAX);
-	stage_deletes(p, p->family, 0, UINT64_MAX);
+	plog_stage_deletes(p, 0, UINT64_MAX);
 	plog_ring_cut(p, 0);
 	p->tail = (struct plog_state){
 		index, term, next_offset, p->tail.max_ms, p->tail.bytes, p->tail.hlc};

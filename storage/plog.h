@@ -206,6 +206,7 @@ struct plog_state {
 	int64_t hlc;    /* 0: not known */
 };
 struct plog_state plog_state_of(uint64_t index, const struct entry_header *h);
+struct plog_state plog_below(const struct plog *p); /* below the first entry */
 /* Whether an entry may follow: the rule that makes offsets a function of the log. */
 bool plog_follows(const struct plog_state *last, uint64_t index, const struct entry_header *h);
 
@@ -215,18 +216,21 @@ struct plog_seed {
 	int64_t first_offset;
 	uint64_t config_index; /* of the configuration last marked; may lie above last */
 	struct slice config;
-	bool cut; /* plog_seed_end: entries below first may be there from before */
+	bool cut;           /* plog_seed_end: entries below first may be there from before, */
+	uint64_t cut_bytes; /* with so much payload */
 };
 /* What a store (NULL: now) holds of a group up to its applied mark. Gives config. A worker's.
  * ERR_NOTFOUND: nothing is applied; ERR_UNAVAILABLE: it is being fetched itself. */
 enum err plog_seed_source(struct store *s, struct store_snapshot *snapshot, uint64_t group,
 	struct plog_seed *out) MUST_USE;
-/* What was staged by an earlier seeding, a run of entries that are whole: those above *below, up to
- * *last; both 0: none. A worker's. */
+/* What the store has of a log before `end`, a run of entries that are whole: those above *below,
+ * up to *last; both 0: none. With UINT64_MAX what an earlier seeding has kept and staged. A
+ * worker's. */
 enum err plog_seed_found(struct store *s, uint64_t group, enum store_family log_family,
-	uint64_t *below, struct plog_state *last) MUST_USE;
-/* Everything of the group goes but term and vote and, with keep, what plog_seed_found finds. */
-void plog_seed_begin(struct plog *p, uint64_t index_min, bool keep);
+	uint64_t end, uint64_t *below, struct plog_state *last) MUST_USE;
+/* Everything of the group goes but term and vote and the entries up to and with `keep` (0: none),
+ * which must be committed ones: what follows them comes next. */
+void plog_seed_begin(struct plog *p, uint64_t index_min, uint64_t keep);
 /* Stages one entry; the caller has checked it. payload is empty where the header stands in.
  * Unlogged, the payload goes to the disk once (store_write_unlogged): what plog_seed_begin staged
  * must be durable before; once an entry was, those after it are, too, until a store_flush of the

@@ -92,6 +92,7 @@ uint64_t plog_edge(const struct plog *p, int64_t bytes);
 void plog_write_trim_row(struct plog *p);
 void plog_put_mark(struct plog *p, enum meta_what what, const struct bytes *parts, int count);
 void plog_note_side(struct plog *p);
+void plog_stage_deletes(struct plog *p, uint64_t from, uint64_t to); /* of entries, to excluded */
 void plog_note_space(struct plog *p); /* all that the log holds goes */
 /* The group's marks as of a snapshot (NULL: now) into p, which is not open yet. */
 enum err plog_read_marks(struct plog *p, struct store_snapshot *snapshot) MUST_USE;

@@ -1,11 +1,11 @@
 /* Seeding: a group's log, rows and marks are replaced by those of another node's store, which come
- * in pieces. The first write deletes what was there and says so (META_SEEDING), the last one sets
- * the marks and takes that word back; a crash between the two leaves a group that is in no state,
- * and plog_open says it. What has been staged comes in the order of the log, and a crash keeps a
- * prefix of what was staged, so the entries found after it are a run without a gap: they are
- * committed ones, the same on every node, and need not be fetched again. Payloads may be written
- * past the log of writes, headers never: a crash then keeps another prefix of the payloads, and the
- * run ends before the first header that lacks its own. */
+ * in pieces. The first write deletes what was there, but for the entries of the log that are kept,
+ * and says so (META_SEEDING), the last one sets the marks and takes that word back; a crash between
+ * the two leaves a group that is in no state, and plog_open says it. What has been staged comes in
+ * the order of the log, and a crash keeps a prefix of what was staged, so the entries found after
+ * it are a run without a gap: they are committed ones, the same on every node, and need not be
+ * fetched again. Payloads may be written past the log of writes, headers never: a crash then keeps
+ * another prefix of the payloads, and the run ends before the first header that lacks its own. */
 #include "server/base/mem.h"
 #include "storage/disk.h"
 #include "storage/keys.h"
@@ -35,6 +35,11 @@ static enum err state_at(struct store *s, struct store_snapshot *snapshot, uint6
 	return OK;
 }
 
+struct plog_state plog_below(const struct plog *p)
+{
+	return p->first;
+}
+
 enum err plog_seed_source(
 	struct store *s, struct store_snapshot *snapshot, uint64_t group, struct plog_seed *out)
 {
@@ -58,10 +63,11 @@ enum err plog_seed_source(
 	return e;
 }
 
-/* The first or last entry of the group: 0: none. */
-static enum err edge(struct store *s, uint64_t group, bool forward, struct plog_state *out)
+/* The first or last entry of the group before `end`: 0: none. */
+static enum err edge(
+	struct store *s, uint64_t group, uint64_t end, bool forward, struct plog_state *out)
 {
-	struct group_key from = key_group(group), to = key_group(group + 1);
+	struct entry_key from = key_entry(group, 0), to = key_entry(group, end);
 	struct store_iter *i = store_iter_new(
 		s, NULL, FAMILY_IDX, KEY_BYTES(from), KEY_BYTES(to), forward);
 	struct entry_header h;
@@ -120,25 +126,25 @@ static enum err walk_bare(struct store *s, uint64_t group, uint64_t end, struct 
 }
 
 enum err plog_seed_found(struct store *s, uint64_t group, enum store_family log_family,
-	uint64_t *below, struct plog_state *last)
+	uint64_t end, uint64_t *below, struct plog_state *last)
 {
 	struct plog_state first;
-	uint64_t end, whole;
-	enum err e = edge(s, group, true, &first);
+	uint64_t highest, whole;
+	enum err e = edge(s, group, end, true, &first);
 
 	if (e == OK)
-		e = edge(s, group, false, last);
+		e = edge(s, group, end, false, last);
 	if (e == OK)
 		e = last_payload(s, group, log_family, last->index, &whole);
 	if (e != OK)
 		return e;
 	*below = first.index > 0 ? first.index - 1 : 0;
-	end = last->index;
+	highest = last->index;
 	last->index = *below;
 	if (whole > *below)
 		e = state_at(s, NULL, group, whole, last);
 	if (e == OK)
-		e = walk_bare(s, group, end, last);
+		e = walk_bare(s, group, highest, last);
 	if (e == OK && last->index == *below) {
 		*below = 0;
 		*last = nothing;
@@ -159,11 +165,11 @@ static void delete_marks(struct plog *p)
 	}
 }
 
-static void delete_all_of(struct plog *p, enum store_family f)
+static void delete_rows(struct plog *p)
 {
 	struct group_key from = key_group(p->group), to = key_group(p->group + 1);
 
-	lane_delete_range(p->env.lane, f, KEY_BYTES(from), KEY_BYTES(to));
+	lane_delete_range(p->env.lane, FAMILY_ROWS, KEY_BYTES(from), KEY_BYTES(to));
 }
 
 /* Memory: nothing of a log. */
@@ -182,7 +188,7 @@ static void forget(struct plog *p)
 	loop_timer_cancel(&p->trim.timer);
 }
 
-void plog_seed_begin(struct plog *p, uint64_t index_min, bool keep)
+void plog_seed_begin(struct plog *p, uint64_t index_min, uint64_t keep)
 {
 	uint8_t value[SEEDING_BYTES] = {SEEDING_LAYOUT};
 	struct bytes part = bytes_of(value, sizeof value);
@@ -193,12 +199,10 @@ void plog_seed_begin(struct plog *p, uint64_t index_min, bool keep)
 	loop_must_own(p->env.loop);
 	must(!p->closed);
 	must(p->group < UINT64_MAX);
-	plog_note_space(p);
-	if (!keep) {
-		delete_all_of(p, FAMILY_IDX);
-		delete_all_of(p, p->family);
-	}
-	delete_all_of(p, FAMILY_ROWS);
+	if (keep == 0 && !anew)
+		plog_note_space(p);
+	plog_stage_deletes(p, keep + 1, UINT64_MAX);
+	delete_rows(p);
 	delete_marks(p);
 	forget(p);
 	p->marks.seeding = true;
@@ -239,13 +243,12 @@ void plog_seed_row(struct plog *p, struct bytes key, struct bytes value)
 		mem_free(full);
 }
 
-/* Entries that an earlier seeding had staged and the source has trimmed since. */
-static void delete_below(struct plog *p, uint64_t index)
+/* Entries that were kept and the source has trimmed since. */
+static void cut_below(struct plog *p, const struct plog_seed *s)
 {
-	struct entry_key from = key_entry(p->group, 0), to = key_entry(p->group, index);
-
-	lane_delete_range(p->env.lane, FAMILY_IDX, KEY_BYTES(from), KEY_BYTES(to));
-	lane_delete_range(p->env.lane, p->family, KEY_BYTES(from), KEY_BYTES(to));
+	plog_stage_deletes(p, 0, s->first.index + 1);
+	if (p->env.disk != NULL)
+		disk_trimmed(p->env.disk, p->group, p->family, s->first.index + 1, s->cut_bytes);
 }
 
 void plog_seed_end(struct plog *p, const struct plog_seed *s)
@@ -256,7 +259,7 @@ void plog_seed_end(struct plog *p, const struct plog_seed *s)
 	must(p->marks.seeding);
 	must(s->last.index >= s->first.index);
 	if (s->cut)
-		delete_below(p, s->first.index + 1);
+		cut_below(p, s);
 	p->first = s->first;
 	p->tail = p->before = s->last;
 	p->marks.first_index = s->first.index + 1;

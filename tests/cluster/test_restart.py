@@ -1,5 +1,7 @@
-"""Nodes that come back alone, all at once, elsewhere."""
+"""Nodes that come back alone, all at once, elsewhere, after a while."""
+import concurrent.futures
 import signal
+import time
 
 import history as h
 from load import Producer, Publisher, read_back, twice
@@ -49,3 +51,36 @@ def test_all_are_killed_and_come_back_elsewhere(cluster):
     read_back(cluster, x, STREAM)
     assert h.check(x, exactly_once=False, in_order=False) == {}
     assert twice(x, [producer]) == []
+
+
+def post_many(node, stream, values):
+    def post(value):
+        return node.request("POST", "/streams/%s/records" % stream, value)[0]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(post, values)) == {200}
+
+
+def test_who_was_away_fetches_what_it_lacks(cluster):
+    """A log may be long; what was missed while a node was away is not, and is more than the others
+    hold for it in memory."""
+    cluster.create("big", 1, 3)
+    leader = cluster.leader("big")
+    away = cluster.any([leader])
+    post_many(leader, "big", [b"%08d" % i + 500000 * b"x" for i in range(60)])
+    assert eventually(lambda: cluster.replicated("big", 3))
+    time.sleep(3)  # what was applied is noted once a second
+    away.kill()
+    post_many(leader, "big", [b"%08d" % i + 500000 * b"y" for i in range(60, 70)])
+    for i in range(70, 600):
+        assert leader.request("POST", "/streams/big/records", b"%08d" % i)[0] == 200
+    away.start()
+    assert eventually(lambda: away.metric("sluice_catchup_fetched_total") > 0, 60)
+    assert eventually(lambda: cluster.replicated("big", 3), 60)
+    assert 5e6 < away.metric("sluice_catchup_in_bytes_total") < 15e6
+    leader.kill()  # those that are left have all of it
+    cluster.wait_new_leader("big", 0, leader)
+    records = away.records("big", "bytes=4000000")
+    assert [r["offset"] for r in records] == list(range(600))
+    values = [r["value"] for r in records]
+    assert sorted(int(v[:8]) for v in values) == list(range(600))
+    assert sum(len(v) for v in values) == 600 * 8 + 70 * 500000

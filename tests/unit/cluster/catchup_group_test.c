@@ -200,6 +200,7 @@ static void on_install(void *arg, const struct consensus_install *i)
 	struct catchup_fetch f = {.group = GROUP,
 		.from = (uint32_t)(i->from >> 32),
 		.index_min = i->least,
+		.held = n->applied,
 		.env = &n->env,
 		.log = n->log,
 		.emptied = on_emptied,
@@ -390,7 +391,7 @@ static void reopen_wanting_more(void *arg)
 	struct node *n = arg;
 
 	open_node(n, false);
-	plog_seed_begin(n->log, 1 << 20, true);
+	plog_seed_begin(n->log, 1 << 20, plog_last_index(n->log));
 }
 
 static void setup(void)

@@ -130,7 +130,7 @@ static void seed_begin(void *arg)
 	e->head.term = 1;
 	plog_append(T.log, e, -1);
 	entry_unref(e);
-	plog_seed_begin(T.log, 100, false);
+	plog_seed_begin(T.log, 100, 0);
 }
 
 static enum err open_with(const struct consensus_fsm *f)

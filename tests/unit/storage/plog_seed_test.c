@@ -140,7 +140,7 @@ static bool bare;     /* some entries have none */
 
 static void seed_begin(void *arg)
 {
-	plog_seed_begin(T.log, 100, *(bool *)arg);
+	plog_seed_begin(T.log, 100, *(bool *)arg ? state.index : 0);
 }
 
 static void seed_entries(void *arg)
@@ -334,7 +334,8 @@ START_TEST(goes_on_after_a_crash)
 	store_mem_crash(T.store);
 	up();
 	is_empty_but_term();
-	ck_assert_int_eq(plog_seed_found(T.store, GROUP, FAMILY_LOG_DAYS, &below, &found), OK);
+	ck_assert_int_eq(
+		plog_seed_found(T.store, GROUP, FAMILY_LOG_DAYS, UINT64_MAX, &below, &found), OK);
 	ck_assert_uint_eq(below, 500);
 	ck_assert_uint_eq(found.index, 500 + (uint64_t)some);
 	ck_assert_int_eq(found.next_offset, state.next_offset);
@@ -386,7 +387,8 @@ static bool take_up(uint64_t flushed)
 	uint64_t below;
 
 	ck_assert(plog_marks(T.log)->seeding);
-	ck_assert_int_eq(plog_seed_found(T.store, GROUP, FAMILY_LOG_DAYS, &below, &found), OK);
+	ck_assert_int_eq(
+		plog_seed_found(T.store, GROUP, FAMILY_LOG_DAYS, UINT64_MAX, &below, &found), OK);
 	if (found.index == below) {
 		ck_assert_uint_eq(flushed, 0);
 		ck_assert_uint_eq(found.index, 0); /* which nobody keeps */
@@ -467,7 +469,8 @@ START_TEST(headers_alone_are_no_run)
 	store_delete_range(b, FAMILY_LOG_DAYS, KEY_BYTES(from), KEY_BYTES(to));
 	ck_assert_int_eq(store_write(T.store, b), OK);
 	store_batch_free(b);
-	ck_assert_int_eq(plog_seed_found(T.store, GROUP, FAMILY_LOG_DAYS, &below, &found), OK);
+	ck_assert_int_eq(
+		plog_seed_found(T.store, GROUP, FAMILY_LOG_DAYS, UINT64_MAX, &below, &found), OK);
 	ck_assert_uint_eq(below, 500);
 	if (_i >= 509)
 		ck_assert_uint_eq(found.index, 508);
