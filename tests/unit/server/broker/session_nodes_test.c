@@ -583,6 +583,25 @@ START_TEST(a_claim_without_an_answer_leaves_nobody_behind)
 }
 END_TEST
 
+static void run_open_and_end(void *arg)
+{
+	run_open_and_go(arg);
+	atomic_store(&t.sides[0].all->ending, true);
+}
+
+/* There it may be of one that could not be seen off, with its will. */
+START_TEST(a_process_that_ends_gives_up_no_row_of_a_claim)
+{
+	char a[] = "a";
+	rows_put(&t.w, the_table, KEYSPACE_SESSION, 1, doubtful_row);
+	world_call(&t.w, 0, run_open_and_end, a);
+	quiet(0);
+	struct session *s = open_at(1, "a", false, 1);
+	ck_assert_int_eq(t.sides[0].fences, 1); /* it was still the first node's */
+	close_at(1, s);
+}
+END_TEST
+
 static void run_choke(void *arg)
 {
 	struct session *s = arg;
@@ -796,6 +815,7 @@ int main(void)
 	tcase_add_test(tc, a_will_that_cannot_leave_holds_nobody_up);
 	tcase_add_test(tc, a_session_that_cannot_be_restored_ends_in_time);
 	tcase_add_test(tc, a_claim_without_an_answer_leaves_nobody_behind);
+	tcase_add_test(tc, a_process_that_ends_gives_up_no_row_of_a_claim);
 	tcase_add_test(tc, a_name_is_kept_until_its_row_is_written);
 	TCase *leases = tcase_create("leases");
 	tcase_set_timeout(leases, 60);
