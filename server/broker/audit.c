@@ -37,10 +37,11 @@ struct audit_log {
 	struct list waiting, leaving;
 	size_t bytes;
 	int count;
-	int64_t lost;            /* not told yet */
-	int64_t refused_ms;      /* what was told of refusals is paid for up to then */
-	int64_t number_ms;       /* when the number of the others may be told */
-	int64_t untold;          /* refusals that it has by now */
+	int64_t lost;       /* not told yet */
+	int64_t refused_ms; /* what was told of refusals is paid for up to then */
+	int64_t number_ms;  /* when the number of the others may be told */
+	int64_t untold;     /* refusals that it has by now */
+	struct loop_timer number_timer;
 	struct loop_timer timer; /* something waits */
 	bool busy;               /* an operation is under way */
 	struct meta_op create;
@@ -172,7 +173,7 @@ static void left(struct proposal *p)
 			list_push_front(&l->waiting, n);
 		}
 	}
-	if (l->count > 0 || l->untold > 0)
+	if (l->count > 0 || l->lost > 0)
 		wake(l, p->err == OK ? 0 : RETRY_MS);
 }
 
@@ -216,8 +217,9 @@ static void leave(struct audit_log *l, const struct stream *to)
 }
 
 /* Numbers that are due: of refusals when it is time, of lost records now. */
-static void keep_numbers(struct audit_log *l, int64_t now)
+static void keep_numbers(struct audit_log *l)
 {
+	int64_t now = loop_now_ms(l->shard->loop);
 	char detail[80];
 	if (l->untold > 0 && now >= l->number_ms) {
 		snprintf(
@@ -235,19 +237,28 @@ static void keep_numbers(struct audit_log *l, int64_t now)
 	}
 }
 
+static void number_wait(struct audit_log *l)
+{
+	if (l->untold > 0 && !loop_timer_is_set(&l->number_timer))
+		loop_timer_set(&l->number_timer, l->number_ms - loop_now_ms(l->shard->loop));
+}
+
+static void number_fire(struct loop_timer *t)
+{
+	struct audit_log *l = list_entry(t, struct audit_log, number_timer);
+	keep_numbers(l);
+	number_wait(l);
+}
+
 static void fire(struct loop_timer *t)
 {
 	struct audit_log *l = list_entry(t, struct audit_log, timer);
 	const struct catalog *c = shard_catalog(l->shard);
-	int64_t now = loop_now_ms(l->shard->loop);
 	if (l->busy)
 		return;
-	keep_numbers(l, now);
-	if (l->count == 0) {
-		if (l->untold > 0)
-			wake(l, l->number_ms - now);
+	keep_numbers(l);
+	if (l->count == 0)
 		return;
-	}
 	loop_timer_cancel(&l->timer);
 	if (c == NULL || catalog_version(c) == 0) { /* not yet, or not any more */
 		wake(l, RETRY_MS);
@@ -268,6 +279,7 @@ static struct audit_log *log_make(struct shard *s)
 	l->shard = s;
 	list_init(&l->waiting);
 	list_init(&l->leaving);
+	loop_timer_init(&l->number_timer, s->loop, number_fire);
 	loop_timer_init(&l->timer, s->loop, fire);
 	s->audit = l;
 	return l;
@@ -288,11 +300,11 @@ void audit(struct shard *s, const struct audit_event *e)
 	struct audit_log *l = log_of(s) != NULL ? log_of(s) : log_make(s);
 	int64_t now = loop_now_ms(s->loop);
 	if (e->err != OK) {
-		keep_numbers(l, now);
+		keep_numbers(l);
 		if (!refused_may_be_told(l, now)) {
 			if (l->untold++ == 0 && l->number_ms < now + NUMBER_MS)
 				l->number_ms = now + NUMBER_MS;
-			wake(l, l->number_ms - now);
+			number_wait(l);
 			return;
 		}
 	}

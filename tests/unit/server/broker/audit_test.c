@@ -279,7 +279,8 @@ START_TEST(refused_logins_are_bounded)
 	tell(0, 1000, e);
 	e.what = "user-alter"; /* so are changes that come to nothing */
 	tell(0, 1000, e);
-	tell(0, 1, (struct audit_event){.what = "x"});
+	await(62);
+	tell(0, 1, (struct audit_event){.what = "x"}); /* does not wait for the number */
 	await(63);
 	usleep(1500000);
 	await(63);
