@@ -78,7 +78,7 @@ struct loop_timer { /* embed; 32 bytes; one shot */
 	void (*fire)(struct loop_timer *t);
 };
 void loop_timer_init(struct loop_timer *t, struct loop *l, void (*fire)(struct loop_timer *t));
-/* (Re)sets the timer: fires once, after at least after_ms. Owner's thread. */
+/* (Re)sets the timer: fires once, at least after_ms from the turn's beginning. Owner's thread. */
 void loop_timer_set(struct loop_timer *t, int64_t after_ms);
 void loop_timer_cancel(struct loop_timer *t); /* not set is fine */
 static inline bool loop_timer_is_set(const struct loop_timer *t)
