@@ -100,7 +100,7 @@ void conn_pend(struct conn *c)
 static void end_beginning(struct conn *c)
 {
 	if (c->begun)
-		limit_gate_end(&c->home->gate);
+		limit_gate_end(net_gate(c->home, c->door));
 	c->begun = false;
 }
 
@@ -456,7 +456,7 @@ static void begin(struct conn *c)
 		conn_abort(c, ERR_NOMEM);
 	} else if (c->tls != NULL || c->door->proxy) {
 		c->begun = true;
-		limit_gate_begin(&c->home->gate);
+		limit_gate_begin(net_gate(c->home, c->door));
 		loop_timer_set(&c->timer, c->home->conf->handshake_ms);
 	} else {
 		conn_open_now(c);

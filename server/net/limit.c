@@ -59,9 +59,9 @@ void limit_gate_init(struct limit_gate *g, int64_t rate, int64_t begun_max, int6
 		.rate = rate, .begun_max = begun_max, .tokens_us = SECOND_US, .at_us = now_us};
 }
 
-bool limit_gate_pass(struct limit_gate *g, int64_t now_us)
+bool limit_gate_pass(struct limit_gate *g, bool begins, int64_t now_us)
 {
-	if (g->begun_max > 0 && g->begun >= g->begun_max)
+	if (begins && g->begun_max > 0 && g->begun >= g->begun_max)
 		return false;
 	if (g->rate == 0)
 		return true;

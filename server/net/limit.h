@@ -30,8 +30,9 @@ struct limit_gate {        /* one loop's */
 };
 
 void limit_gate_init(struct limit_gate *g, int64_t rate, int64_t begun_max, int64_t now_us);
-/* Whether one more may be accepted now; counts it against the rate. */
-bool limit_gate_pass(struct limit_gate *g, int64_t now_us);
+/* Whether one more may be accepted now, which has such a beginning or none; counts it against the
+ * rate. */
+bool limit_gate_pass(struct limit_gate *g, bool begins, int64_t now_us);
 void limit_gate_begin(struct limit_gate *g);
 void limit_gate_end(struct limit_gate *g);
 

@@ -216,32 +216,35 @@ enum err listen_all(struct net *n, bool internal)
 	return OK;
 }
 
-static void accepting(struct net_home *h, bool on)
+static void accepting(struct listener *l, bool on)
 {
-	for (int i = 0; i < h->listener_count; i++) {
-		struct listener *l = &h->listeners[i];
-		if (l->accepting == on || !l->begun)
-			continue;
-		l->accepting = on;
-		if (on)
-			must(event_add(&l->event, NULL) == 0);
-		else
-			event_del(&l->event);
-	}
+	if (l->accepting == on || !l->begun)
+		return;
+	l->accepting = on;
+	if (on)
+		must(event_add(&l->event, NULL) == 0);
+	else
+		event_del(&l->event);
 }
 
-/* Clients wait in the kernel's backlog meanwhile. */
-static void pause_accepting(struct net_home *h)
+static void all_accepting(struct net_home *h, bool on)
 {
-	accepting(h, false);
-	loop_timer_set(&h->accept_again, PAUSE_MS);
+	for (int i = 0; i < h->listener_count; i++)
+		accepting(&h->listeners[i], on);
+}
+
+/* Who wants to connect waits in the kernel's backlog meanwhile. The others may have room. */
+static void pause_accepting(struct listener *l)
+{
+	accepting(l, false);
+	loop_timer_set(&l->home->accept_again, PAUSE_MS);
 }
 
 static void on_accept_again(struct loop_timer *t)
 {
 	struct net_home *h = list_entry(t, struct net_home, accept_again);
 	if (!h->draining)
-		accepting(h, true);
+		all_accepting(h, true);
 }
 
 struct handover { /* a new socket on its way to another loop */
@@ -310,6 +313,13 @@ static bool accept_error_passes(int error)
 		error == ETIMEDOUT || error == EPERM;
 }
 
+static bool may_accept(const struct listener *l)
+{
+	const struct door *d = l->door;
+	bool begins = d->tls || d->mutual || d->proxy;
+	return d->local || limit_gate_pass(net_gate(l->home, d), begins, clock_us());
+}
+
 static void on_accept(evutil_socket_t at, short what, void *arg)
 {
 	struct listener *l = arg;
@@ -317,8 +327,8 @@ static void on_accept(evutil_socket_t at, short what, void *arg)
 	(void)what;
 	for (int i = 0; i < ACCEPTS_PER_EVENT && l->accepting; i++) {
 		struct address peer = {.len = sizeof peer.sa.room};
-		if (!limit_gate_pass(&l->home->gate, clock_us())) {
-			pause_accepting(l->home);
+		if (!may_accept(l)) {
+			pause_accepting(l);
 			return;
 		}
 		int fd = accept4(l->fd, &peer.sa.any, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -331,7 +341,7 @@ static void on_accept(evutil_socket_t at, short what, void *arg)
 		if (errno != EAGAIN && errno != EWOULDBLOCK) {
 			LOG(LOG_WARN, AREA_NET, "accept_paused", "door=%s err=\"%s\" retry_ms=%d",
 				l->door->name, strerror(errno), PAUSE_MS);
-			pause_accepting(l->home);
+			pause_accepting(l);
 		}
 		return;
 	}
@@ -355,12 +365,12 @@ void listen_start(struct net_home *h, bool internal)
 		must(event_assign(&l->event, loop_event_base(h->loop), l->fd, EV_READ | EV_PERSIST,
 			     on_accept, l) == 0);
 	}
-	accepting(h, true);
+	all_accepting(h, true);
 }
 
 void listen_stop(struct net_home *h)
 {
-	accepting(h, false);
+	all_accepting(h, false);
 	loop_timer_cancel(&h->accept_again);
 	listen_home_fini(h);
 }

@@ -108,7 +108,8 @@ const struct conf_row net_rows[] = {
 		"Most connections accepted per second and loop; others wait. 0: no limit."),
 	INT("conn.handshakes_max", handshakes_max, "1000", CONF_AT_START,
 		"Most connections per loop at a time that have not finished their TLS or PROXY "
-		"beginning; others wait. 0: no limit."),
+		"beginning, of clients and of nodes each; others of such doors wait. 0: no "
+		"limit."),
 	BYTES("conn.out_high", out_high, "1MiB", 1024,
 		"Queued output of a connection above which nothing more is produced for it."),
 	BYTES("conn.out_low", out_low, "256KiB", 0,
@@ -375,6 +376,7 @@ enum err net_open(struct loops *loops, const void *conf, const struct net_door *
 		h->conf = n->conf;
 		limit_gate_init(
 			&h->gate, n->conf->accept_rate, n->conf->handshakes_max, clock_us());
+		limit_gate_init(&h->inner_gate, 0, n->conf->handshakes_max, clock_us());
 		conn_home_init(h);
 		listen_home_init(h);
 	}

@@ -117,8 +117,8 @@ struct net_home { /* what one loop has of the net */
 	int spare_count;
 	struct listener *listeners;
 	int listener_count;
-	struct loop_timer accept_again; /* set while accepting is paused */
-	struct limit_gate gate;
+	struct loop_timer accept_again;     /* set while accepting is paused */
+	struct limit_gate gate, inner_gate; /* of clients; of what goes between nodes */
 	struct event_base *lull; /* of those whose input can wait (conn_lull); NULL: none yet */
 	struct loop_timer lull_timer;
 	bool lull_armed;
@@ -141,6 +141,11 @@ struct net {
 	bool has_tls, has_mutual;
 	bool internal_listens;
 };
+
+static inline struct limit_gate *net_gate(struct net_home *h, const struct door *d)
+{
+	return d->internal ? &h->inner_gate : &h->gate;
+}
 
 /* Bounds of one connection. Those of clients are configured; what goes between nodes has its own
  * bounds further up, which have to find room here. */

@@ -32,13 +32,13 @@ START_TEST(rate_saves_up_a_second)
 	struct limit_gate g;
 	int passed = 0;
 	limit_gate_init(&g, 100, 0, 0);
-	while (limit_gate_pass(&g, 0))
+	while (limit_gate_pass(&g, true, 0))
 		passed++;
 	ck_assert_int_eq(passed, 100);
-	ck_assert(!limit_gate_pass(&g, 9999));
-	ck_assert(limit_gate_pass(&g, 10000));
-	ck_assert(!limit_gate_pass(&g, 10001));
-	for (passed = 0; limit_gate_pass(&g, 100000000);)
+	ck_assert(!limit_gate_pass(&g, true, 9999));
+	ck_assert(limit_gate_pass(&g, true, 10000));
+	ck_assert(!limit_gate_pass(&g, true, 10001));
+	for (passed = 0; limit_gate_pass(&g, true, 100000000);)
 		passed++;
 	ck_assert_int_eq(passed, 100);
 }
@@ -48,11 +48,12 @@ START_TEST(beginnings_are_bounded)
 {
 	struct limit_gate g;
 	limit_gate_init(&g, 0, 1, 0);
-	ck_assert(limit_gate_pass(&g, 0));
+	ck_assert(limit_gate_pass(&g, true, 0));
 	limit_gate_begin(&g);
-	ck_assert(!limit_gate_pass(&g, 0));
+	ck_assert(!limit_gate_pass(&g, true, 0));
+	ck_assert(limit_gate_pass(&g, false, 0));
 	limit_gate_end(&g);
-	ck_assert(limit_gate_pass(&g, 0));
+	ck_assert(limit_gate_pass(&g, true, 0));
 }
 END_TEST
 

@@ -317,6 +317,53 @@ START_TEST(replaces_only_what_is_left)
 }
 END_TEST
 
+static int dial_peer(void)
+{
+	struct timeval limit = {.tv_sec = 30};
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0), port;
+	const char *text = net_addresses(fix.net, "peer", false, false);
+	ck_assert_int_eq(sscanf(text, "127.0.0.1:%d", &port), 1);
+	sa.sin_port = htons((uint16_t)port);
+	ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), 0);
+	ck_assert_int_eq(connect(fd, (const struct sockaddr *)&sa, sizeof sa), 0);
+	return fd;
+}
+
+/* Clients that never begin keep other clients of their door waiting, and nobody else. */
+START_TEST(who_does_not_begin_holds_up_his_own_door)
+{
+	enum { CLIENTS = 8 };
+	static const char *const settings[] = {"listen.mqtt=127.0.0.1:0", "listen.peer=127.0.0.1:0",
+		"proxy_protocol.mqtt=true", "conn.handshakes_max=1", "conn.handshake_ms=60s", NULL};
+	int idle[CLIENTS];
+	local_make();
+	ck_assert_msg(fixture_open(settings) == OK, "%s", fix_why);
+	ck_assert_msg(local_open(local_path) == OK, "%s", fix_why);
+	net_listen(fix.net);
+	loops_run(fix.loops);
+	for (int i = 0; i < CLIENTS; i++)
+		idle[i] = dial();
+	nap(50);
+	for (int i = 0; i < CLIENTS; i++) {
+		int fd = i % 2 ? local_dial() : dial_peer();
+		put_frame(fd, 'e', "", 0);
+		expect_frame(fd, "e");
+		close(fd);
+	}
+	for (int i = 0; i < CLIENTS; i++)
+		close(idle[i]);
+	int fd = dial();
+	put(fd, "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", 16); /* PROXY protocol 2: LOCAL */
+	put_frame(fd, 'e', "", 0);
+	expect_frame(fd, "e");
+	close(fd);
+	ck_assert(conns_reach(0));
+	fixture_stop();
+	ck_assert_int_eq(rmdir(local_dir), 0);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *tc = tcase_create("listen");
@@ -328,6 +375,7 @@ int main(void)
 	tcase_add_test(tc, refuses_over_the_limit);
 	tcase_add_test(tc, accept_rate_makes_wait_but_not_fail);
 	tcase_add_test(tc, survives_out_of_files);
+	tcase_add_test(tc, who_does_not_begin_holds_up_his_own_door);
 	tcase_add_loop_test(tc, a_socket_in_the_file_system, 0, 2);
 	tcase_add_test(tc, replaces_only_what_is_left);
 	return run_tests(tc);
