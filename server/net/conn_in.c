@@ -121,6 +121,8 @@ static void present(struct conn *c)
 		if (e != OK)
 			conn_close(c, e);
 	}
+	if (c->ended && c->pauses == 0)
+		conn_close(c, ERR_CLOSED);
 	conn_settle(c);
 }
 
@@ -174,7 +176,9 @@ static void read_decrypted(struct conn *c)
 			present(c);
 			continue;
 		}
-		if (e == ERR_CLOSED) {
+		if (e == ERR_CLOSED && c->pauses > 0 && c->len > 0) {
+			c->ended = true;
+		} else if (e == ERR_CLOSED) {
 			conn_close(c, ERR_CLOSED);
 		} else if (e != ERR_MORE) {
 			LOG(LOG_INFO, AREA_NET, "tls_broken", "door=%s peer=%s err=\"%s\"",
@@ -365,6 +369,6 @@ void conn_resume(struct conn *c)
 	if (--c->pauses > 0 || c->phase != PHASE_OPEN)
 		return;
 	conn_read_on(c);
-	if (c->phase == PHASE_OPEN && c->len > 0)
+	if (c->phase == PHASE_OPEN && (c->len > 0 || c->ended))
 		event_active(&c->readable, EV_TIMEOUT, 0);
 }

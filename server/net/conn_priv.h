@@ -59,6 +59,7 @@ struct conn {
 	bool dialled : 1; /* by us: door lies in a struct dialled, which goes with it */
 	bool moving : 1;  /* is in home->moves */
 	bool lull : 1;    /* readable is in home->lull */
+	bool ended : 1;   /* the peer has said so over TLS, behind input that waits in a pause */
 };
 
 /* conn.c */

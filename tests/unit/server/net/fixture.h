@@ -22,6 +22,7 @@ struct fixture {
 	struct net *net;
 	atomic_int opened, closed, drained, timeouts, stopped, highs, inputs;
 	atomic_int why;       /* of the last close */
+	atomic_int denied;    /* of all closes, those for ERR_DENIED */
 	atomic_int loop_seen; /* a bit per loop that had a connection */
 };
 
@@ -187,6 +188,7 @@ static inline void echo_closed(struct conn *c, enum err why)
 	ck_assert(e->up);
 	e->up = false;
 	atomic_store(&fix.why, (int)why);
+	atomic_fetch_add(&fix.denied, why == ERR_DENIED);
 	atomic_fetch_add(&fix.closed, 1);
 }
 

@@ -79,6 +79,17 @@ static const char client_script[] =
 	"    if what == 'pause':\n"
 	"        s.sendall(b'\\0\\0\\0\\1p' + b'\\0\\0\\0\\5elate' * 5000)\n"
 	"        r.append(str({reply(s) for i in range(5001)} == {b'p', b'elate'}))\n"
+	"    if what in ('last', 'ends'):\n" /* all of it and the end in one piece */
+	"        i, o = ssl.MemoryBIO(), ssl.MemoryBIO(); t = x.wrap_bio(i, o)\n"
+	"        raw = socket.create_connection(('127.0.0.1', port), 10)\n"
+	"        while True:\n"
+	"            try: t.do_handshake(); break\n"
+	"            except ssl.SSLWantReadError: raw.sendall(o.read()); i.write(raw.recv(65536))\n"
+	"        t.write(b'\\0\\0\\0\\1p' + b'\\0\\0\\0\\1' + (b'c' if what == 'last' else b'p'))\n"
+	"        try: t.unwrap()\n"
+	"        except ssl.SSLWantReadError: pass\n"
+	"        raw.sendall(o.read())\n"
+	"        while raw.recv(65536): pass\n"
 	"    if what == 'alpn': frame(s, b'a'); r.append(reply(s).decode())\n"
 	"    if what == 'subject': frame(s, b'q'); r.append(reply(s).decode())\n"
 	"    if what == 'names': frame(s, b'i'); r.append(reply(s).decode())\n"
@@ -191,6 +202,19 @@ START_TEST(slow_readers_and_pauses)
 	start("conn.out_high=64MiB", "conn.linger_ms=60s", NULL);
 	expect("slow", "-", "ehello cend b''");
 	expect("pause", "-", "ehello True");
+	ck_assert(reaches(&fix.closed, 2));
+	fixture_stop();
+}
+END_TEST
+
+/* What came before the end is looked at, also after a pause. */
+START_TEST(the_end_waits_for_a_pause)
+{
+	start(NULL, NULL, NULL);
+	expect(_i ? "ends" : "last", "-", "ehello");
+	ck_assert(reaches(&fix.closed, 2));
+	ck_assert_int_eq(fix.opened, 2);
+	ck_assert_int_eq(fix.denied, _i ? 0 : 1);
 	fixture_stop();
 }
 END_TEST
@@ -323,6 +347,7 @@ int main(void)
 	tcase_add_unchecked_fixture(tc, make_certificates, remove_certificates);
 	tcase_add_test(tc, echoes_large_frames);
 	tcase_add_test(tc, slow_readers_and_pauses);
+	tcase_add_loop_test(tc, the_end_waits_for_a_pause, 0, 2);
 	tcase_add_test(tc, proxy_header_stands_before_tls);
 	tcase_add_test(tc, client_certificate_required);
 	tcase_add_test(tc, client_certificate_optional);
