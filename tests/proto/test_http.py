@@ -132,6 +132,18 @@ def test_pub_is_seen_by_every_door(node, name):
     assert (topic.encode(), b"hello") in kcat_consume(node.kafka, "mqtt", 1)
 
 
+@pytest.mark.parametrize("more", [[], ["-o", "json"], ["-o", "ndjson", "--follow"]],
+                         ids=["table", "json", "followed"])
+def test_output_that_cannot_be_written_is_a_failure(node, name, more):
+    assert node.cli("stream", "create", name, "--partitions", "1").returncode == 0
+    assert node.cli("pub", "--stream", name, "x").returncode == 0
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run([SLUICE, "sub", name, "--offset", "earliest", *more, "--server",
+                               node.url], stdout=full, stderr=subprocess.PIPE, text=True,
+                              timeout=60, check=False)
+    assert done.returncode == 1 and "output" in done.stderr
+
+
 # ---- the daemon's own command line ----
 
 def sluiced(*words):

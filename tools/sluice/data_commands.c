@@ -149,7 +149,7 @@ struct sub_all {
 	const struct options *o;
 	const char *filter; /* NULL: all records */
 	int64_t left;       /* to be printed; -1: no bound */
-	bool enough;        /* none is left to be printed */
+	bool enough;        /* none is left to be printed, or it can't be */
 	cJSON *records;     /* -o json */
 	struct sub_part *parts;
 	int count;
@@ -237,6 +237,8 @@ static void print_record(const struct sub_part *p, cJSON *record)
 				value || !base64 ? "" : "base64:", shown);
 	}
 	fflush(stdout);
+	if (ferror(stdout))
+		p->all->enough = true;
 }
 
 static char *poll_path(const struct sub_part *p, const char *offset)
@@ -260,7 +262,7 @@ static char *on_records(void *arg, const cJSON *answer)
 	cJSON_ArrayForEach(record, cJSON_GetObjectItemCaseSensitive(answer, "records"))
 	{
 		const char *topic = topic_of(record);
-		if (p->all->left == 0)
+		if (p->all->enough)
 			return NULL;
 		if (p->until >= 0 && int_of(record, "offset") >= p->until)
 			return NULL;
@@ -268,10 +270,10 @@ static char *on_records(void *arg, const cJSON *answer)
 			(topic == NULL || !filter_matches(p->all->filter, topic)))
 			continue;
 		print_record(p, record);
-		if (p->all->left > 0)
-			p->all->enough = --p->all->left == 0;
+		if (p->all->left > 0 && --p->all->left == 0)
+			p->all->enough = true;
 	}
-	if (p->all->left == 0 || (p->until >= 0 && next >= p->until))
+	if (p->all->enough || (p->until >= 0 && next >= p->until))
 		return NULL;
 	(void)snprintf(number, sizeof number, "%lld", (long long)next);
 	return poll_path(p, number);

@@ -28,7 +28,10 @@ int main(int argc, char **argv)
 		}
 	}
 	mem_free(o);
-	if (fflush(stdout) != 0 && e == EXIT_OK)
+	/* sub flushes as it goes: what failed then fails no later flush. */
+	if ((fflush(stdout) != 0 || ferror(stdout)) && e == EXIT_OK) {
+		say("sluice: the output could not be written");
 		e = EXIT_FAILED;
+	}
 	return (int)e;
 }
