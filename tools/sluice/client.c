@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "protocols/http/version.h"
+#include "server/base/clock.h"
 #include "server/base/mem.h"
 #include "tools/sluice/sluice.h"
 
@@ -271,25 +272,31 @@ char *topic_path(const char *topic)
 
 /* ---- long polls */
 
-static void poll_begin(const struct options *o, CURLM *many, CURL *c, struct answer *a, char *path)
-{
-	answer_fini(a);
-	curl_easy_reset(c);
-	prepare(c, o, path, a);
-	mem_free(path);
-	curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, 0L); /* the server bounds the wait */
-	must(curl_multi_add_handle(many, c) == CURLM_OK);
-}
-
 struct polling {
 	const struct options *o;
 	CURLM *many;
 	CURL **handles;
 	struct answer *answers;
+	int64_t *since; /* waited_us when it was asked; -1: it is over */
 	struct poll_one *at;
 	int count, running;
+	int64_t waited_us; /* for the server; not while our output was not taken */
 	enum exit_code worst;
 };
+
+static void poll_begin(struct polling *p, int i, char *path)
+{
+	CURL *c = p->handles[i];
+
+	answer_fini(&p->answers[i]);
+	curl_easy_reset(c);
+	prepare(c, p->o, path, &p->answers[i]);
+	mem_free(path);
+	/* The library's clock would go on while a pager reads; ours is waited_us. */
+	curl_easy_setopt(c, CURLOPT_TIMEOUT_MS, 0L);
+	p->since[i] = p->waited_us;
+	must(curl_multi_add_handle(p->many, c) == CURLM_OK);
+}
 
 static void poll_done(struct polling *p, const CURLMsg *m)
 {
@@ -303,15 +310,38 @@ static void poll_done(struct polling *p, const CURLMsg *m)
 		i++;
 	must(i < p->count);
 	curl_multi_remove_handle(p->many, c);
+	p->since[i] = -1;
 	e = code == CURLE_OK ? judge(c, &p->answers[i]) : failed(p->o, code);
 	if (e == EXIT_OK)
 		next = p->at[i].each(p->at[i].arg, p->answers[i].json);
 	else
 		p->worst = e;
 	if (next != NULL && p->worst == EXIT_OK)
-		poll_begin(p->o, p->many, c, &p->answers[i], next);
+		poll_begin(p, i, next);
 	else
 		p->running--;
+}
+
+/* Waits for an answer, at most a second: more has passed if we were stopped. */
+static void poll_wait(struct polling *p)
+{
+	enum { STEP_MS = 1000 };
+	int64_t began = clock_us(), took;
+
+	(void)curl_multi_poll(p->many, NULL, 0, STEP_MS, NULL);
+	took = clock_us() - began;
+	p->waited_us += took < STEP_MS * 1000 ? took : STEP_MS * 1000;
+}
+
+/* Ends all when the server is silent on one. */
+static void poll_check_late(struct polling *p)
+{
+	int64_t held_ms = p->o->given[FLAG_follow] ? FOLLOW_WAIT_S * 1000 : 0;
+
+	for (int i = 0; i < p->count && p->worst == EXIT_OK; i++)
+		if (p->since[i] >= 0 &&
+			(p->waited_us - p->since[i]) / 1000 - held_ms > p->o->timeout_ms)
+			p->worst = failed(p->o, CURLE_OPERATION_TIMEDOUT);
 }
 
 enum exit_code client_poll(
@@ -324,9 +354,10 @@ enum exit_code client_poll(
 	p.many = curl_multi_init();
 	p.handles = mem_new((size_t)count * sizeof *p.handles);
 	p.answers = mem_new((size_t)count * sizeof *p.answers);
+	p.since = mem_new((size_t)count * sizeof *p.since);
 	for (int i = 0; i < count; i++) {
 		p.handles[i] = curl_easy_init();
-		poll_begin(o, p.many, p.handles[i], &p.answers[i], at[i].path);
+		poll_begin(&p, i, at[i].path);
 	}
 	while (p.running > 0 && p.worst == EXIT_OK && !*enough) {
 		must(curl_multi_perform(p.many, &left) == CURLM_OK);
@@ -334,7 +365,9 @@ enum exit_code client_poll(
 			if (m->msg == CURLMSG_DONE)
 				poll_done(&p, m);
 		if (p.running > 0 && !*enough)
-			(void)curl_multi_poll(p.many, NULL, 0, 1000, NULL);
+			poll_check_late(&p);
+		if (p.running > 0 && p.worst == EXIT_OK && !*enough)
+			poll_wait(&p);
 	}
 	for (int i = 0; i < count; i++) {
 		curl_multi_remove_handle(p.many, p.handles[i]);
@@ -342,6 +375,7 @@ enum exit_code client_poll(
 		answer_fini(&p.answers[i]);
 	}
 	curl_multi_cleanup(p.many);
+	mem_free(p.since);
 	mem_free(p.answers);
 	mem_free(p.handles);
 	return p.worst;

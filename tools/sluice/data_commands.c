@@ -243,13 +243,14 @@ static void print_record(const struct sub_part *p, cJSON *record)
 
 static char *poll_path(const struct sub_part *p, const char *offset)
 {
-	char *path = records_path(p->stream), number[16];
+	char *path = records_path(p->stream), number[16], wait[16];
 
 	(void)snprintf(number, sizeof number, "%d", p->partition);
 	path = add_query(path, "partition", number);
 	path = add_query(path, "offset", offset);
 	path = add_query(path, "max", "1000");
-	return p->all->o->given[FLAG_follow] ? add_query(path, "wait", "30s") : path;
+	(void)snprintf(wait, sizeof wait, "%ds", FOLLOW_WAIT_S);
+	return p->all->o->given[FLAG_follow] ? add_query(path, "wait", wait) : path;
 }
 
 static char *on_records(void *arg, const cJSON *answer)

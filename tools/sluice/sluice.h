@@ -154,6 +154,8 @@ char *path_of(const char *format, const char *part);
 char *topic_path(const char *topic);
 void client_end(void);
 
+/* How long the server may hold a followed poll before it answers with nothing. */
+enum { FOLLOW_WAIT_S = 30 };
 /* Several long polls at a time. each gets an answer of 200 and gives the path to ask next, owned by
  * it and freed after the request, or NULL: that one is over. */
 struct poll_one {
@@ -161,7 +163,8 @@ struct poll_one {
 	void *arg;
 	char *(*each)(void *arg, const cJSON *answer);
 };
-/* Ends when all are over, or at once when *enough. */
+/* Ends when all are over, at once when *enough, or with EXIT_UNREACHABLE when one is not answered
+ * within --timeout, followed within FOLLOW_WAIT_S more. */
 enum exit_code client_poll(
 	const struct options *o, struct poll_one *at, int count, const bool *enough);
 

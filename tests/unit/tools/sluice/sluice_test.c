@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "server/base/mem.h"
 #include "tools/sluice/sluice.h"
 
 static struct options *o;
@@ -153,6 +154,7 @@ END_TEST
 
 static struct {
 	int fd, port, status;
+	useconds_t after_us; /* the answer comes then */
 	char asked[4096];
 } server;
 
@@ -171,6 +173,7 @@ static void *serve(void *arg)
 			close(fd);
 			continue;
 		}
+		usleep(server.after_us);
 		int len = snprintf(answer, sizeof answer,
 			"HTTP/1.1 %d X\r\nContent-Length: 42\r\nConnection: close\r\n\r\n"
 			"{\"error\":{\"code\":\"x\",\"message\":\"because\"}}",
@@ -180,26 +183,37 @@ static void *serve(void *arg)
 	}
 }
 
-static void server_start(void)
+/* Connects, but nobody answers. */
+static void server_listen(void)
 {
 	struct sockaddr_in a = {.sin_family = AF_INET};
 	socklen_t len = sizeof a;
-	pthread_t thread;
 	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	server.fd = socket(AF_INET, SOCK_STREAM, 0);
 	ck_assert_int_eq(bind(server.fd, (struct sockaddr *)&a, sizeof a), 0);
 	ck_assert_int_eq(listen(server.fd, 10), 0);
 	ck_assert_int_eq(getsockname(server.fd, (struct sockaddr *)&a, &len), 0);
 	server.port = ntohs(a.sin_port);
+}
+
+static void server_start(void)
+{
+	pthread_t thread;
+	server_listen();
 	ck_assert_int_eq(pthread_create(&thread, NULL, serve, NULL), 0);
 	pthread_detach(thread);
 }
 
-static enum exit_code run_line(const char *text)
+static void read_line_to_server(const char *text)
 {
 	char line[400];
 	snprintf(line, sizeof line, "%s --server http://127.0.0.1:%d", text, server.port);
 	ck_assert_int_eq(read_line(line), EXIT_OK);
+}
+
+static enum exit_code run_line(const char *text)
+{
+	read_line_to_server(text);
 	return o->command->run(o);
 }
 
@@ -253,6 +267,56 @@ START_TEST(nobody_there)
 }
 END_TEST
 
+/* ---- long polls */
+
+/* Asks again as often as *arg says, after 1.2 s of our own each time. */
+static char *ask_again(void *arg, const cJSON *answer)
+{
+	int *times = arg;
+	ck_assert_ptr_nonnull(answer);
+	if ((*times)-- == 0)
+		return NULL;
+	usleep(1200000);
+	return mem_text("/x", 2);
+}
+
+static enum exit_code poll_two(const char *line, int times)
+{
+	int left[2] = {times, times};
+	struct poll_one at[2];
+	bool enough = false;
+	for (int i = 0; i < 2; i++)
+		at[i] = (struct poll_one){mem_text("/x", 2), &left[i], ask_again};
+	read_line_to_server(line);
+	return client_poll(o, at, 2, &enough);
+}
+
+START_TEST(a_poll_that_nobody_answers_ends)
+{
+	server_listen();
+	ck_assert_int_eq(poll_two("sub s --timeout 100ms", 0), EXIT_UNREACHABLE);
+}
+END_TEST
+
+START_TEST(a_followed_poll_may_wait)
+{
+	server_start();
+	server.status = 200;
+	server.after_us = 500000;
+	ck_assert_int_eq(poll_two("sub s --follow --timeout 100ms", 0), EXIT_OK);
+}
+END_TEST
+
+/* A pager that is not read on must not look like a server that is silent. */
+START_TEST(our_own_time_is_not_the_servers)
+{
+	server_start();
+	server.status = 200;
+	server.after_us = 50000; /* one after the other */
+	ck_assert_int_eq(poll_two("sub s --timeout 1s", 1), EXIT_OK);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("sluice");
@@ -268,6 +332,9 @@ int main(void)
 	tcase_add_test(tc, statuses_become_exit_statuses);
 	tcase_add_test(tc, asks_for_the_right_thing);
 	tcase_add_test(tc, nobody_there);
+	tcase_add_test(tc, a_poll_that_nobody_answers_ends);
+	tcase_add_test(tc, a_followed_poll_may_wait);
+	tcase_add_test(tc, our_own_time_is_not_the_servers);
 	suite_add_tcase(s, tc);
 	SRunner *r = srunner_create(s);
 	srunner_run_all(r, CK_ENV);
