@@ -169,13 +169,19 @@ static void read_free(struct read_op *op)
 	mem_free(op);
 }
 
+/* A NUL is valid UTF-8, but many a reader of JSON ends a text there, ours too. */
+static bool is_text(struct bytes b)
+{
+	return bytes_utf8(b) && (b.len == 0 || memchr(b.at, 0, b.len) == NULL);
+}
+
 static void add_field(struct json *j, const char *name, struct bytes b, bool null, bool base64)
 {
 	char other[64];
 
 	if (null) {
 		json_null(j, name);
-	} else if (!base64 && bytes_utf8(b)) {
+	} else if (!base64 && is_text(b)) {
 		json_bytes(j, name, b);
 	} else {
 		(void)snprintf(other, sizeof other, "%s_base64", name);

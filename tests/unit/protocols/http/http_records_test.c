@@ -34,6 +34,23 @@ START_TEST(writes_and_reads)
 }
 END_TEST
 
+/* Many a reader of JSON ends a text at a NUL. */
+START_TEST(what_holds_a_nul_is_no_text)
+{
+	START();
+	int fd = dial();
+	put(fd,
+		"POST /streams/mqtt/records?partition=0&key= HTTP/1.1\r\nHost: a\r\n"
+		"Content-Length: 3\r\n\r\n");
+	put_bytes(fd, "a\0b", 3);
+	ck_assert_int_eq(get_reply(fd), 200);
+	close(fd);
+	ck_assert_int_eq(ask("GET", "/streams/mqtt/records?partition=0", NULL), 200);
+	BODY_HAS("\"key\":\"\",\"value_base64\":\"YQBi\"}");
+	fix_stop();
+}
+END_TEST
+
 START_TEST(a_key_keeps_its_partition)
 {
 	char first[32] = "";
@@ -172,6 +189,7 @@ int main(void)
 	TCase *tc = tcase_create("records");
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, writes_and_reads);
+	tcase_add_test(tc, what_holds_a_nul_is_no_text);
 	tcase_add_test(tc, a_key_keeps_its_partition);
 	tcase_add_test(tc, waits_for_records);
 	tcase_add_test(tc, refuses_nonsense);
