@@ -248,10 +248,12 @@ static enum exit_code node_named(const struct options *o, const char *word, int 
 	char *end;
 	enum exit_code e;
 	int found = 0;
+	long given = strtol(word, &end, 10);
 
-	*id = (int)strtol(word, &end, 10);
-	if (*word != 0 && *end == 0 && *id > 0)
+	if (*word != 0 && *end == 0 && given > 0 && given <= INT32_MAX) {
+		*id = (int)given;
 		return EXIT_OK;
+	}
 	e = client_get(o, "/api/v1/cluster", &a);
 	*id = 0;
 	cJSON_ArrayForEach(n, member(a.json, "nodes"))

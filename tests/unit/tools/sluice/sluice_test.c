@@ -255,6 +255,24 @@ START_TEST(asks_for_the_right_thing)
 }
 END_TEST
 
+START_TEST(a_number_too_large_is_no_node)
+{
+	static const char *const names[] = {
+		"4294967297", "2147483648", "99999999999999999999", "0", "1x"};
+	char line[100];
+	server_start();
+	server.status = 500;
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		snprintf(line, sizeof line, "cluster remove %s --yes", names[i]);
+		ck_assert_int_eq(run_line(line), EXIT_FAILED);
+		ck_assert_msg(strncmp(server.asked, "GET /api/v1/cluster ", 20) == 0, "%s: %.60s",
+			names[i], server.asked);
+	}
+	ck_assert_int_eq(run_line("cluster remove 2147483647 --yes"), EXIT_FAILED);
+	ck_assert(strncmp(server.asked, "DELETE /api/v1/cluster/nodes/2147483647 ", 40) == 0);
+}
+END_TEST
+
 START_TEST(nobody_there)
 {
 	server_start();
@@ -331,6 +349,7 @@ int main(void)
 	tcase_add_test(tc, human_forms);
 	tcase_add_test(tc, statuses_become_exit_statuses);
 	tcase_add_test(tc, asks_for_the_right_thing);
+	tcase_add_test(tc, a_number_too_large_is_no_node);
 	tcase_add_test(tc, nobody_there);
 	tcase_add_test(tc, a_poll_that_nobody_answers_ends);
 	tcase_add_test(tc, a_followed_poll_may_wait);
