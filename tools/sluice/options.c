@@ -1,5 +1,6 @@
-/* Words and flags in any order. Flags are known by one table whatever the command, so that a flag's
- * value is never taken for a word; whether the command takes the flag is asked afterwards. */
+/* Words and flags in any order; "--" ends the flags. Flags are known by one table whatever the
+ * command, so that a flag's value is never taken for a word; whether the command takes the flag is
+ * asked afterwards. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,6 +58,12 @@ static int flag_find(const char *word, size_t len)
 		if (same_flag(flags[i].name, word, len))
 			return i;
 	return -1;
+}
+
+/* "-" is stdin, and no short flag is a digit: -5 is a number. */
+static bool is_flag(const char *word)
+{
+	return word[0] == '-' && word[1] != 0 && !(word[1] >= '0' && word[1] <= '9');
 }
 
 static int flag_short(char c)
@@ -202,6 +209,7 @@ static enum exit_code read_output(struct options *o)
 enum exit_code options_read(struct options *o, int argc, char **argv)
 {
 	enum exit_code e = EXIT_OK;
+	bool flags_over = false;
 	int used = 0;
 
 	o->self = argv[0];
@@ -214,7 +222,9 @@ enum exit_code options_read(struct options *o, int argc, char **argv)
 			o->raw_count = argc - i;
 			break;
 		}
-		if (argv[i][0] == '-' && argv[i][1] != 0)
+		if (!flags_over && strcmp(argv[i], "--") == 0)
+			flags_over = true;
+		else if (!flags_over && is_flag(argv[i]))
 			e = flag_read(o, argv, &i);
 		else if (o->word_count == WORDS_MAX)
 			e = usage_error("too many words");
@@ -282,7 +292,8 @@ void usage_all(void)
 			c->verb ? c->verb : "", c->args);
 		printf("  %-34s %s\n", shown, c->help);
 	}
-	puts("\nFlags may stand anywhere; sluice NOUN VERB --help lists those of a command.\n");
+	puts("\nFlags may stand anywhere; sluice NOUN VERB --help lists those of a command.\n"
+	     "Behind -- all are words, whatever they begin with; -5 is one anyhow.\n");
 	for (int f = 0; f < FLAG_COUNT; f++)
 		if (in_list(flags_of_all, flags[f].name))
 			print_flag((enum flag)f, false);

@@ -93,6 +93,23 @@ START_TEST(reads_values)
 }
 END_TEST
 
+START_TEST(words_may_begin_with_a_dash)
+{
+	ck_assert_int_eq(read_line("pub t -5.5 --retain"), EXIT_OK);
+	ck_assert_str_eq(o->args[1], "-5.5");
+	ck_assert(o->given[FLAG_retain]);
+	ck_assert_int_eq(read_line("pub --retain -- -t --qos"), EXIT_OK);
+	ck_assert_int_eq(o->arg_count, 2);
+	ck_assert_str_eq(o->args[0], "-t");
+	ck_assert_str_eq(o->args[1], "--qos");
+	ck_assert(o->given[FLAG_retain] && !o->given[FLAG_qos]);
+	ck_assert_int_eq(read_line("pub t -- --"), EXIT_OK);
+	ck_assert_int_eq(o->arg_count, 2);
+	ck_assert_str_eq(o->args[1], "--");
+	ck_assert_int_eq(read_line("pub t -x"), EXIT_USAGE);
+}
+END_TEST
+
 START_TEST(bench_passes_all_on)
 {
 	ck_assert_int_eq(read_line("--server http://x bench mqtt --qos 1 --whatever"), EXIT_OK);
@@ -343,6 +360,7 @@ int main(void)
 	tcase_add_test(tc, flags_may_stand_anywhere);
 	tcase_add_test(tc, refuses_what_it_does_not_know);
 	tcase_add_test(tc, reads_values);
+	tcase_add_test(tc, words_may_begin_with_a_dash);
 	tcase_add_test(tc, bench_passes_all_on);
 	tcase_add_test(tc, every_command_is_whole);
 	tcase_add_test(tc, encodes_paths);
