@@ -82,8 +82,11 @@ static int pub_lines(const struct options *o, const char **lines)
 		size_t name = strcspn(o->headers[i], "=");
 		size_t size = strlen(o->headers[i]) + 16;
 		char *line = mem_new(size);
-		(void)snprintf(line, size, "X-Prop-%.*s: %s", (int)name, o->headers[i],
-			o->headers[i] + name + 1);
+		const char *value = o->headers[i] + name + 1;
+		/* "NAME:" with nothing behind would mean to the library: leave it out. */
+		bool empty = value[strspn(value, " \t")] == 0;
+		(void)snprintf(line, size, "X-Prop-%.*s%s%s", (int)name, o->headers[i],
+			empty ? ";" : ": ", empty ? "" : value);
 		lines[i] = line;
 	}
 	return o->header_count;

@@ -259,6 +259,9 @@ START_TEST(asks_for_the_right_thing)
 	ck_assert_ptr_nonnull(strstr(server.asked, "X-Prop-a: b\r\n"));
 	ck_assert_ptr_nonnull(strstr(server.asked, "\r\n\r\nhello"));
 	ck_assert_ptr_null(strstr(server.asked, "Content-Type"));
+	ck_assert_int_eq(run_line("pub t hello --header empty= --header a=b"), EXIT_FAILED);
+	ck_assert_ptr_nonnull(strstr(server.asked, "X-Prop-empty:\r\n"));
+	ck_assert_ptr_nonnull(strstr(server.asked, "X-Prop-a: b\r\n"));
 	ck_assert_int_eq(run_line("pub --stream s --key k --partition 2 x"), EXIT_FAILED);
 	ck_assert(strncmp(server.asked, "POST /streams/s/records?key=k&partition=2 ", 42) == 0);
 	ck_assert_int_eq(run_line("stream list --user u:p"), EXIT_FAILED);
