@@ -14,7 +14,7 @@ enum { STDIN_STEP = 65536, STDIN_MAX = 64 << 20, POLLS_MAX = 4096 };
 
 /* ---- pub */
 
-/* All of stdin; NULL: too much. */
+/* All of stdin; NULL, after a message: too much, or it can't be read. */
 static char *stdin_read(size_t *len)
 {
 	char *all = NULL;
@@ -24,6 +24,7 @@ static char *stdin_read(size_t *len)
 	do {
 		char *more = *len > STDIN_MAX ? NULL : mem_resize(all, *len + STDIN_STEP);
 		if (more == NULL) {
+			say("sluice: stdin is over 64 MiB");
 			mem_free(all);
 			return NULL;
 		}
@@ -31,6 +32,11 @@ static char *stdin_read(size_t *len)
 		got = fread(all + *len, 1, STDIN_STEP, stdin);
 		*len += got;
 	} while (got > 0);
+	if (ferror(stdin)) {
+		say("sluice: stdin could not be read");
+		mem_free(all);
+		return NULL;
+	}
 	return all;
 }
 
@@ -137,10 +143,8 @@ enum exit_code pub(const struct options *o)
 	if (strcmp(given, "-") != 0)
 		return pub_send(o, given, strlen(given));
 	all = stdin_read(&len);
-	if (all == NULL) {
-		say("sluice: stdin is over 64 MiB");
+	if (all == NULL)
 		return EXIT_FAILED;
-	}
 	e = pub_send(o, all, len);
 	mem_free(all);
 	return e;

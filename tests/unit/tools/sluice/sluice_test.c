@@ -293,6 +293,16 @@ START_TEST(a_number_too_large_is_no_node)
 }
 END_TEST
 
+START_TEST(publishes_nothing_when_stdin_cannot_be_read)
+{
+	server_start();
+	server.status = 200;
+	ck_assert_ptr_nonnull(freopen("/", "r", stdin)); /* a folder */
+	ck_assert_int_eq(run_line("pub t --retain"), EXIT_FAILED);
+	ck_assert_str_eq(server.asked, "");
+}
+END_TEST
+
 START_TEST(nobody_there)
 {
 	server_start();
@@ -371,6 +381,7 @@ int main(void)
 	tcase_add_test(tc, statuses_become_exit_statuses);
 	tcase_add_test(tc, asks_for_the_right_thing);
 	tcase_add_test(tc, a_number_too_large_is_no_node);
+	tcase_add_test(tc, publishes_nothing_when_stdin_cannot_be_read);
 	tcase_add_test(tc, nobody_there);
 	tcase_add_test(tc, a_poll_that_nobody_answers_ends);
 	tcase_add_test(tc, a_followed_poll_may_wait);
