@@ -140,6 +140,12 @@ static void enter(struct conn *c, enum phase phase)
 	}
 }
 
+/* A request has been taken: the next wait is a new one, though it may be of the same kind. */
+static void taken(struct http_conn *h)
+{
+	h->phase = PHASE_NONE;
+}
+
 static void settle(struct conn *c)
 {
 	struct http_conn *h = conn_state(c);
@@ -471,6 +477,7 @@ static enum err head_input(struct conn *c, struct bytes in)
 	if (e != OK)
 		return e;
 	h->scanned = 0;
+	taken(h);
 	e = on_head(c, bytes_of(in.at, len));
 	conn_consume(c, len);
 	return e;
@@ -493,6 +500,7 @@ static void body_input(struct conn *c, struct bytes in)
 		return;
 	}
 	conn_consume(c, (size_t)(llhttp_get_error_pos(&h->parser) - (const char *)in.at));
+	taken(h);
 	dispatch(x);
 }
 

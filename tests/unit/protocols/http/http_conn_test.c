@@ -1,3 +1,4 @@
+#include "server/base/clock.h"
 #include "tests/unit/protocols/http/fixture.h"
 
 #define HOST  "Host: a\r\n"
@@ -205,6 +206,40 @@ START_TEST(loses_patience_between_requests)
 }
 END_TEST
 
+/* Whether requests, each ending in the beginning of the next, are answered for ms milliseconds. */
+static bool is_answered_for(int64_t ms, size_t split)
+{
+	static const char twice[] = LIVEZ LIVEZ;
+	size_t len = sizeof LIVEZ - 1;
+	int64_t end = clock_ms() + ms;
+	int fd = dial();
+	bool fine = send(fd, LIVEZ, split, MSG_NOSIGNAL) == (ssize_t)split;
+	while (fine && clock_ms() < end) {
+		char first;
+		(void)send(fd, twice + split, len, MSG_NOSIGNAL);
+		fine = recv(fd, &first, 1, MSG_PEEK) == 1 && get_reply(fd) == 200;
+		usleep(10000);
+	}
+	close(fd);
+	return fine;
+}
+
+/* Patience is counted from the last request, not from the first. */
+START_TEST(has_new_patience_for_each_request)
+{
+	bool fine = false;
+	START("http.idle_ms=400", "http.head_ms=400");
+	for (int i = 0; i < 20 && !fine; i++) /* a busy machine may be late by itself */
+		fine = is_answered_for(1200, 0);
+	ck_assert(fine);
+	fine = false;
+	for (int i = 0; i < 20 && !fine; i++)
+		fine = is_answered_for(1200, 10);
+	ck_assert(fine);
+	fix_stop();
+}
+END_TEST
+
 START_TEST(speaks_1_0)
 {
 	int fd;
@@ -297,6 +332,7 @@ int main(void)
 	tcase_add_test(tc, continues_when_asked);
 	tcase_add_test(tc, loses_patience_in_the_midst_of_a_request);
 	tcase_add_test(tc, loses_patience_between_requests);
+	tcase_add_test(tc, has_new_patience_for_each_request);
 	tcase_add_test(tc, speaks_1_0);
 	tcase_add_test(tc, options_and_methods);
 	tcase_add_test(tc, forgets_those_who_left);
