@@ -17,7 +17,8 @@ const struct conf_row http_rows[] = {
 	{"http.body_ms", CONF_MSEC, AT(body_ms), "60s", 100, 3600000, NULL, CONF_AT_RELOAD, NULL,
 		"How long a client may take to send a body."},
 	{"http.idle_ms", CONF_MSEC, AT(idle_ms), "75s", 100, 3600000, NULL, CONF_AT_RELOAD, NULL,
-		"How long a connection may stay open between requests."},
+		"How long a connection may stay open between requests, or while the client takes "
+		"nothing of what it asked for."},
 	{"http.json_bytes_max", CONF_BYTES, AT(json_bytes_max), "1MiB", 1024, 64 << 20, NULL,
 		CONF_AT_RELOAD, NULL, "Greatest size of an API request's body."},
 	{"http.pipeline_max", CONF_INT, AT(pipeline_max), "32", 1, 10000, NULL, CONF_AT_RELOAD,

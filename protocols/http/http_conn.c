@@ -146,6 +146,14 @@ static void taken(struct http_conn *h)
 	h->phase = PHASE_NONE;
 }
 
+/* Nothing is left to do before the peer takes its answers. */
+static bool awaits_peer(struct conn *c)
+{
+	struct http_conn *h = conn_state(c);
+
+	return conn_over_high(c) && list_empty(&h->queue);
+}
+
 static void settle(struct conn *c)
 {
 	struct http_conn *h = conn_state(c);
@@ -154,6 +162,8 @@ static void settle(struct conn *c)
 		enter(c, PHASE_BUSY);
 	else if (h->reading != NULL)
 		enter(c, PHASE_BODY);
+	else if (awaits_peer(c))
+		enter(c, PHASE_IDLE);
 	else if (h->paused)
 		enter(c, PHASE_BUSY);
 	else if (conn_input(c).len > 0)

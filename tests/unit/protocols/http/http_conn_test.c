@@ -240,6 +240,42 @@ START_TEST(has_new_patience_for_each_request)
 }
 END_TEST
 
+enum { BIG_BYTES = 90000 };
+
+/* A retained value that is more than conn.out_high, which the tests set. */
+static void retain_big(void)
+{
+	static char request[BIG_BYTES + 200];
+	int fd = dial();
+	int n = snprintf(request, sizeof request,
+		"POST /topics/big?retain HTTP/1.1\r\n" HOST "Content-Length: %d\r\n\r\n",
+		BIG_BYTES);
+	memset(request + n, 'v', BIG_BYTES);
+	put_bytes(fd, request, (size_t)n + BIG_BYTES);
+	ck_assert_int_eq(get_reply(fd), 200);
+	close(fd);
+}
+
+static void ask_for_big(int fd, int times)
+{
+	for (int i = 0; i < times; i++)
+		put(fd, "GET /topics/big HTTP/1.1\r\n" HOST "\r\n");
+}
+
+START_TEST(loses_patience_with_who_does_not_read)
+{
+	START("http.idle_ms=200", "conn.out_high=64KiB", "conn.out_low=16KiB");
+	retain_big();
+	int fd = dial();
+	ask_for_big(fd, 300); /* far more than the system's buffers take */
+	for (int i = 0; i < 2000 && net_conn_count(t.net) > 0; i++)
+		usleep(10000);
+	ck_assert_int_eq(net_conn_count(t.net), 0);
+	close(fd);
+	fix_stop();
+}
+END_TEST
+
 START_TEST(speaks_1_0)
 {
 	int fd;
@@ -333,6 +369,7 @@ int main(void)
 	tcase_add_test(tc, loses_patience_in_the_midst_of_a_request);
 	tcase_add_test(tc, loses_patience_between_requests);
 	tcase_add_test(tc, has_new_patience_for_each_request);
+	tcase_add_test(tc, loses_patience_with_who_does_not_read);
 	tcase_add_test(tc, speaks_1_0);
 	tcase_add_test(tc, options_and_methods);
 	tcase_add_test(tc, forgets_those_who_left);
