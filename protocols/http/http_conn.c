@@ -20,6 +20,7 @@ struct http_conn {
 	struct exchange *reading; /* its body is not complete; in the queue, too */
 	size_t scanned;           /* of the head being awaited */
 	size_t body_bytes;        /* of those queued */
+	size_t answer_bytes;      /* theirs, too: expected or there, and not yet written */
 	size_t left;              /* output queued when the idle timer ran last */
 	struct http_who who;
 	struct loop_timer hold; /* quotas: until then nothing is read or answered */
@@ -151,20 +152,22 @@ static bool awaits_peer(struct conn *c)
 {
 	struct http_conn *h = conn_state(c);
 
-	return conn_over_high(c) && list_empty(&h->queue);
+	return conn_over_high(c) &&
+		(list_empty(&h->queue) ||
+			list_entry(h->queue.next, struct exchange, node)->answered);
 }
 
 static void settle(struct conn *c)
 {
 	struct http_conn *h = conn_state(c);
 
-	if (h->ended || h->held || h->who.pending != NULL)
+	if (h->held || h->who.pending != NULL)
 		enter(c, PHASE_BUSY);
 	else if (h->reading != NULL)
 		enter(c, PHASE_BODY);
 	else if (awaits_peer(c))
 		enter(c, PHASE_IDLE);
-	else if (h->paused)
+	else if (h->ended || h->paused)
 		enter(c, PHASE_BUSY);
 	else if (conn_input(c).len > 0)
 		enter(c, PHASE_HEAD);
@@ -179,6 +182,7 @@ static void dequeue(struct http_conn *h, struct exchange *x)
 	list_remove(&x->node);
 	h->queued--;
 	h->body_bytes -= buf_len(&x->body);
+	h->answer_bytes -= x->answer_bytes;
 }
 
 static void count_answer(struct exchange *x)
@@ -197,12 +201,12 @@ static void count_unanswered(struct conn *c, struct http *http, int n)
 	metric_set(loop_cells(conn_loop(c)), &http_metrics, M_UNANSWERED, l->unanswered);
 }
 
-/* Writes the answers that are due, in order. */
+/* Writes the answers that are due, in order, as long as the peer takes them. */
 static void flush(struct conn *c)
 {
 	struct http_conn *h = conn_state(c);
 
-	while (!h->held && !list_empty(&h->queue)) {
+	while (!h->held && !conn_over_high(c) && !list_empty(&h->queue)) {
 		struct exchange *x = list_entry(h->queue.next, struct exchange, node);
 		bool last;
 		if (!x->answered) {
@@ -215,6 +219,7 @@ static void flush(struct conn *c)
 		}
 		last = !x->keep_alive;
 		answer_write(x);
+		h->left = 0; /* what is queued now is no measure of what it has read */
 		count_answer(x);
 		count_unanswered(c, x->http, -1);
 		dequeue(h, x);
@@ -225,6 +230,14 @@ static void flush(struct conn *c)
 			return;
 		}
 	}
+}
+
+void exchange_expect(struct exchange *x, size_t bytes)
+{
+	struct http_conn *h = conn_state(x->conn);
+
+	h->answer_bytes += bytes - x->answer_bytes;
+	x->answer_bytes = bytes;
 }
 
 void exchange_answered(struct exchange *x)
@@ -239,6 +252,7 @@ void exchange_answered(struct exchange *x)
 		exchange_free(x);
 		return;
 	}
+	exchange_expect(x, buf_len(&x->out));
 	if (!x->handling)
 		progress(c);
 }
@@ -525,7 +539,7 @@ static bool has_room(struct conn *c)
 	if (h->reading != NULL)
 		return true;
 	return h->queued < conf->pipeline_max && h->body_bytes < QUEUED_BODY_BYTES_MAX &&
-		!conn_over_high(c);
+		h->answer_bytes < (size_t)conf->answer_bytes_max && !conn_over_high(c);
 }
 
 static enum err on_input(struct conn *c)

@@ -103,9 +103,10 @@ struct exchange {
 	struct buf body;
 	/* The answer. */
 	int status;
-	const char *type; /* NULL: no Content-Type */
-	struct buf extra; /* whole header lines */
-	struct buf out;   /* the body */
+	const char *type;    /* NULL: no Content-Type */
+	struct buf extra;    /* whole header lines */
+	struct buf out;      /* the body */
+	size_t answer_bytes; /* what it counts in the queue: what is expected, then what it has */
 	/* Set by a handler that waits: runs once if the connection goes before the answer. */
 	void (*abandoned)(struct exchange *x);
 	void *state;   /* the handler's */
@@ -156,6 +157,9 @@ void answer_write(struct exchange *x);
 /* ---- http_conn.c */
 
 void exchange_answered(struct exchange *x);
+/* About how many bytes the answer will have: with many owed no further request is taken. For
+ * handlers that answer later; not after the connection is gone. */
+void exchange_expect(struct exchange *x, size_t bytes);
 /* What it costs of the quotas: answers of the connection wait, and nothing is read, as long as they
  * say. */
 void exchange_charge_in(struct exchange *x, size_t bytes);

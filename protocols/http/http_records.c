@@ -444,6 +444,7 @@ void records_read(struct exchange *x)
 			&op->timer, q.wait_ms < conf->wait_ms_max ? q.wait_ms : conf->wait_ms_max);
 	x->state = op;
 	x->abandoned = abandoned;
+	exchange_expect(x, op->read.bytes_max);
 	if (q.time_ms >= 0) {
 		op->seek = (struct offset_seek){
 			.from = op->read.from, .time_ms = q.time_ms, .done = sought};

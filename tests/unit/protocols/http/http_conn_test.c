@@ -145,6 +145,67 @@ START_TEST(pipelines_beyond_the_bound)
 }
 END_TEST
 
+enum { PIPELINE = 32 };
+
+/* One request and behind it others, all in one piece. */
+static int dial_pipeline(const char *first, const char *other)
+{
+	char text[4096];
+	int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\n" HOST "\r\n", first);
+	for (int i = 1; i < PIPELINE; i++)
+		n += snprintf(text + n, sizeof text - (size_t)n, "GET %s HTTP/1.1\r\n" HOST "\r\n",
+			other);
+	int fd = dial();
+	put(fd, text);
+	return fd;
+}
+
+/* How many of them there were at a time before the first was answered. */
+static long most_taken(const char *first, const char *other)
+{
+	static const char gauge[] = "\nsluice_http_unanswered ";
+	long most = 0;
+	char c;
+	int fd = dial_pipeline(first, other);
+	do {
+		ck_assert_int_eq(ask("GET", "/metrics", NULL), 200);
+		const char *at = strstr(got.body, gauge);
+		ck_assert_ptr_nonnull(at);
+		long taken = strtol(at + sizeof gauge - 1, NULL, 10) - 1; /* but for this one */
+		most = taken > most ? taken : most;
+	} while (recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) < 0);
+	for (int i = 0; i < PIPELINE; i++)
+		ck_assert_int_eq(get_reply(fd), 200);
+	close(fd);
+	return most;
+}
+
+/* A small request can have a large answer. */
+START_TEST(takes_no_more_than_it_can_keep_the_answers_of)
+{
+	START("http.answer_bytes_max=64KiB");
+	ck_assert_int_eq(ask("GET", "/openapi.json", NULL), 200);
+	long room = 65536 / (long)got.len + 1;
+	ck_assert_int_lt(room, PIPELINE - 1);
+	ck_assert_int_le(
+		most_taken("/streams/mqtt/records?bytes=1&wait=500ms", "/openapi.json"), room + 1);
+	/* One that may become as much as all may. */
+	ck_assert_int_le(most_taken("/streams/mqtt/records?bytes=65536&wait=500ms", "/livez"), 1);
+	fix_stop();
+}
+END_TEST
+
+START_TEST(writes_no_more_than_is_taken)
+{
+	START("conn.out_high=32KiB", "conn.out_low=16KiB", "conn.out_max=128KiB");
+	int fd = dial_pipeline("/livez", "/openapi.json");
+	for (int i = 0; i < PIPELINE; i++)
+		ck_assert_int_eq(get_reply(fd), 200);
+	close(fd);
+	fix_stop();
+}
+END_TEST
+
 START_TEST(continues_when_asked)
 {
 	char line[64] = "";
@@ -276,6 +337,39 @@ START_TEST(loses_patience_with_who_does_not_read)
 }
 END_TEST
 
+/* Whether all are answered to somebody who takes some seconds for them. */
+static bool may_read_slowly(void)
+{
+	enum { ANSWERS = 200 };
+	int n = 0, small = 16384, fd = dial();
+	char c;
+	ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small), 0);
+	ask_for_big(fd, ANSWERS);
+	while (n < ANSWERS && recv(fd, &c, 1, MSG_PEEK) == 1) {
+		static char some[BIG_BYTES];
+		ssize_t len = BIG_BYTES;
+		for (ssize_t left = len; left > 0 && len > 0; left -= len)
+			len = recv(fd, some, (size_t)left, 0);
+		n++;
+		usleep(15000);
+	}
+	close(fd);
+	return n == ANSWERS;
+}
+
+START_TEST(has_patience_with_who_reads_slowly)
+{
+	bool fine = false;
+	START("http.idle_ms=600", "conn.out_high=64KiB", "conn.out_low=16KiB",
+		"http.pipeline_max=200", "http.answer_bytes_max=64MiB");
+	retain_big();
+	for (int i = 0; i < 3 && !fine; i++) /* a busy machine may be too slow by itself */
+		fine = may_read_slowly();
+	ck_assert(fine);
+	fix_stop();
+}
+END_TEST
+
 START_TEST(speaks_1_0)
 {
 	int fd;
@@ -365,11 +459,14 @@ int main(void)
 	tcase_add_test(tc, answers_in_order);
 	tcase_add_test(tc, reads_bytes_as_they_come);
 	tcase_add_test(tc, pipelines_beyond_the_bound);
+	tcase_add_test(tc, takes_no_more_than_it_can_keep_the_answers_of);
+	tcase_add_test(tc, writes_no_more_than_is_taken);
 	tcase_add_test(tc, continues_when_asked);
 	tcase_add_test(tc, loses_patience_in_the_midst_of_a_request);
 	tcase_add_test(tc, loses_patience_between_requests);
 	tcase_add_test(tc, has_new_patience_for_each_request);
 	tcase_add_test(tc, loses_patience_with_who_does_not_read);
+	tcase_add_test(tc, has_patience_with_who_reads_slowly);
 	tcase_add_test(tc, speaks_1_0);
 	tcase_add_test(tc, options_and_methods);
 	tcase_add_test(tc, forgets_those_who_left);
