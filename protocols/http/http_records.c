@@ -35,6 +35,16 @@ static bool is_forged(const struct exchange *x, const struct record_header *h)
 		!bytes_equal(h->value, access_user(x->access));
 }
 
+/* Names of the doors' own, by which one of them knows its messages again: not for users. A record
+ * may say of which topic it is, as one that Kafka brings. */
+static bool is_ours(struct bytes name, bool of_stream)
+{
+	if (of_stream && bytes_equal(name, bytes_text("mqtt.topic")))
+		return false;
+	return (name.len >= 5 && memcmp(name.at, "mqtt.", 5) == 0) ||
+		(name.len > 0 && name.at[0] == '~');
+}
+
 static bool record_header_of(struct header *h, struct record_header *out)
 {
 	static const char prefix[] = "x-prop-";
@@ -56,8 +66,9 @@ static bool record_header_of(struct header *h, struct record_header *out)
 	return false;
 }
 
-/* Room for as many as the request has. Clients that post forms by default mean no type. */
-static struct record_header *record_headers(struct exchange *x, int *count)
+/* Room for as many as the request has. Clients that post forms by default mean no type. of_stream:
+ * for a record, not a message. */
+static struct record_header *record_headers(struct exchange *x, bool of_stream, int *count)
 {
 	struct record_header *out = mem_new(((size_t)x->header_count + 1) * sizeof *out);
 
@@ -65,7 +76,7 @@ static struct record_header *record_headers(struct exchange *x, int *count)
 	for (int i = 0; i < x->header_count; i++) {
 		struct record_header *h = &out[*count];
 		if (!record_header_of(&x->headers[i], h) || !bytes_utf8(h->value) ||
-			is_forged(x, h))
+			is_ours(h->name, of_stream) || is_forged(x, h))
 			continue;
 		if (bytes_equal(h->name, bytes_text("content-type")) &&
 			bytes_equal(h->value, bytes_text("application/x-www-form-urlencoded")))
@@ -125,7 +136,7 @@ static void produce(struct exchange *x, bool null_value)
 		r.key = &key;
 	if (!null_value)
 		r.value = &value;
-	r.headers = headers = record_headers(x, &r.header_count);
+	r.headers = headers = record_headers(x, true, &r.header_count);
 	exchange_charge_in(x, value.len);
 	op = mem_new(sizeof *op);
 	op->x = x;
@@ -535,7 +546,7 @@ static void topic_begin(
 
 	op->x = x;
 	list_init(&op->room.node);
-	op->headers = record_headers(x, &op->m.header_count);
+	op->headers = record_headers(x, false, &op->m.header_count);
 	op->m.headers = op->headers;
 	op->m.topic = x->params[0];
 	op->m.tenant = access_tenant(x->access);

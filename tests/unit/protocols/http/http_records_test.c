@@ -51,6 +51,32 @@ START_TEST(what_holds_a_nul_is_no_text)
 }
 END_TEST
 
+/* Nobody makes a message one that MQTT's door takes for its own work. */
+START_TEST(leaves_out_names_of_the_doors)
+{
+	static const char ours[] = " HTTP/1.1\r\nHost: a\r\nX-Prop-MQTT.from: c\r\n"
+				   "X-Prop-mqtt.user: 1\r\nX-Prop-mqtt.pfi: 1\r\n"
+				   "X-Prop-~mark: 1\r\nX-Prop-mqtt.topic: t\r\n"
+				   "X-Prop-mqtt: 1\r\nContent-Length: 1\r\n\r\nx";
+	char request[512];
+	START("stream.partitions=1");
+	int fd = dial();
+	snprintf(request, sizeof request, "POST /topics/a?qos=1%s", ours);
+	put(fd, request);
+	ck_assert_int_eq(get_reply(fd), 200);
+	snprintf(request, sizeof request, "POST /streams/mqtt/records%s", ours);
+	put(fd, request);
+	ck_assert_int_eq(get_reply(fd), 200);
+	close(fd);
+	ck_assert_int_eq(ask("GET", "/streams/mqtt/records", NULL), 200);
+	BODY_HAS("\"headers\":[{\"name\":\"mqtt.qos\",\"value\":\"1\"},"
+		 "{\"name\":\"mqtt\",\"value\":\"1\"}]}");
+	BODY_HAS("\"headers\":[{\"name\":\"mqtt.topic\",\"value\":\"t\"},"
+		 "{\"name\":\"mqtt\",\"value\":\"1\"}]}");
+	fix_stop();
+}
+END_TEST
+
 START_TEST(a_key_keeps_its_partition)
 {
 	char first[32] = "";
@@ -190,6 +216,7 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, writes_and_reads);
 	tcase_add_test(tc, what_holds_a_nul_is_no_text);
+	tcase_add_test(tc, leaves_out_names_of_the_doors);
 	tcase_add_test(tc, a_key_keeps_its_partition);
 	tcase_add_test(tc, waits_for_records);
 	tcase_add_test(tc, refuses_nonsense);
