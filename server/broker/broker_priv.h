@@ -265,7 +265,7 @@ struct shard {
 	struct subscription **scratch;
 	int scratch_room;
 
-	struct list retained_active, retained_queued;
+	struct list retained_active, retained_queued, retained_idle;
 	int retained_count; /* active */
 
 	struct audit_log *audit; /* NULL: nothing to be told yet */
@@ -404,6 +404,8 @@ void retained_cancel(struct subscriber *s, const struct subscription *only);
 /* A retained message on topic was given to s live: older values that are under way are not sent. */
 void retained_overtaken(struct subscriber *s, struct bytes topic);
 void retained_retry(struct shard *s);
+/* Lets those read that wait for a place, if there is one, or one who has it is blocked by now. */
+void retained_start(struct shard *s);
 void retained_fini(struct shard *s);
 
 #endif

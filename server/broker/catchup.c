@@ -658,5 +658,6 @@ bool catchup_run(struct shard *s)
 	}
 	for (struct list *n; (n = list_pop(&again)) != NULL;)
 		list_push_back(&s->ready, n);
+	retained_start(s);
 	return !list_empty(&s->ready);
 }

@@ -611,6 +611,7 @@ void deliver_init(struct shard *s)
 	list_init(&s->runs);
 	list_init(&s->retained_active);
 	list_init(&s->retained_queued);
+	list_init(&s->retained_idle);
 	loop_hook_init(&s->deliver_hook, deliver_turn);
 	loop_timer_init(&s->tick, s->loop, tick);
 }

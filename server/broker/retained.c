@@ -4,7 +4,9 @@
  * owes the subscription all from the feed's position on; a row whose record is there comes live, or
  * came, and is not sent again. So the order read-then-live needs no memory of topics.
  *
- * Pages are large, so only so many subscriptions of a loop read at a time; the others wait. */
+ * Pages are large, so only so many subscriptions of a loop have a place to read at a time: at most
+ * one of a subscriber, its first. The others wait. Who takes nothing now keeps its place only while
+ * nobody else wants it; then its pages go, and are read again from where it stopped. */
 #include "server/broker/retained.h"
 #include "server/broker/broker_priv.h"
 #include "server/broker/keyspace.h"
@@ -12,7 +14,7 @@
 
 enum {
 	ROW_LAYOUT = 1,
-	ACTIVE_MAX = 16,
+	PLACES = 16,
 	PAGE_ROWS = 64,
 	PAGE_BYTES = 32 << 10,
 	TURN_ROWS = 64,
@@ -61,11 +63,18 @@ struct part { /* one partition's rows */
 	uint8_t *after;
 };
 
+enum job_state {
+	JOB_IDLE,   /* its subscriber takes nothing now, or takes for another one first */
+	JOB_QUEUED, /* wants a place */
+	JOB_READING /* has one */
+};
+
 struct retained_send {
 	struct list in_sub, node;
 	struct shard *shard;
 	struct subscription *sub;
-	bool active, dead, literal;
+	enum job_state state;
+	bool dead, literal;
 	struct bytes prefix; /* of the filter; in text: reads outlive the subscription */
 	int part_count, busy;
 	struct part *parts;
@@ -95,7 +104,7 @@ static void job_free(struct retained_send *j)
 	}
 	list_remove(&j->node);
 	map_fini(&j->newer);
-	s->retained_count -= j->active;
+	s->retained_count -= j->state == JOB_READING;
 	mem_free(j->parts);
 	mem_free(j);
 }
@@ -105,13 +114,86 @@ static struct retained_send *job_of(const struct subscription *sub)
 	return (struct retained_send *)(uintptr_t)sub->priv[2];
 }
 
-static void jobs_start(struct shard *s)
+/* The key after which the next page begins, that of the last row passed, outlives its page. */
+static struct bytes after_take(struct part *p)
 {
-	while (s->retained_count < ACTIVE_MAX && !list_empty(&s->retained_queued)) {
-		struct list *n = list_pop(&s->retained_queued);
+	if (p->job->literal)
+		return bytes_of(NULL, 0);
+	if (p->at == 0)
+		return p->read.after; /* nothing of it was used: asked for again */
+	struct bytes key = p->read.rows[p->at - 1].key;
+	uint8_t *copy = mem_try(key.len + 1);
+	must(copy != NULL);
+	memcpy(copy, key.at, key.len);
+	mem_free(p->after);
+	p->after = copy;
+	return bytes_of(copy, key.len);
+}
+
+/* What has been read is to be read again, up to date, so nothing newer need be remembered. */
+static void pages_discard(struct retained_send *j)
+{
+	map_fini(&j->newer);
+	memset(&j->newer, 0, sizeof j->newer);
+	for (int i = 0; i < j->part_count; i++) {
+		struct part *p = &j->parts[i];
+		p->stale = p->busy || p->at < p->read.count;
+	}
+}
+
+static void job_idle(struct retained_send *j)
+{
+	struct shard *s = j->shard;
+	s->retained_count -= j->state == JOB_READING;
+	j->state = JOB_IDLE;
+	list_remove(&j->node);
+	list_push_back(&s->retained_idle, &j->node);
+}
+
+/* Gives up its place and its pages. */
+static void job_yield(struct retained_send *j)
+{
+	pages_discard(j);
+	for (int i = 0; i < j->part_count; i++) {
+		struct part *p = &j->parts[i];
+		struct bytes after = after_take(p);
+		row_read_fini(&p->read);
+		p->read.after = after;
+		p->at = 0;
+		p->failed = false; /* retained_retry will not find it */
+	}
+	job_idle(j);
+}
+
+/* Whether there is a place, if need be that of one whose subscriber takes nothing now. */
+static bool place_free(struct shard *s)
+{
+	if (s->retained_count < PLACES)
+		return true;
+	for (struct list *n = s->retained_active.next; n != &s->retained_active; n = n->next) {
 		struct retained_send *j = list_entry(n, struct retained_send, node);
+		if (!j->dead && j->busy == 0 && j->sub->who->state->blocked) {
+			job_yield(j);
+			return true;
+		}
+	}
+	return false;
+}
+
+void retained_start(struct shard *s)
+{
+	while (!list_empty(&s->retained_queued)) {
+		struct list *n = s->retained_queued.next;
+		struct retained_send *j = list_entry(n, struct retained_send, node);
+		if (j->sub->who->state->blocked) {
+			job_idle(j); /* it will ask again when it is ready */
+			continue;
+		}
+		if (!place_free(s))
+			return;
+		list_remove(n);
 		list_push_back(&s->retained_active, n);
-		j->active = true;
+		j->state = JOB_READING;
 		s->retained_count++;
 		catchup_ready(j->sub->who);
 	}
@@ -125,7 +207,7 @@ static void job_end(struct retained_send *j)
 	list_remove(&j->in_sub);
 	job_free(j);
 	subscriber_state_drop(who);
-	jobs_start(s);
+	retained_start(s);
 }
 
 /* Ends it without its subscription; memory stays until its reads have come back. */
@@ -138,7 +220,7 @@ static void job_cancel(struct retained_send *j)
 	if (j->busy == 0) {
 		struct shard *s = j->shard;
 		job_free(j);
-		jobs_start(s);
+		retained_start(s);
 	}
 }
 
@@ -149,6 +231,8 @@ void retained_cancel(struct subscriber *who, const struct subscription *only)
 	struct retained_send *one = only != NULL ? job_of(only) : NULL;
 	if (one != NULL)
 		job_cancel(one);
+	if (one != NULL && !list_empty(&who->state->retained))
+		catchup_ready(who); /* another one may be the first now */
 	while (only == NULL && !list_empty(&who->state->retained))
 		job_cancel(list_entry(who->state->retained.next, struct retained_send, in_sub));
 	subscriber_state_drop(who);
@@ -184,19 +268,8 @@ void retained_begin(struct subscription *sub)
 	parts_make(j);
 	sub->priv[2] = (uint64_t)(uintptr_t)j;
 	list_push_back(&subscriber_state_make(sub->who)->retained, &j->in_sub);
-	list_push_back(&s->retained_queued, &j->node);
-	jobs_start(s);
-}
-
-/* Too many to remember: what has been read is read again, up to date. */
-static void pages_discard(struct retained_send *j)
-{
-	map_fini(&j->newer);
-	memset(&j->newer, 0, sizeof j->newer);
-	for (int i = 0; i < j->part_count; i++) {
-		struct part *p = &j->parts[i];
-		p->stale = p->busy || p->at < p->read.count;
-	}
+	list_push_back(&s->retained_idle, &j->node);
+	catchup_ready(sub->who);
 }
 
 void retained_overtaken(struct subscriber *who, struct bytes topic)
@@ -204,10 +277,10 @@ void retained_overtaken(struct subscriber *who, struct bytes topic)
 	struct list *head = &who->state->retained;
 	for (struct list *n = head->next; n != head; n = n->next) {
 		struct retained_send *j = list_entry(n, struct retained_send, in_sub);
-		if (!j->active)
-			continue; /* has read nothing yet */
+		if (j->state != JOB_READING)
+			continue; /* has no pages */
 		if (j->newer.count >= NEWER_MAX)
-			pages_discard(j);
+			pages_discard(j); /* too many to remember */
 		(void)map_put_u64(&j->newer, hash_bytes(topic), j);
 	}
 }
@@ -229,31 +302,17 @@ static void page_done(struct row_read *r)
 	p->exhausted = !p->failed && (r->err != OK || j->literal || !r->more);
 	if (j->dead && j->busy == 0) {
 		job_free(j);
-		jobs_start(s);
+		retained_start(s);
 	} else if (!j->dead) {
 		catchup_ready(j->sub->who);
 	}
-}
-
-/* The key after which the next page begins, that of the last row passed, outlives its page. */
-static struct bytes after_take(struct part *p)
-{
-	if (p->at == 0)
-		return p->read.after; /* nothing of it was used: asked for again */
-	struct bytes key = p->read.rows[p->at - 1].key;
-	uint8_t *copy = mem_try(key.len + 1);
-	must(copy != NULL);
-	memcpy(copy, key.at, key.len);
-	mem_free(p->after);
-	p->after = copy;
-	return bytes_of(copy, key.len);
 }
 
 static void page_ask(struct retained_send *j, struct part *p)
 {
 	struct shard *s = j->shard;
 	struct feed *f = map_get_u64(&s->feeds, p->group);
-	struct bytes after = j->literal ? bytes_of(NULL, 0) : after_take(p);
+	struct bytes after = after_take(p);
 	p->stale = false;
 	row_read_fini(&p->read);
 	if (f == NULL) { /* its stream is gone, or no route leads there any more */
@@ -396,7 +455,7 @@ static enum served job_serve(struct retained_send *j)
 		if (o == OFFER_GONE || j->dead) {
 			struct shard *s = j->shard;
 			job_free(j);
-			jobs_start(s);
+			retained_start(s);
 			return o == OFFER_GONE ? SERVED_GONE : SERVED_LIVE;
 		}
 		if (o == OFFER_REFUSED) {
@@ -414,7 +473,13 @@ enum served retained_serve(struct subscriber *who, bool *more)
 	while (who->state != NULL && !list_empty(&who->state->retained)) {
 		struct retained_send *j = list_entry(
 			who->state->retained.next, struct retained_send, in_sub);
-		if (!j->active)
+		if (j->state == JOB_IDLE) {
+			j->state = JOB_QUEUED;
+			list_remove(&j->node);
+			list_push_back(&j->shard->retained_queued, &j->node);
+			retained_start(j->shard);
+		}
+		if (j->state != JOB_READING)
 			return SERVED_WAITS;
 		enum served served = job_serve(j);
 		if (served == SERVED_LIVE)
@@ -442,4 +507,6 @@ void retained_fini(struct shard *s)
 		job_free(list_entry(s->retained_active.next, struct retained_send, node));
 	while (!list_empty(&s->retained_queued))
 		job_free(list_entry(s->retained_queued.next, struct retained_send, node));
+	while (!list_empty(&s->retained_idle))
+		job_free(list_entry(s->retained_idle.next, struct retained_send, node));
 }
