@@ -50,6 +50,15 @@ void mqtt_rights_changed(struct mqtt_conn *m)
 		session_write(s, true);
 }
 
+/* Its quota may be another one now: it goes on, and what comes next is charged anew. */
+static void throttle_end(struct throttle *t)
+{
+	if (loop_timer_is_set(&t->in))
+		loop_timer_set(&t->in, 0);
+	if (loop_timer_is_set(&t->out))
+		loop_timer_set(&t->out, 0);
+}
+
 static void on_changed(struct access_holder *h, bool gone)
 {
 	struct mqtt_conn *m = list_entry(h, struct mqtt_conn, holder);
@@ -59,6 +68,8 @@ static void on_changed(struct access_holder *h, bool gone)
 		mqtt_login_lost(m);
 	else if (m->session != NULL)
 		mqtt_rights_changed(m);
+	if (m->throttle != NULL)
+		throttle_end(m->throttle);
 }
 
 enum err mqtt_hold(struct mqtt_conn *m, struct access *a)

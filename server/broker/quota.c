@@ -17,6 +17,7 @@ struct limiter {
 	enum quota_kind kind;
 	struct bytes name;
 	_Atomic int64_t paid_ns[QUOTA_CONNECTIONS]; /* by what, monotonic */
+	_Atomic int64_t limits[QUOTA_CONNECTIONS];  /* charged by last; 0: never yet */
 	_Atomic int64_t connections;
 };
 
@@ -74,6 +75,18 @@ struct limiter *quota_limiter(struct quotas *q, enum quota_kind kind, struct byt
 	return l;
 }
 
+/* Who has been given more owes nothing: with that it would not have come to it. Loops hear of a
+ * change one after the other, so for a moment it may be forgiven more than once. */
+static void follow_limit(struct limiter *l, enum quota_what what, int64_t limit)
+{
+	int64_t before = atomic_load_explicit(&l->limits[what], memory_order_relaxed);
+	if (before == limit)
+		return;
+	atomic_store_explicit(&l->limits[what], limit, memory_order_relaxed);
+	if (before > 0 && before < limit)
+		atomic_store_explicit(&l->paid_ns[what], 0, memory_order_relaxed);
+}
+
 int64_t limiter_charge(
 	struct limiter *l, enum quota_what what, int64_t limit, int64_t n, int64_t now_ms)
 {
@@ -82,6 +95,7 @@ int64_t limiter_charge(
 		return 0;
 	if (limit == 0)
 		return QUOTA_WAIT_MAX_MS;
+	follow_limit(l, what, limit);
 	if (n > used_max)
 		n = used_max;
 	cost = n * second_ns / limit;

@@ -16,7 +16,8 @@ struct limiter *quota_limiter(struct quotas *q, enum quota_kind kind, struct byt
 
 enum { QUOTA_WAIT_MAX_MS = 60000 };
 /* n more of what has been used; gives the ms until its user is within the limit again, having
- * had a second's worth in advance: 0 nearly always. limit: a second, -1: none. */
+ * had a second's worth in advance: 0 nearly always. limit: a second, -1: none; higher than at the
+ * last time: what was owed is forgiven. */
 int64_t limiter_charge(
 	struct limiter *l, enum quota_what what, int64_t limit, int64_t n, int64_t now_ms);
 /* One more connection, unless there are limit already (-1: no limit, they are counted only). */

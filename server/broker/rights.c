@@ -113,8 +113,10 @@ static void follow(struct shard_rights *r, const struct catalog *old, bool every
 		note(&d, was, is);
 	grants_follow(r, &d.principals, &d.users);
 	for (uint32_t i = 0; (a = map_next(&r->accesses, &i)) != NULL;) {
-		if (quota_differs(a, &d))
+		if (quota_differs(a, &d)) {
 			access_set_limits(a);
+			access_stale(a); /* who waits need not any more, perhaps */
+		}
 		follow_access(a, &d, everybody);
 	}
 	map_fini(&d.users);

@@ -371,6 +371,47 @@ def test_a_quota_slows_down(own_node, user, rule, admin):
         client.publish(user, b"", 1)
 
 
+def is_read(raw):
+    """Sends PINGREQ; whether the answer comes soon."""
+    raw.send(packet(12))
+    try:
+        raw.expect(13, within=0.5)
+        return True
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize("limit", [None, 10 ** 9], ids=["taken away", "raised"])
+def test_a_change_of_a_quota_ends_the_wait(own_node, user, rule, limit):
+    rule(user, "all", user)
+    name, password = login(user)
+    hello = connect(user, flags=0xC2, rest=text(name) + text(password))
+    with Raw(own_node.mqtt, hello) as raw, Client(own_node.mqtt, login=login(user)) as reader:
+        raw.expect(CONNACK)
+        reader.subscribe(user)
+        own_node.done("PUT", "/quotas/user/" + user, {"bytes-in": 1, "bytes-out": 1})
+
+        def waits():
+            raw.send(publish(user, b"x" * 100, 1))
+            raw.expect(PUBACK)
+            return not is_read(raw)
+
+        assert eventually(waits)  # for a minute, unless the quota changes
+        reader.get()
+        if limit is None:
+            own_node.done("DELETE", "/quotas/user/" + user)
+        else:
+            own_node.done("PUT", "/quotas/user/" + user,
+                          {"bytes-in": limit, "bytes-out": limit})
+        raw.expect(13, within=30)
+        for i in range(200):
+            raw.send(publish(user, b"y" * 100, 1))
+            raw.expect(PUBACK, within=30)
+        while reader.get(within=30).payload[:1] != b"y":
+            pass
+        reader.take(199, within=30)
+
+
 # ---- enhanced authentication
 
 def auth_properties(method, data):

@@ -547,8 +547,16 @@ START_TEST(bytes_are_limited_over_loops)
 	put_quota(QUOTA_USER, "u", QUOTA_BYTES_IN, 1000);
 	ck_assert_int_eq(charged(0, 1000), 0);
 	ck_assert_int_gt(charged(1, 10000), 9000);
+	await(&held[0].changed, 1);
+	await(&held[2].changed, 1);
+	put_quota(QUOTA_USER, "u", QUOTA_BYTES_IN, 1 << 20); /* more: nothing is owed */
+	ck_assert_int_eq(charged(0, 1000), 0);
+	ck_assert_int_eq(charged(1, 1000), 0);
+	await(&held[0].changed, 2);
+	await(&held[2].changed, 2);
 	put_quota(QUOTA_USER, "u", QUOTA_BYTES_IN, -1);
 	ck_assert_int_eq(charged(1, 1 << 30), 0);
+	await(&held[0].changed, 3);
 	put_quota(QUOTA_TENANT, "", QUOTA_MESSAGES_IN, 1);
 	ck_assert_int_eq(charged(0, 1), 0);
 	ck_assert_int_gt(charged(1, 1), 500);

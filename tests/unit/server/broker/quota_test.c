@@ -78,7 +78,10 @@ START_TEST(a_change_is_in_force_at_once)
 	ck_assert_int_eq(limiter_charge(l, QUOTA_BYTES_IN, -1, 1 << 30, now), 0);
 	ck_assert_int_eq(limiter_charge(l, QUOTA_BYTES_IN, 100, 200, now), 1000);
 	ck_assert_int_eq(limiter_charge(l, QUOTA_BYTES_IN, -1, 1 << 30, now), 0);
-	ck_assert_int_eq(limiter_charge(l, QUOTA_BYTES_IN, 1000000, 1000, now), 1001);
+	/* What was owed is forgiven who has more now, and is owed still by who has less. */
+	ck_assert_int_eq(limiter_charge(l, QUOTA_BYTES_IN, 1000, 1500, now), 500);
+	ck_assert_int_eq(limiter_charge(l, QUOTA_BYTES_IN, 100, 10, now), 600);
+	ck_assert_int_eq(limiter_charge(l, QUOTA_BYTES_IN, 1000000, 1000, now), 0);
 	ck_assert_int_eq(limiter_charge(l, QUOTA_BYTES_IN, 0, 1, now), QUOTA_WAIT_MAX_MS);
 	/* What is owed has a bound. */
 	ck_assert_int_eq(limiter_charge(l, QUOTA_BYTES_IN, 1, INT64_MAX, now), QUOTA_WAIT_MAX_MS);
