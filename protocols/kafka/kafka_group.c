@@ -133,7 +133,10 @@ static void on_sync(struct group_call *c)
 	struct kafka_sync_group_res *res = r->res;
 	if (!kafka_landed(r))
 		return;
-	res->error = kafka_group_code(c->err);
+	/* A broker of Kafka's never says "loading" here: Java's client takes it as fatal. The join
+	 * that comes next may be told so. */
+	res->error = c->err == GROUP_UNAVAILABLE ? KAFKA_REBALANCE_IN_PROGRESS
+						 : kafka_group_code(c->err);
 	res->protocol_type = null_if_empty(&c->sync.type);
 	res->protocol_name = null_if_empty(&c->sync.chosen);
 	res->assignment = text_of(&c->sync.assignment);

@@ -3,6 +3,7 @@
 #include "tests/unit/protocols/kafka/fixture.h"
 #include <zlib.h>
 #include "protocols/kafka/kafka_set.h"
+#include "server/broker/group_home.h"
 
 START_TEST(pipelined_requests_are_answered_in_order)
 {
@@ -574,6 +575,34 @@ START_TEST(offsets_are_kept_by_group)
 }
 END_TEST
 
+/* A client that waits for its share is told to join again; that one may be told to wait. */
+START_TEST(who_syncs_without_a_coordinator_joins_again)
+{
+	struct kafka_sync_group_req sync = kafka_sync_group_req_init;
+	struct kafka_sync_group_res shared;
+	struct kafka_join_group_req join = kafka_join_group_req_init;
+	struct kafka_join_group_res joined;
+	struct kafka_join_group_req_protocol range = {bytes_text("range"), bytes_text("m")};
+	boot();
+	int fd = dial();
+	groups_stop(kafka_groups(kafka)); /* as without a leader: they can't be asked */
+	sync.group_id = join.group_id = bytes_text("app");
+	sync.member_id = bytes_text("m-1");
+	ask(fd, KAFKA_SYNC_GROUP, 3, 1, &sync);
+	answer(fd, KAFKA_SYNC_GROUP, 3, 1, &shared);
+	ck_assert_int_eq(shared.error, 27);
+	join.session_timeout_ms = join.rebalance_timeout_ms = 10000;
+	join.protocol_type = bytes_text("consumer");
+	join.protocols = &range;
+	join.protocols_count = 1;
+	ask(fd, KAFKA_JOIN_GROUP, 5, 2, &join);
+	answer(fd, KAFKA_JOIN_GROUP, 5, 2, &joined);
+	ck_assert_int_eq(joined.error, 14);
+	end(fd);
+	down();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("kafka");
@@ -600,6 +629,10 @@ int main(void)
 	tcase_add_test(small, what_a_request_unpacks_is_bounded);
 	tcase_add_test(small, what_an_answer_unpacks_is_bounded);
 	suite_add_tcase(s, small);
+	TCase *groups = tcase_create("groups");
+	tcase_set_timeout(groups, 60);
+	tcase_add_test(groups, who_syncs_without_a_coordinator_joins_again);
+	suite_add_tcase(s, groups);
 	SRunner *run = srunner_create(s);
 	srunner_set_fork_status(run, CK_NOFORK); /* the node's threads do not survive a fork */
 	srunner_run_all(run, CK_ENV);
