@@ -533,8 +533,8 @@ static void on_deleted(struct proposal *p)
 	s->pending--;
 	if (p->err == OK && more && !s->gone)
 		delete_page(s, c);
-	else
-		delete_end(s, c, p->err);
+	else /* a slot that went with pages left has not deleted the group */
+		delete_end(s, c, p->err == OK && more ? ERR_NOTLEADER : p->err);
 }
 
 static void on_delete_page(struct row_read *r)
