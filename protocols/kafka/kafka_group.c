@@ -8,6 +8,8 @@ struct ask { /* a call of a request */
 	void *part;      /* of the answer, where there are several calls */
 	bool asked;      /* of several: nothing was wrong before */
 	struct bytes id; /* as they call the group, to be told of */
+	uint32_t at;     /* one after another: which group or table of the request */
+	struct bytes tenant;
 };
 
 static struct ask *ask_new(struct kafka_request *r, enum group_call_kind kind, struct bytes group,
@@ -30,7 +32,7 @@ static void ask_fini(struct kafka_request *r)
 		group_call_fini(&a->call);
 }
 
-/* The one call of a request. */
+/* The one call of a request, or the next one. */
 static void ask_one(struct kafka_request *r, struct ask *a)
 {
 	r->op = a;
@@ -261,7 +263,179 @@ void kafka_on_leave_group(struct kafka_request *r)
 	ask_one(r, a);
 }
 
-/* DescribeGroups, DeleteGroups, ListGroups: a call for each group, or each table. */
+/* DescribeGroups, ListGroups: a call for each group, or each table. A short request may ask for
+ * much, so there is one call at a time, and what it gave is copied to the memory of the request,
+ * which is counted, before the next. */
+
+struct bytes kafka_keep(struct kafka_request *r, struct bytes b)
+{
+	char *copy = b.len > 0 ? kafka_text(r, b) : NULL;
+	return copy != NULL ? bytes_of(copy, b.len) : b;
+}
+
+static bool fill_members(struct kafka_request *r, const struct group_call *c,
+	struct kafka_describe_groups_res_group *g)
+{
+	g->members = kafka_list(r, &kafka_describe_groups_res_member_type, c->member_count);
+	if (g->members == NULL)
+		return false;
+	g->members_count = c->member_count;
+	for (uint32_t i = 0; i < c->member_count && !r->ready; i++) {
+		const struct group_member_view *m = &c->members[i];
+		g->members[i].member_id = kafka_keep(r, text_of(&m->id));
+		g->members[i].instance_id = kafka_keep(r, null_if_empty(&m->instance));
+		g->members[i].client_id = kafka_keep(r, text_of(&m->client_id));
+		g->members[i].client_host = kafka_keep(r, text_of(&m->client_host));
+		g->members[i].metadata = kafka_keep(r, text_of(&m->metadata));
+		g->members[i].assignment = kafka_keep(r, text_of(&m->assignment));
+	}
+	return !r->ready;
+}
+
+static bool fill_group(struct kafka_request *r, const struct group_call *c,
+	struct kafka_describe_groups_res_group *g)
+{
+	const struct kafka_describe_groups_req *req = r->req;
+	g->error = kafka_group_code(c->err);
+	if (c->err != GROUP_OK)
+		return true;
+	g->state = bytes_text(group_state_name(c->state));
+	g->protocol_type = kafka_keep(r, text_of(&c->type));
+	g->protocol = kafka_keep(r, text_of(&c->protocol));
+	if (req->operations)
+		g->operations = kafka_group_operations(r, g->group_id);
+	return fill_members(r, c, g);
+}
+
+static void on_described(struct group_call *c);
+
+static void describe_next(struct kafka_request *r, struct ask *a)
+{
+	const struct kafka_describe_groups_req *req = r->req;
+	struct kafka_describe_groups_res *res = r->res;
+	for (; a->at < req->groups_count && !r->kc->closed; a->at++) {
+		struct kafka_describe_groups_res_group *g = &res->groups[a->at];
+		struct bytes inside;
+		g->group_id = req->groups[a->at];
+		g->error = kafka_group(r, ACTION_DESCRIBE, g->group_id, &inside);
+		if (g->error != KAFKA_NONE)
+			continue;
+		a->call = (struct group_call){
+			.kind = GROUP_CALL_DESCRIBE, .group_id = inside, .done = on_described};
+		ask_one(r, a);
+		return;
+	}
+	kafka_answer(r);
+}
+
+static void on_described(struct group_call *c)
+{
+	struct ask *a = list_entry(c, struct ask, call);
+	struct kafka_describe_groups_res *res = a->r->res;
+	if (!kafka_landed(a->r) || !fill_group(a->r, c, &res->groups[a->at]))
+		return;
+	group_call_fini(c);
+	a->at++;
+	describe_next(a->r, a);
+}
+
+void kafka_on_describe_groups(struct kafka_request *r)
+{
+	const struct kafka_describe_groups_req *req = r->req;
+	struct kafka_describe_groups_res *res = r->res;
+	res->groups_count = req->groups_count;
+	res->groups = kafka_list(r, &kafka_describe_groups_res_group_type, req->groups_count);
+	if (res->groups == NULL)
+		return;
+	struct ask *a = ask_new(r, GROUP_CALL_DESCRIBE, bytes_of(NULL, 0), on_described);
+	if (a != NULL)
+		describe_next(r, a);
+}
+
+static bool state_asked(const struct kafka_list_groups_req *req, enum group_state state)
+{
+	if (req->states_count == 0)
+		return true;
+	struct bytes name = bytes_text(group_state_name(state));
+	for (uint32_t i = 0; i < req->states_count; i++)
+		if (bytes_equal(req->states[i], name))
+			return true;
+	return false;
+}
+
+/* A group that they may see is added. False: r has failed. */
+static bool add_listed(struct kafka_request *r, const struct group_listed *l, bool may_all)
+{
+	struct kafka_list_groups_res *res = r->res;
+	struct bytes tenant, id;
+	uint32_t n = res->groups_count;
+	tenant_id_split(l->id.bytes, &tenant, &id);
+	if (!state_asked(r->req, l->state) ||
+		(!may_all && !kafka_may(r, ACTION_DESCRIBE, RESOURCE_GROUP, id)))
+		return true;
+	if (n > 0 && (n & (n - 1)) == 0) { /* full at each power of two */
+		struct kafka_list_groups_res_group *more = kafka_list(
+			r, &kafka_list_groups_res_group_type, n * 2);
+		if (more == NULL)
+			return false;
+		memcpy(more, res->groups, n * sizeof *more);
+		res->groups = more;
+	}
+	res->groups[n].group_id = kafka_keep(r, id);
+	res->groups[n].protocol_type = kafka_keep(r, text_of(&l->type));
+	res->groups[n].state = bytes_text(group_state_name(l->state));
+	res->groups_count++;
+	return !r->ready;
+}
+
+static void on_listed(struct group_call *c);
+
+static void list_next(struct kafka_request *r, struct ask *a)
+{
+	const struct catalog *catalog = kafka_catalog(r);
+	if (a->at == (uint32_t)catalog_table_count(catalog) || r->kc->closed) {
+		kafka_answer(r);
+		return;
+	}
+	a->call = (struct group_call){.kind = GROUP_CALL_LIST,
+		.table = catalog_table_at(catalog, (int)a->at++),
+		.tenant = &a->tenant,
+		.done = on_listed};
+	ask_one(r, a);
+}
+
+static void on_listed(struct group_call *c)
+{
+	struct ask *a = list_entry(c, struct ask, call);
+	struct kafka_request *r = a->r;
+	struct kafka_list_groups_res *res = r->res;
+	if (!kafka_landed(r))
+		return;
+	/* Groups coordinated elsewhere are listed there: clients ask all nodes. */
+	if (c->err != GROUP_OK && c->err != GROUP_NOT_HERE)
+		res->error = kafka_group_code(c->err);
+	bool may_all = kafka_may_cluster(r, ACTION_DESCRIBE);
+	for (uint32_t i = 0; i < c->listed_count; i++)
+		if (!add_listed(r, &c->listed[i], may_all))
+			return;
+	group_call_fini(c);
+	list_next(r, a);
+}
+
+void kafka_on_list_groups(struct kafka_request *r)
+{
+	struct kafka_list_groups_res *res = r->res;
+	res->groups = kafka_list(r, &kafka_list_groups_res_group_type, 1);
+	if (res->groups == NULL)
+		return;
+	struct ask *a = ask_new(r, GROUP_CALL_LIST, bytes_of(NULL, 0), on_listed);
+	if (a == NULL)
+		return;
+	a->tenant = access_tenant(r->access);
+	list_next(r, a);
+}
+
+/* DeleteGroups: a call for each group, side by side. */
 
 struct asks {
 	struct ask *list;
@@ -289,9 +463,8 @@ static struct asks *asks_new(struct kafka_request *r, uint32_t count)
 	return all;
 }
 
-/* Calls that may be made; refused answers when there is none. */
-static void asks_start(
-	struct kafka_request *r, struct asks *all, void (*refused)(struct kafka_request *r))
+/* Calls that may be made; answers when there is none. */
+static void asks_start(struct kafka_request *r, struct asks *all)
 {
 	uint32_t count = 0;
 	for (uint32_t i = 0; i < all->count; i++)
@@ -301,80 +474,7 @@ static void asks_start(
 		if (all->list[i].asked)
 			group_call(kafka_of(r)->groups, kafka_catalog(r), &all->list[i].call);
 	if (count == 0)
-		refused(r);
-}
-
-static bool fill_members(struct kafka_request *r, const struct group_call *c,
-	struct kafka_describe_groups_res_group *g)
-{
-	g->members_count = c->member_count;
-	g->members = kafka_list(r, &kafka_describe_groups_res_member_type, c->member_count);
-	if (g->members == NULL)
-		return false;
-	for (uint32_t i = 0; i < c->member_count; i++) {
-		const struct group_member_view *m = &c->members[i];
-		g->members[i].member_id = text_of(&m->id);
-		g->members[i].instance_id = null_if_empty(&m->instance);
-		g->members[i].client_id = text_of(&m->client_id);
-		g->members[i].client_host = text_of(&m->client_host);
-		g->members[i].metadata = text_of(&m->metadata);
-		g->members[i].assignment = text_of(&m->assignment);
-	}
-	return true;
-}
-
-static void describe_answer(struct kafka_request *r)
-{
-	const struct kafka_describe_groups_req *req = r->req;
-	struct kafka_describe_groups_res *res = r->res;
-	const struct asks *all = r->op;
-	for (uint32_t i = 0; i < all->count; i++) {
-		const struct group_call *one = &all->list[i].call;
-		struct kafka_describe_groups_res_group *g = &res->groups[i];
-		g->group_id = req->groups[i];
-		if (!all->list[i].asked)
-			continue;
-		g->error = kafka_group_code(one->err);
-		if (one->err != GROUP_OK)
-			continue;
-		g->state = bytes_text(group_state_name(one->state));
-		g->protocol_type = text_of(&one->type);
-		g->protocol = text_of(&one->protocol);
-		if (req->operations)
-			g->operations = kafka_group_operations(r, g->group_id);
-		if (!fill_members(r, one, g))
-			return;
-	}
-	kafka_answer(r);
-}
-
-static void on_described(struct group_call *c)
-{
-	struct kafka_request *r = list_entry(c, struct ask, call)->r;
-	if (kafka_landed(r) && r->outstanding == 0)
-		describe_answer(r);
-}
-
-void kafka_on_describe_groups(struct kafka_request *r)
-{
-	const struct kafka_describe_groups_req *req = r->req;
-	struct kafka_describe_groups_res *res = r->res;
-	res->groups_count = req->groups_count;
-	res->groups = kafka_list(r, &kafka_describe_groups_res_group_type, req->groups_count);
-	if (res->groups == NULL)
-		return;
-	struct asks *all = asks_new(r, req->groups_count);
-	if (all == NULL)
-		return;
-	for (uint32_t i = 0; i < all->count; i++) {
-		all->list[i].r = r;
-		all->list[i].call.kind = GROUP_CALL_DESCRIBE;
-		res->groups[i].error = kafka_group(
-			r, ACTION_DESCRIBE, req->groups[i], &all->list[i].call.group_id);
-		all->list[i].asked = res->groups[i].error == KAFKA_NONE;
-		all->list[i].call.done = on_described;
-	}
-	asks_start(r, all, describe_answer);
+		kafka_answer(r);
 }
 
 static void on_deleted(struct group_call *c)
@@ -411,76 +511,5 @@ void kafka_on_delete_groups(struct kafka_request *r)
 		all->list[i].asked = res->results[i].error == KAFKA_NONE;
 		all->list[i].call.done = on_deleted;
 	}
-	asks_start(r, all, kafka_answer);
-}
-
-static bool state_asked(const struct kafka_list_groups_req *req, enum group_state state)
-{
-	if (req->states_count == 0)
-		return true;
-	struct bytes name = bytes_text(group_state_name(state));
-	for (uint32_t i = 0; i < req->states_count; i++)
-		if (bytes_equal(req->states[i], name))
-			return true;
-	return false;
-}
-
-/* A group of their tenant that they may see; *id is what they call it. */
-static bool is_listed(
-	struct kafka_request *r, const struct group_listed *l, bool all, struct bytes *id)
-{
-	struct bytes tenant;
-	tenant_id_split(l->id.bytes, &tenant, id);
-	return bytes_equal(tenant, access_tenant(r->access)) &&
-		(all || kafka_may(r, ACTION_DESCRIBE, RESOURCE_GROUP, *id));
-}
-
-static void on_listed(struct group_call *c)
-{
-	struct kafka_request *r = list_entry(c, struct ask, call)->r;
-	const struct kafka_list_groups_req *req = r->req;
-	struct kafka_list_groups_res *res = r->res;
-	const struct asks *all = r->op;
-	uint32_t count = 0;
-	if (!kafka_landed(r) || r->outstanding > 0)
-		return;
-	bool may = kafka_may_cluster(r, ACTION_DESCRIBE);
-	for (uint32_t i = 0; i < all->count; i++) {
-		count += all->list[i].call.listed_count;
-		/* Groups coordinated elsewhere are listed there: clients ask all nodes. */
-		enum group_err ge = all->list[i].call.err;
-		if (ge != GROUP_OK && ge != GROUP_NOT_HERE)
-			res->error = kafka_group_code(ge);
-	}
-	res->groups = kafka_list(r, &kafka_list_groups_res_group_type, count);
-	if (res->groups == NULL)
-		return;
-	for (uint32_t i = 0; i < all->count; i++)
-		for (uint32_t n = 0; n < all->list[i].call.listed_count; n++) {
-			const struct group_listed *l = &all->list[i].call.listed[n];
-			struct bytes id;
-			if (!state_asked(req, l->state) || !is_listed(r, l, may, &id))
-				continue;
-			struct kafka_list_groups_res_group *g = &res->groups[res->groups_count++];
-			g->group_id = id;
-			g->protocol_type = text_of(&l->type);
-			g->state = bytes_text(group_state_name(l->state));
-		}
-	kafka_answer(r);
-}
-
-void kafka_on_list_groups(struct kafka_request *r)
-{
-	const struct catalog *catalog = kafka_catalog(r);
-	struct asks *all = asks_new(r, (uint32_t)catalog_table_count(catalog));
-	if (all == NULL)
-		return;
-	for (uint32_t i = 0; i < all->count; i++) {
-		all->list[i].r = r;
-		all->list[i].call.kind = GROUP_CALL_LIST;
-		all->list[i].call.table = catalog_table_at(catalog, (int)i);
-		all->list[i].call.done = on_listed;
-		all->list[i].asked = true;
-	}
-	asks_start(r, all, kafka_answer);
+	asks_start(r, all);
 }

@@ -193,21 +193,16 @@ void kafka_on_offset_delete(struct kafka_request *r)
 	offsets_start(r, a);
 }
 
-/* OffsetFetch: each group's rows are read whole, then what was asked is picked. */
+/* OffsetFetch: a group's rows are read whole, then what was asked is picked and copied to the
+ * request's memory. One group after another: a short request may name many, or one many times. */
 
-struct fetched { /* one group asked for */
-	struct offsets_read read;
+struct fetched {
+	struct offsets_read read; /* of the group it is at */
 	struct kafka_request *r;
-	struct bytes id; /* as they call it */
-	int16_t refused;
-	const struct kafka_offset_fetch_req_topic *topics;
+	struct kafka_offset_fetch_res_group *groups;
+	uint32_t count, at;
+	const struct kafka_offset_fetch_req_topic *topics; /* asked of it; NULL: all */
 	uint32_t topics_count;
-	bool all;
-};
-
-struct offset_fetch {
-	struct fetched *groups;
-	uint32_t count;
 };
 
 /* They are in order of stream and partition. */
@@ -231,156 +226,158 @@ static const struct offsets_found *find_offset(
 	return NULL;
 }
 
-static void fill_offset(struct kafka_offset_fetch_res_partition *out, int32_t index,
-	const struct offsets_found *found, int16_t code)
+static void fill_offset(struct kafka_request *r, struct kafka_offset_fetch_res_partition *out,
+	int32_t index, const struct offsets_found *found)
 {
 	out->index = index;
-	out->error = code;
 	out->offset = found ? found->offset : -1;
 	out->leader_epoch = found ? found->epoch : -1;
-	out->metadata = found && found->metadata.bytes.len > 0 ? found->metadata.bytes
-							       : bytes_of(kafka_empty, 0);
+	out->metadata = found && found->metadata.bytes.len > 0
+		? kafka_keep(r, found->metadata.bytes)
+		: bytes_of(kafka_empty, 0);
 }
 
-static bool pick_asked(struct fetched *g, struct kafka_offset_fetch_res_topic *topics)
+static bool pick_asked(struct fetched *f, struct kafka_offset_fetch_res_topic *topics)
 {
-	for (uint32_t i = 0; i < g->topics_count; i++) {
-		const struct kafka_offset_fetch_req_topic *t = &g->topics[i];
-		bool may = kafka_may_stream(g->r, ACTION_DESCRIBE, t->name);
-		const struct stream *s = may ? kafka_stream(g->r, t->name) : NULL;
+	for (uint32_t i = 0; i < f->topics_count; i++) {
+		const struct kafka_offset_fetch_req_topic *t = &f->topics[i];
+		bool may = kafka_may_stream(f->r, ACTION_DESCRIBE, t->name);
+		const struct stream *s = may ? kafka_stream(f->r, t->name) : NULL;
+		struct kafka_offset_fetch_res_partition *parts = kafka_list(
+			f->r, &kafka_offset_fetch_res_partition_type, t->partitions_count);
+		if (parts == NULL)
+			return false;
 		topics[i].name = t->name;
 		topics[i].partitions_count = t->partitions_count;
-		topics[i].partitions = kafka_list(
-			g->r, &kafka_offset_fetch_res_partition_type, t->partitions_count);
-		if (topics[i].partitions == NULL)
-			return false;
-		for (uint32_t n = 0; n < t->partitions_count; n++)
-			fill_offset(&topics[i].partitions[n], t->partitions[n],
-				s ? find_offset(&g->read, s->uuid, t->partitions[n]) : NULL,
-				may ? KAFKA_NONE : KAFKA_TOPIC_DENIED);
+		topics[i].partitions = parts;
+		for (uint32_t n = 0; n < t->partitions_count && !f->r->ready; n++) {
+			fill_offset(f->r, &parts[n], t->partitions[n],
+				s ? find_offset(&f->read, s->uuid, t->partitions[n]) : NULL);
+			parts[n].error = may ? KAFKA_NONE : KAFKA_TOPIC_DENIED;
+		}
 	}
-	return true;
+	return !f->r->ready;
 }
 
 /* All of a group: the rows come ordered by stream, so a stream's stand together. */
 static bool pick_all(
-	struct fetched *g, struct kafka_offset_fetch_res_topic *topics, uint32_t *count)
+	struct fetched *f, struct kafka_offset_fetch_res_topic *topics, uint32_t *count)
 {
-	const struct offsets_found *found = g->read.found;
+	const struct offsets_found *found = f->read.found;
 	*count = 0;
-	for (uint32_t i = 0, n; i < g->read.count; i += n) {
+	for (uint32_t i = 0, n; i < f->read.count; i += n) {
 		struct bytes name;
 		const struct stream *s = catalog_stream_by_uuid(
-			kafka_catalog(g->r), found[i].stream);
-		for (n = 1; i + n < g->read.count &&
+			kafka_catalog(f->r), found[i].stream);
+		for (n = 1; i + n < f->read.count &&
 			memcmp(found[i + n].stream, found[i].stream, sizeof found[i].stream) == 0;)
 			n++;
-		if (s == NULL || !kafka_sees(g->r, s, &name) ||
-			!kafka_may_stream(g->r, ACTION_DESCRIBE, name))
+		if (s == NULL || !kafka_sees(f->r, s, &name) ||
+			!kafka_may_stream(f->r, ACTION_DESCRIBE, name))
 			continue;
 		struct kafka_offset_fetch_res_topic *t = &topics[(*count)++];
-		t->name = kafka_copy(g->r, name);
+		t->name = kafka_keep(f->r, name);
 		t->partitions_count = n;
-		t->partitions = kafka_list(g->r, &kafka_offset_fetch_res_partition_type, n);
+		t->partitions = kafka_list(f->r, &kafka_offset_fetch_res_partition_type, n);
 		if (t->partitions == NULL)
 			return false;
-		for (uint32_t k = 0; k < n; k++)
-			fill_offset(&t->partitions[k], found[i + k].partition, &found[i + k],
-				KAFKA_NONE);
+		for (uint32_t k = 0; k < n && !f->r->ready; k++)
+			fill_offset(f->r, &t->partitions[k], found[i + k].partition, &found[i + k]);
 	}
-	return true;
+	return !f->r->ready;
 }
 
-static struct kafka_offset_fetch_res_topic *pick(struct fetched *g, uint32_t *count)
+static bool pick(struct fetched *f, struct kafka_offset_fetch_res_group *g)
 {
-	*count = g->all ? g->read.count : g->topics_count;
-	struct kafka_offset_fetch_res_topic *topics = kafka_list(
-		g->r, &kafka_offset_fetch_res_topic_type, *count);
-	if (topics == NULL)
-		return NULL;
-	bool fine = g->all ? pick_all(g, topics, count) : pick_asked(g, topics);
-	return fine ? topics : NULL;
+	bool all = f->topics == NULL;
+	g->topics_count = all ? f->read.count : f->topics_count;
+	g->topics = kafka_list(f->r, &kafka_offset_fetch_res_topic_type, g->topics_count);
+	if (g->topics == NULL)
+		return false;
+	return all ? pick_all(f, g->topics, &g->topics_count) : pick_asked(f, g->topics);
 }
 
-static int16_t fetched_code(const struct fetched *g)
+static void offset_fetch_answer(struct fetched *f)
 {
-	return g->refused != KAFKA_NONE ? g->refused : kafka_group_code(g->read.err);
-}
-
-static void offset_fetch_answer(struct kafka_request *r)
-{
-	struct offset_fetch *f = r->op;
-	struct kafka_offset_fetch_res *res = r->res;
-	if (r->h.version < 8) {
-		res->error = fetched_code(&f->groups[0]);
-		res->topics = pick(&f->groups[0], &res->topics_count);
-		if (res->topics == NULL)
-			return;
-		for (uint32_t i = 0; res->error != KAFKA_NONE && i < res->topics_count; i++)
-			for (uint32_t n = 0; n < res->topics[i].partitions_count; n++)
-				res->topics[i].partitions[n].error = res->error;
-		kafka_answer(r);
+	struct kafka_offset_fetch_res *res = f->r->res;
+	if (f->r->h.version >= 8) {
+		res->groups = f->groups;
+		res->groups_count = f->count;
+		kafka_answer(f->r);
 		return;
 	}
-	res->groups_count = f->count;
-	res->groups = kafka_list(r, &kafka_offset_fetch_res_group_type, f->count);
-	if (res->groups == NULL)
-		return;
-	for (uint32_t i = 0; i < f->count; i++) {
-		struct kafka_offset_fetch_res_group *g = &res->groups[i];
-		g->group_id = f->groups[i].id;
-		g->error = fetched_code(&f->groups[i]);
-		g->topics = pick(&f->groups[i], &g->topics_count);
-		if (g->topics == NULL)
+	res->error = f->groups->error;
+	res->topics = f->groups->topics;
+	res->topics_count = f->groups->topics_count;
+	for (uint32_t i = 0; res->error != KAFKA_NONE && i < res->topics_count; i++)
+		for (uint32_t n = 0; n < res->topics[i].partitions_count; n++)
+			res->topics[i].partitions[n].error = res->error;
+	kafka_answer(f->r);
+}
+
+static void on_offsets(struct offsets_read *read);
+
+static void offset_fetch_next(struct fetched *f)
+{
+	struct kafka_request *r = f->r;
+	const struct kafka_offset_fetch_req *req = r->req;
+	bool single = r->h.version < 8;
+	for (; f->at < f->count && !r->kc->closed; f->at++) {
+		struct kafka_offset_fetch_res_group *g = &f->groups[f->at];
+		struct bytes inside;
+		g->group_id = single ? req->group_id : req->groups[f->at].group_id;
+		f->topics = single ? req->topics : req->groups[f->at].topics;
+		f->topics_count = single ? req->topics_count : req->groups[f->at].topics_count;
+		g->error = kafka_group(r, ACTION_DESCRIBE, g->group_id, &inside);
+		if (g->error == KAFKA_NONE) {
+			r->outstanding++;
+			offsets_read(&f->read, kafka_catalog(r), inside);
+			return;
+		}
+		if (!pick(f, g))
 			return;
 	}
-	kafka_answer(r);
+	offset_fetch_answer(f);
 }
 
 static void on_offsets(struct offsets_read *read)
 {
-	struct fetched *g = list_entry(read, struct fetched, read);
-	if (kafka_landed(g->r) && g->r->outstanding == 0)
-		offset_fetch_answer(g->r);
+	struct fetched *f = list_entry(read, struct fetched, read);
+	if (!kafka_landed(f->r))
+		return;
+	if (*read->held > read->held_max) {
+		kafka_fail(f->r, ERR_BUSY);
+		return;
+	}
+	f->groups[f->at].error = kafka_group_code(read->err);
+	if (!pick(f, &f->groups[f->at]))
+		return;
+	offsets_read_fini(read);
+	f->at++;
+	offset_fetch_next(f);
 }
 
 static void offset_fetch_fini(struct kafka_request *r)
 {
-	struct offset_fetch *f = r->op;
-	for (uint32_t i = 0; i < f->count; i++)
-		offsets_read_fini(&f->groups[i].read);
+	struct fetched *f = r->op;
+	offsets_read_fini(&f->read);
 }
 
 void kafka_on_offset_fetch(struct kafka_request *r)
 {
 	const struct kafka_offset_fetch_req *req = r->req;
-	bool single = r->h.version < 8;
-	struct offset_fetch *f = kafka_take(r, sizeof *f);
+	struct fetched *f = kafka_take(r, sizeof *f);
 	if (f == NULL)
 		return;
-	uint32_t count = single ? 1 : req->groups_count;
-	f->groups = kafka_take(r, (count + 1) * sizeof *f->groups);
+	f->r = r;
+	f->count = r->h.version < 8 ? 1 : req->groups_count;
+	f->groups = kafka_list(r, &kafka_offset_fetch_res_group_type, f->count);
 	if (f->groups == NULL)
 		return;
+	f->read.done = on_offsets;
+	f->read.held = &r->kc->home->held;
+	f->read.held_max = kafka_of(r)->conf->loop_held_bytes;
 	r->op = f;
-	r->outstanding++;
-	for (uint32_t i = 0; i < count; i++) {
-		struct fetched *g = &f->groups[i];
-		g->r = r;
-		g->id = single ? req->group_id : req->groups[i].group_id;
-		g->topics = single ? req->topics : req->groups[i].topics;
-		g->topics_count = single ? req->topics_count : req->groups[i].topics_count;
-		g->all = g->topics == NULL;
-		g->read.done = on_offsets;
-		struct bytes inside;
-		g->refused = kafka_group(r, ACTION_DESCRIBE, g->id, &inside);
-		if (g->refused != KAFKA_NONE)
-			continue;
-		r->outstanding++;
-		offsets_read(&g->read, kafka_catalog(r), inside);
-	}
-	f->count = count;
 	r->fini = offset_fetch_fini;
-	if (kafka_landed(r) && r->outstanding == 0)
-		offset_fetch_answer(r);
+	offset_fetch_next(f);
 }

@@ -138,6 +138,8 @@ void kafka_fetching(struct kafka_request *r, int64_t more);
 void *kafka_take(struct kafka_request *r, size_t len);
 /* A copy for the answer. An empty one when memory is out, which fails r. */
 struct bytes kafka_copy(struct kafka_request *r, struct bytes b);
+/* The same, counted at once as held. b itself when memory is out: then r has failed (r->ready). */
+struct bytes kafka_keep(struct kafka_request *r, struct bytes b);
 /* NULL: r has failed. */
 void *kafka_list(struct kafka_request *r, const struct kafka_struct *type, uint32_t count);
 

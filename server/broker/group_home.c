@@ -33,7 +33,9 @@ struct table_home { /* one table's groups; its home loop's */
 	bool learning;          /* that read is under way */
 	bool learn_again;       /* and is of an older term */
 	uint32_t unlearned;     /* slots made by it that are not loaded yet */
-	struct list lists;      /* calls that wait for both */
+	struct list lists;      /* calls that wait for both, and for the one before them */
+	struct buf list_after;  /* where the next page of a list begins */
+	bool listing;           /* one is under way */
 };
 
 struct groups {
@@ -623,11 +625,16 @@ static void run_call(struct slot *s, struct group_call *c)
 	}
 }
 
-/* Lists: the rows of a table, and the groups in memory that have none yet. */
+/* Lists: the rows of a table, and the groups in memory that have none yet. One after another: each
+ * holds a copy of all that it lists. */
 
 static enum err list_add(
 	struct group_call *c, struct bytes id, struct bytes type, enum group_state state)
 {
+	struct bytes tenant, bare;
+	tenant_id_split(id, &tenant, &bare);
+	if (c->tenant != NULL && !bytes_equal(tenant, *c->tenant))
+		return OK;
 	if ((c->listed_count & (c->listed_count - 1)) == 0) { /* full at each power of two */
 		size_t room = c->listed_count ? (size_t)c->listed_count * 2 : 1;
 		struct group_listed *more = mem_resize(c->listed, room * sizeof *more);
@@ -644,7 +651,7 @@ static enum err list_add(
 	return e;
 }
 
-static void list_page(struct table_home *t, struct group_call *c, struct bytes after);
+static void list_page(struct table_home *t, struct group_call *c);
 
 static enum err list_rows(const struct table_home *t, struct group_call *c)
 {
@@ -669,27 +676,33 @@ static void on_list_page(struct row_read *r)
 	enum err e = r->err == ERR_NOTFOUND ? OK : r->err;
 	if (e == OK)
 		e = list_rows(t, c);
-	if (e == OK && r->more && c->listed_count > 0) {
-		row_read_fini(r);
-		list_page(t, c, c->listed[c->listed_count - 1].id.bytes);
+	bool more = e == OK && r->more && r->count > 0;
+	buf_clear(&t->list_after);
+	if (more)
+		buf_add(&t->list_after, r->rows[r->count - 1].key);
+	row_read_fini(r);
+	if (more) {
+		list_page(t, c);
 		return;
 	}
-	row_read_fini(r);
 	uint32_t at = 0;
 	struct slot *s;
 	while (e == OK && (s = map_next(&t->slots, &at)) != NULL)
 		if (s->loaded && !s->exists && group_size(&s->group) > 0)
 			e = list_add(c, s->id.bytes, s->group.protocol_type.bytes, s->group.state);
+	t->listing = false;
 	answer(c, err_group(e));
+	lists_go_on(t);
 }
 
-static void list_page(struct table_home *t, struct group_call *c, struct bytes after)
+static void list_page(struct table_home *t, struct group_call *c)
 {
+	t->listing = true;
 	c->slot = t;
 	c->rows = (struct row_read){.from = t->table,
 		.keyspace = KEYSPACE_GROUP,
 		.prefix = true,
-		.after = after,
+		.after = buf_bytes(&t->list_after),
 		.rows_max = PAGE_ROWS,
 		.bytes_max = PAGE_BYTES,
 		.done = on_list_page};
@@ -698,9 +711,8 @@ static void list_page(struct table_home *t, struct group_call *c, struct bytes a
 
 static void lists_go_on(struct table_home *t)
 {
-	while (!t->learning && t->unlearned == 0 && !list_empty(&t->lists))
-		list_page(t, list_entry(list_pop(&t->lists), struct group_call, node),
-			bytes_of(NULL, 0));
+	if (!t->listing && !t->learning && t->unlearned == 0 && !list_empty(&t->lists))
+		list_page(t, list_entry(list_pop(&t->lists), struct group_call, node));
 }
 
 /* Led anew: what has members */
@@ -780,6 +792,7 @@ static struct table_home *table_home(struct groups_loop *gl, struct partition *t
 		t->epoch = -1;
 		list_init(&t->lists);
 		buf_init(&t->learn_after, ID_BYTES_MAX + TENANT_ID_EXTRA + 1);
+		buf_init(&t->list_after, ID_BYTES_MAX + TENANT_ID_EXTRA + 1);
 		t->watcher = (struct watcher){.led = on_led, .local = true};
 		(void)partition_watch(table, &t->watcher);
 		map_put_u64(&gl->tables, partition_group(table), t);
@@ -896,6 +909,7 @@ void groups_free(struct groups *g)
 		while ((t = map_next(&g->loops[i].tables, &at)) != NULL) {
 			map_fini(&t->slots);
 			buf_fini(&t->learn_after);
+			buf_fini(&t->list_after);
 			mem_free(t);
 		}
 		map_fini(&g->loops[i].tables);

@@ -56,10 +56,11 @@ struct group_call {              /* the groups' until done; all that is asked is
 	struct groups *groups;   /* private */
 	struct loop *from;       /* private: done runs here */
 	struct partition *table; /* GROUP_CALL_LIST: which; else set by group_call */
-	struct proposal proposal; /* private */
-	struct row_read rows;     /* private */
-	void *slot;               /* private */
-	struct buf args;          /* private */
+	const struct bytes *tenant; /* GROUP_CALL_LIST: whose groups only; NULL: all */
+	struct proposal proposal;   /* private */
+	struct row_read rows;       /* private */
+	void *slot;                 /* private */
+	struct buf args;            /* private */
 
 	enum group_call_kind kind;
 	struct bytes group_id; /* as it is inside (tenant.h), listed ones too; bare: no NUL */
@@ -81,7 +82,7 @@ struct group_call {              /* the groups' until done; all that is asked is
 	uint32_t listed_count;
 	void (*done)(struct group_call *c);
 };
-/* done runs on the calling loop, never inside. */
+/* done runs on the calling loop, never inside. Lists of one table are made one after another. */
 void group_call(struct groups *g, const struct catalog *catalog, struct group_call *c);
 void group_call_fini(struct group_call *c); /* what was answered */
 
@@ -89,6 +90,9 @@ struct offsets_read {         /* all committed offsets of a group; any loop */
 	struct row_read rows; /* private */
 	struct buf prefix;    /* private */
 	struct buf after;     /* private */
+	int64_t bytes;        /* private: counted in held */
+	int64_t *held;        /* of this loop: counts what is found, until fini; or NULL */
+	int64_t held_max;     /* *held over it: GROUP_UNAVAILABLE */
 	enum group_err err;
 	struct offsets_found {
 		uint8_t stream[16];

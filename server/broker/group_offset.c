@@ -51,8 +51,18 @@ enum err group_offset_read(struct bytes key, struct bytes value, struct offsets_
 	return metadata.len > 0 ? slice_copy(metadata, &out->metadata) : OK;
 }
 
+static enum err count(struct offsets_read *r, size_t more)
+{
+	if (r->held == NULL)
+		return OK;
+	r->bytes += (int64_t)more;
+	*r->held += (int64_t)more;
+	return *r->held > r->held_max ? ERR_BUSY : OK;
+}
+
 static enum err add_found(struct offsets_read *r, const struct row *row)
 {
+	enum err e = OK;
 	if (r->count == r->room) {
 		uint32_t room = r->room ? r->room * 2 : 16;
 		struct offsets_found *more = NULL;
@@ -60,12 +70,16 @@ static enum err add_found(struct offsets_read *r, const struct row *row)
 			more = mem_resize(r->found, room * sizeof *more);
 		if (more == NULL)
 			return ERR_NOMEM;
+		e = count(r, (room - r->room) * sizeof *more);
 		r->found = more;
 		r->room = room;
 	}
-	enum err e = group_offset_read(row->key, row->value, &r->found[r->count]);
-	r->count += e == OK;
-	return e;
+	if (e == OK)
+		e = group_offset_read(row->key, row->value, &r->found[r->count]);
+	if (e != OK)
+		return e;
+	size_t len = r->found[r->count++].metadata.bytes.len;
+	return len > 0 ? count(r, len + sizeof(struct chunk)) : OK;
 }
 
 static void on_page(struct row_read *rows);
@@ -115,6 +129,7 @@ void offsets_read(struct offsets_read *r, const struct catalog *catalog, struct 
 {
 	r->found = NULL;
 	r->count = r->room = 0;
+	r->bytes = 0;
 	buf_init(&r->prefix, 1 << 17);
 	buf_init(&r->after, 1 << 17);
 	add_prefix(&r->prefix, group_id);
@@ -132,8 +147,11 @@ void offsets_read_fini(struct offsets_read *r)
 	for (uint32_t i = 0; i < r->count; i++)
 		slice_unref(&r->found[i].metadata);
 	mem_free(r->found);
+	if (r->held != NULL)
+		*r->held -= r->bytes;
 	r->found = NULL;
 	r->count = r->room = 0;
+	r->bytes = 0;
 	buf_fini(&r->prefix);
 	buf_fini(&r->after);
 }

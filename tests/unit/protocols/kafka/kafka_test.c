@@ -603,6 +603,141 @@ START_TEST(who_syncs_without_a_coordinator_joins_again)
 }
 END_TEST
 
+/* Little memory for requests: what a short one makes of what is stored is counted, too. */
+static void boot_tight(void)
+{
+	const char *const tight[] = {"kafka.loop_held_bytes_max", "1MiB", NULL};
+	boot_with(tight);
+}
+
+enum { NOTE_BYTES = 4000, METADATA_BYTES = 30000, NAMES = 500 };
+
+static void commit_notes(int fd, const char *topic)
+{
+	static uint8_t note[NOTE_BYTES];
+	struct kafka_offset_commit_req c = kafka_offset_commit_req_init;
+	struct kafka_offset_commit_res done;
+	memset(note, 'n', sizeof note);
+	c.group_id = bytes_text("app");
+	c.topics = kafka_array(&arena, &kafka_offset_commit_req_topic_type, 1);
+	c.topics_count = 1;
+	c.topics[0].name = bytes_text(topic);
+	c.topics[0].partitions_count = 2;
+	c.topics[0].partitions = kafka_array(&arena, &kafka_offset_commit_req_partition_type, 2);
+	for (int i = 0; i < 2; i++) {
+		c.topics[0].partitions[i].index = i;
+		c.topics[0].partitions[i].offset = 7 + i;
+		c.topics[0].partitions[i].metadata = bytes_of(note, sizeof note);
+	}
+	ask(fd, KAFKA_OFFSET_COMMIT, 5, 1, &c);
+	answer(fd, KAFKA_OFFSET_COMMIT, 5, 1, &done);
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(done.topics[0].partitions[i].error, 0);
+}
+
+/* So many groups, all of them "app". */
+static struct kafka_offset_fetch_req offsets_of(uint32_t count)
+{
+	struct kafka_offset_fetch_req f = kafka_offset_fetch_req_init;
+	f.groups = kafka_array(&arena, &kafka_offset_fetch_req_group_type, count);
+	f.groups_count = count;
+	for (uint32_t i = 0; i < count; i++) {
+		f.groups[i].group_id = bytes_text("app");
+		f.groups[i].topics = NULL;
+	}
+	return f;
+}
+
+START_TEST(offsets_of_many_groups_are_bounded)
+{
+	struct kafka_offset_fetch_res res;
+	struct kafka_offset_fetch_req_topic topic = {0};
+	int32_t partition = 1;
+	int fd = dial(), other = dial();
+	make_topic(fd, "notes");
+	commit_notes(fd, "notes");
+	struct kafka_offset_fetch_req f = offsets_of(3);
+	f.groups[1].group_id = bytes_text("nobody");
+	topic.name = bytes_text("notes");
+	topic.partitions = &partition;
+	topic.partitions_count = 1;
+	f.groups[2].topics = &topic;
+	f.groups[2].topics_count = 1;
+	ask(fd, KAFKA_OFFSET_FETCH, 8, 2, &f);
+	answer(fd, KAFKA_OFFSET_FETCH, 8, 2, &res);
+	ck_assert_uint_eq(res.groups_count, 3);
+	ck_assert_uint_eq(res.groups[0].topics[0].partitions_count, 2);
+	ck_assert_int_eq(res.groups[0].topics[0].partitions[1].offset, 8);
+	ck_assert(bytes_equal(res.groups[1].group_id, bytes_text("nobody")));
+	ck_assert_uint_eq(res.groups[1].topics_count, 0);
+	ck_assert_uint_eq(res.groups[2].topics[0].partitions_count, 1);
+	ck_assert_int_eq(res.groups[2].topics[0].partitions[0].offset, 8);
+	ck_assert_uint_eq(res.groups[2].topics[0].partitions[0].metadata.len, NOTE_BYTES);
+	f = offsets_of(NAMES);
+	ask(other, KAFKA_OFFSET_FETCH, 8, 3, &f);
+	ck_assert(is_closed(other));
+	f = offsets_of(1); /* others go on */
+	ask(fd, KAFKA_OFFSET_FETCH, 8, 4, &f);
+	answer(fd, KAFKA_OFFSET_FETCH, 8, 4, &res);
+	ck_assert_int_eq(res.groups[0].error, 0);
+	close(other);
+	end(fd);
+}
+END_TEST
+
+static void join_app(int fd)
+{
+	static uint8_t metadata[METADATA_BYTES];
+	struct kafka_join_group_req join = kafka_join_group_req_init;
+	struct kafka_join_group_res joined;
+	struct kafka_join_group_req_protocol range = {
+		bytes_text("range"), bytes_of(metadata, sizeof metadata)};
+	join.group_id = bytes_text("app");
+	join.session_timeout_ms = join.rebalance_timeout_ms = 60000;
+	join.protocol_type = bytes_text("consumer");
+	join.protocols = &range;
+	join.protocols_count = 1;
+	ask(fd, KAFKA_JOIN_GROUP, 3, 1, &join);
+	answer(fd, KAFKA_JOIN_GROUP, 3, 1, &joined);
+	ck_assert_int_eq(joined.error, 0);
+}
+
+START_TEST(descriptions_of_many_groups_are_bounded)
+{
+	static struct bytes names[NAMES];
+	struct kafka_describe_groups_req req = kafka_describe_groups_req_init;
+	struct kafka_describe_groups_res res;
+	int fd = dial(), other = dial();
+	join_app(fd);
+	for (int i = 0; i < NAMES; i++)
+		names[i] = bytes_text("app");
+	names[1] = bytes_text("nobody");
+	req.groups = names;
+	req.groups_count = 3;
+	ask(fd, KAFKA_DESCRIBE_GROUPS, 4, 2, &req);
+	answer(fd, KAFKA_DESCRIBE_GROUPS, 4, 2, &res);
+	ck_assert_uint_eq(res.groups_count, 3);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(res.groups[i].error, 0);
+		ck_assert(bytes_equal(res.groups[i].group_id, names[i]));
+		ck_assert_uint_eq(res.groups[i].members_count, i != 1);
+	}
+	ck_assert(bytes_equal(res.groups[1].state, bytes_text("Dead")));
+	ck_assert(bytes_equal(res.groups[2].protocol_type, bytes_text("consumer")));
+	ck_assert(bytes_equal(res.groups[2].members[0].client_id, bytes_text("test")));
+	ck_assert_uint_eq(res.groups[2].members[0].metadata.len, METADATA_BYTES);
+	req.groups_count = NAMES;
+	ask(other, KAFKA_DESCRIBE_GROUPS, 4, 3, &req);
+	ck_assert(is_closed(other));
+	req.groups_count = 1; /* others go on */
+	ask(fd, KAFKA_DESCRIBE_GROUPS, 4, 4, &req);
+	answer(fd, KAFKA_DESCRIBE_GROUPS, 4, 4, &res);
+	ck_assert_uint_eq(res.groups[0].members_count, 1);
+	close(other);
+	end(fd);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("kafka");
@@ -633,6 +768,12 @@ int main(void)
 	tcase_set_timeout(groups, 60);
 	tcase_add_test(groups, who_syncs_without_a_coordinator_joins_again);
 	suite_add_tcase(s, groups);
+	TCase *tight = tcase_create("tight");
+	tcase_set_timeout(tight, 60);
+	tcase_add_unchecked_fixture(tight, boot_tight, down);
+	tcase_add_test(tight, offsets_of_many_groups_are_bounded);
+	tcase_add_test(tight, descriptions_of_many_groups_are_bounded);
+	suite_add_tcase(s, tight);
 	SRunner *run = srunner_create(s);
 	srunner_set_fork_status(run, CK_NOFORK); /* the node's threads do not survive a fork */
 	srunner_run_all(run, CK_ENV);

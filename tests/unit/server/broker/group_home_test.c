@@ -6,7 +6,7 @@
 #include "server/broker/tenant.h"
 #include "tests/unit/server/broker/world_rows.h"
 
-enum { SESSION_MS = 3000, GROUPS = 700 /* more than a page */, OFFSETS = 50000 };
+enum { SESSION_MS = 3000, GROUPS = 700 /* more than a page */, OFFSETS = 50000, LISTS = 5 };
 
 static struct world w;
 static struct groups *groups;
@@ -72,6 +72,7 @@ static void members(int i, struct buf *key, struct buf *value)
 
 struct listing {
 	struct group_call call;
+	const struct bytes *tenant;
 };
 
 static void listed(struct group_call *c)
@@ -83,14 +84,15 @@ static void listed(struct group_call *c)
 static void list_run(void *arg)
 {
 	struct listing *l = arg;
-	l->call = (struct group_call){.kind = GROUP_CALL_LIST, .table = table(), .done = listed};
+	l->call = (struct group_call){
+		.kind = GROUP_CALL_LIST, .table = table(), .tenant = l->tenant, .done = listed};
 	group_call(groups, node_catalog(w.node, loop_here()), &l->call);
 }
 
 /* How many groups are listed in that state. */
 static int count(enum group_state state)
 {
-	struct listing l;
+	struct listing l = {0};
 	int found = 0;
 	world_call(&w, 0, list_run, &l);
 	ck_assert_int_eq(l.call.err, GROUP_OK);
@@ -178,7 +180,7 @@ START_TEST(one_id_in_two_tenants_is_two_groups)
 {
 	static uint8_t room[40000], text[40000];
 	struct bytes g = bytes_text("g"), acme, tenant, id;
-	struct listing l;
+	struct listing l = {0};
 	int seen[2] = {0};
 	world_init(&w);
 	world_start(&w, 1);
@@ -209,6 +211,109 @@ START_TEST(one_id_in_two_tenants_is_two_groups)
 	ck_assert_int_eq(commit(acme, 1), GROUP_BAD_ID);
 	ck_assert_int_eq(commit(bytes_of("a\0b", 3), 1), GROUP_BAD_ID);
 	ck_assert_int_eq(commit(bytes_of("\0acme", 5), 1), GROUP_BAD_ID);
+	groups_stop(groups);
+	world_stop(&w);
+	groups_free(groups);
+}
+END_TEST
+
+/* ---- bounds */
+
+static struct listing many[LISTS];
+
+static void one_of_many(struct group_call *c)
+{
+	int begun = 0;
+	ck_assert_int_eq(c->err, GROUP_OK);
+	ck_assert_uint_eq(c->listed_count, GROUPS);
+	group_call_fini(c);
+	for (int i = 0; i < LISTS; i++)
+		begun += many[i].call.listed_count > 0;
+	ck_assert_int_le(begun, 1);
+	sem_post(&w.done);
+}
+
+static void lists_run(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < LISTS; i++) {
+		list_run(&many[i]);
+		many[i].call.done = one_of_many;
+	}
+}
+
+START_TEST(lists_asked_for_at_once_are_made_one_after_another)
+{
+	world_init(&w);
+	world_start(&w, 1);
+	groups = groups_new(&conf, w.loops);
+	rows_put(&w, table(), KEYSPACE_GROUP, GROUPS, generation);
+	world_call(&w, 0, lists_run, NULL);
+	for (int i = 1; i < LISTS; i++)
+		sem_wait(&w.done);
+	groups_stop(groups);
+	world_stop(&w);
+	groups_free(groups);
+}
+END_TEST
+
+START_TEST(a_list_is_of_the_tenant_that_asks)
+{
+	uint8_t room[TENANT_ID_EXTRA + 1];
+	struct bytes acme = bytes_text("acme"), zeta = bytes_text("zeta"), nobody = {0};
+	struct bytes ours = tenant_id(acme, bytes_text("g"), room);
+	struct listing l = {0};
+	world_init(&w);
+	world_start(&w, 1);
+	groups = groups_new(&conf, w.loops);
+	rows_put(&w, table(), KEYSPACE_GROUP, GROUPS, generation);
+	ck_assert_int_eq(commit(ours, 9), GROUP_OK);
+	for (int i = 0; i < 3; i++) {
+		struct bytes *tenants[] = {&acme, &zeta, &nobody};
+		l.tenant = tenants[i];
+		world_call(&w, 0, list_run, &l);
+		ck_assert_int_eq(l.call.err, GROUP_OK);
+		ck_assert_uint_eq(l.call.listed_count, i == 0 ? 1 : i == 1 ? 0 : GROUPS);
+		if (i == 0)
+			ck_assert(bytes_equal(l.call.listed[0].id.bytes, ours));
+		group_call_fini(&l.call);
+	}
+	groups_stop(groups);
+	world_stop(&w);
+	groups_free(groups);
+}
+END_TEST
+
+/* What was found is counted as long as it is there, and there is an end to it. */
+START_TEST(offsets_that_are_read_are_counted)
+{
+	struct group_offset offsets[10];
+	struct bytes id = bytes_text("g");
+	int64_t held = 0;
+	struct group_call c = {.kind = GROUP_CALL_COMMIT,
+		.group_id = id,
+		.generation = -1,
+		.offsets = offsets,
+		.offset_count = 10};
+	world_init(&w);
+	world_start(&w, 1);
+	groups = groups_new(&conf, w.loops);
+	for (int i = 0; i < 10; i++)
+		offsets[i] = (struct group_offset){.stream = {7},
+			.partition = i,
+			.epoch = -1,
+			.metadata = bytes_text("a note")};
+	world_call(&w, 0, call_run, &c);
+	ck_assert_int_eq(c.err, GROUP_OK);
+	group_call_fini(&c);
+	for (int i = 0; i < 2; i++) {
+		struct reading x = {.id = id, .r = {.held = &held, .held_max = i ? 100 : 1 << 20}};
+		world_call(&w, 0, read_run, &x);
+		ck_assert_int_eq(x.r.err, i ? GROUP_UNAVAILABLE : GROUP_OK);
+		ck_assert_int_gt(held, 10 * (int)sizeof(struct offsets_found));
+		offsets_read_fini(&x.r);
+		ck_assert_int_eq(held, 0);
+	}
 	groups_stop(groups);
 	world_stop(&w);
 	groups_free(groups);
@@ -274,6 +379,9 @@ int main(void)
 	tcase_set_timeout(tc, 60);
 	tcase_add_test(tc, groups_with_members_are_listed_as_what_they_are);
 	tcase_add_test(tc, one_id_in_two_tenants_is_two_groups);
+	tcase_add_test(tc, lists_asked_for_at_once_are_made_one_after_another);
+	tcase_add_test(tc, a_list_is_of_the_tenant_that_asks);
+	tcase_add_test(tc, offsets_that_are_read_are_counted);
 	tcase_add_test(tc, a_group_deleted_in_part_is_not_called_deleted);
 	suite_add_tcase(suite, tc);
 	SRunner *run = srunner_create(suite);
