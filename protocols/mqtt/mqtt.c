@@ -273,6 +273,7 @@ static enum err on_input(struct conn *c)
 	}
 	if (m->acked && !conn_is_closing(c))
 		mqtt_after_acks(m);
+	m->seen_bytes = (uint32_t)conn_input(c).len;
 	return e == ERR_BUSY ? OK : e;
 }
 
@@ -314,8 +315,10 @@ static void on_timeout(struct conn *c)
 		mqtt_login_timeout(m);
 		return;
 	}
-	if (m->pauses != 0) /* what it sent may not have been looked at */
+	uint32_t bytes = (uint32_t)conn_input(c).len; /* of a frame that is not all there yet */
+	if (m->pauses != 0 || bytes != m->seen_bytes) /* what it sent was not looked at */
 		m->seen_ms = loop_now_ms(m->home->loop);
+	m->seen_bytes = bytes;
 	if (loop_now_ms(m->home->loop) - m->seen_ms < (int64_t)m->keep_alive_s * 1500) {
 		mqtt_arm_keep_alive(m);
 		return;

@@ -86,6 +86,7 @@ struct mqtt_conn {
 	struct access_holder holder; /* from the login on: who the client is */
 	struct throttle *throttle;   /* NULL: never over a quota yet */
 	int64_t seen_ms;             /* of the last input */
+	uint32_t seen_bytes;         /* of input left by then, or at the last timeout */
 	struct mqtt_peer peer;
 	uint32_t expiry_s; /* of the session, as the client wants it now */
 	uint16_t keep_alive_s;

@@ -194,6 +194,18 @@ def test_keep_alive(node, name):
         assert time.monotonic() - began > 2.5
 
 
+def test_keep_alive_in_the_middle_of_a_long_packet(node, name):
+    """While its bytes come nobody is silent; half of one and then nothing is silence."""
+    long = publish(name, bytes(1000000), 1, 7)
+    with opened(node, name, keepalive=2) as raw:
+        for at in range(0, len(long), 60000):
+            raw.send(long[at:at + 60000])
+            time.sleep(0.5)
+        raw.expect(m.PUBACK)
+        raw.send(long[:500000])
+        raw.expect_closed(0x8D)
+
+
 def test_no_keep_alive(node, name):
     with opened(node, name, keepalive=0) as raw:
         raw.silent(2.5)
