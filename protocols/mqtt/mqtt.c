@@ -72,6 +72,8 @@ static const struct metric_row metric_rows[] = {
 		"Messages not sent to a subscriber."},
 	[M_DROPPED_TOO_LARGE] = {"sluice_mqtt_dropped_total", "why=\"too_large\"", METRIC_COUNTER,
 		"Messages not sent to a subscriber."},
+	[M_DROPPED_QUOTA] = {"sluice_mqtt_dropped_total", "why=\"quota\"", METRIC_COUNTER,
+		"Messages not sent to a subscriber."},
 	[M_SUBSCRIPTIONS] = {"sluice_mqtt_subscribes_total", NULL, METRIC_COUNTER,
 		"Topic filters subscribed to."},
 	[M_INPUT_PAUSED] = {"sluice_mqtt_input_paused_total", NULL, METRIC_COUNTER,

@@ -59,7 +59,8 @@ def secured(authority):
     cert, key = authority.issue("server")
     node = Secured({"auth.bootstrap": "admin:secret", "auth.anonymous": "off",
                     "auth.fail_delay": "20ms", "tls.cert": cert, "tls.key": key,
-                    "tls.ca": authority.cert, "tls.client": "optional"},
+                    "tls.ca": authority.cert, "tls.client": "optional",
+                    "route.memory": "memory/# -> memory durability=memory"},
                    doors=PLAIN_DOORS + ("mqtts",)).start()
     assert eventually(lambda: node.ask("GET", "/users")[0] == 200)
     yield node
@@ -410,6 +411,29 @@ def test_a_change_of_a_quota_ends_the_wait(own_node, user, rule, limit):
         while reader.get(within=30).payload[:1] != b"y":
             pass
         reader.take(199, within=30)
+
+
+def test_nobody_waits_for_who_is_over_a_quota_on_a_memory_route(own_node, user, rule, admin):
+    """What it is not sent is dropped at once: nothing is kept for it, and nobody held up."""
+    topic = "memory/" + user
+    rule(user, "read", topic)
+    own_node.done("PUT", "/quotas/user/" + user, {"messages-out": 5})
+    admin.subscribe(topic, 0)
+    with Client(own_node.mqtt, login=login(user)) as slow:
+        slow.subscribe(topic, 0)
+        for i in range(100):
+            admin.publish(topic, b"%d" % i, 1)
+        assert [int(m.payload) for m in admin.take(100)] == list(range(100))
+
+        def dropped():
+            return own_node.metric(r'sluice_mqtt_dropped_total\{why="quota"\}')
+        assert eventually(lambda: dropped() + slow.messages.qsize() == 100)
+        assert 0 < slow.messages.qsize() < 100
+
+        def hears_again():
+            admin.publish(topic, b"again", 1)
+            return slow.messages.queue[-1].payload == b"again"
+        assert eventually(hears_again, every=1)
 
 
 # ---- enhanced authentication
