@@ -107,19 +107,28 @@ static void fill(struct subscribe *s, struct mqtt_conn *m, const struct mqtt_fil
 	list_init(&s->node);
 }
 
-/* What is refused before the broker is asked; 0: nothing. */
-static uint8_t refusal(
-	struct mqtt_conn *m, const struct mqtt_filter *f, uint32_t asked, uint32_t asked_weight)
+struct asked { /* what a SUBSCRIBE would add to the session */
+	uint32_t count, weight;
+};
+
+/* What is refused before the broker is asked; 0: nothing, and it is part of asked. A filter that
+ * the session has takes no more room than it does already. */
+static uint8_t refusal(struct mqtt_conn *m, const struct mqtt_filter *f, struct asked *asked)
 {
 	const struct mqtt_conf *conf = m->home->mqtt->conf;
+	const struct session *s = m->session;
 	if (f->shared)
 		return MQTT_NO_SHARED;
-	if (m->session->subscription_count + asked >= conf->subscriptions_max)
+	bool has = subscription_find(&s->reader, f->filter) != NULL;
+	uint32_t weight = has ? 0 : topic_filter_weight(f->filter);
+	if (!has && s->subscription_count + asked->count >= conf->subscriptions_max)
 		return MQTT_QUOTA;
-	if (m->session->subscription_weight + asked_weight + topic_filter_weight(f->filter) >
-		conf->subscription_bytes_max)
+	if (!has && s->subscription_weight + asked->weight + weight > conf->subscription_bytes_max)
 		return MQTT_QUOTA;
-	return mqtt_may_subscribe(m, f->filter);
+	uint8_t code = mqtt_may_subscribe(m, f->filter);
+	asked->count += code == 0 && !has;
+	asked->weight += code == 0 ? weight : 0;
+	return code;
 }
 
 /* No session holds so many: a packet that names more is work for nothing. */
@@ -146,12 +155,11 @@ enum err mqtt_on_subscribe(struct mqtt_conn *m, const struct mqtt_frame *f)
 	COUNT(m, M_SUBSCRIPTIONS, s.count);
 	struct bytes rest = s.filters;
 	struct mqtt_filter filter;
-	uint32_t weight = 0;
+	struct asked asked = {0};
 	for (uint32_t i = 0; mqtt_filter_next(&s, &rest, &filter); i++) {
-		op->codes[i] = refusal(m, &filter, op->pending, weight);
+		op->codes[i] = refusal(m, &filter, &asked);
 		fill(&op->ops[i], m, &filter, s.props.subscription_id);
 		op->pending += op->codes[i] == 0;
-		weight += op->codes[i] == 0 ? topic_filter_weight(filter.filter) : 0;
 	}
 	if (op->pending == 0) {
 		in_force(op, false);

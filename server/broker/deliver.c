@@ -174,7 +174,7 @@ static void subscriptions_changed(struct space *sp)
 		priv_tick(s, IDLE_MS);
 }
 
-static struct subscription *subscription_find(const struct subscriber *who, struct bytes filter)
+struct subscription *subscription_find(const struct subscriber *who, struct bytes filter)
 {
 	if (who->by_filter != NULL)
 		return map_get(who->by_filter, filter);

@@ -89,6 +89,8 @@ void subscriber_subscribe(
 	struct subscribe *op); /* done is never inside the call; in order per subscriber */
 /* ERR_NOTFOUND. */
 enum err subscriber_unsubscribe(struct subscriber *s, struct bytes filter) MUST_USE;
+/* NULL: none with this filter is in force. Good until the next change. */
+struct subscription *subscription_find(const struct subscriber *s, struct bytes filter);
 /* The subscriber can take records again. */
 void subscriber_ready(struct subscriber *s);
 

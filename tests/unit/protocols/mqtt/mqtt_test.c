@@ -132,6 +132,11 @@ START_TEST(limits_of_a_session)
 	int a = client5(CONNECT5("61"));
 	say(a, "82 17 0001 00 0001 61 00 0001 62 00 0001 63 00 0001 64 00 0001 65 00");
 	hear(a, "90 08 0001 00 00 00 00 00 97");
+	say(a, "82 13 0001 00 0001 64 01 0001 65 01 0001 61 01 0001 62 01"); /* those it has */
+	hear(a, "90 07 0001 00 01 97 01 01");
+	mqtt_conf.subscription_bytes_max = 1;
+	say(a, "82 07 0001 00 0001 61 00");
+	hear(a, "90 04 0001 00 00");
 	say(a, "a2 0b 0002 00 0001 61 0001 65 0001 7a");
 	gone(a); /* the last filter is cut */
 	a = client5(CONNECT5("61"));
