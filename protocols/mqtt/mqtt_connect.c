@@ -56,7 +56,7 @@ static void fill_connack(
 	struct mqtt_conn *m, const struct login *l, struct mqtt_props *p, struct bytes id)
 {
 	const struct mqtt_conf *conf = conf_of(m);
-	p->receive_max = (uint16_t)conf->inflight_max;
+	p->receive_max = m->receive_max_told = (uint16_t)conf->inflight_max;
 	mqtt_props_mark(p, MQTT_PROP_RECEIVE_MAX);
 	p->frame_bytes_max = (uint32_t)shard_conf(m->home->shard)->message_bytes_max + 65536;
 	mqtt_props_mark(p, MQTT_PROP_FRAME_BYTES_MAX);

@@ -91,7 +91,8 @@ struct mqtt_conn {
 	struct mqtt_peer peer;
 	uint32_t expiry_s; /* of the session, as the client wants it now */
 	uint16_t keep_alive_s;
-	uint16_t receive_max; /* the client's, capped */
+	uint16_t receive_max;      /* the client's, capped */
+	uint16_t receive_max_told; /* ours, as CONNACK said it */
 	uint16_t inbound_count;
 	uint16_t quota;        /* QoS 1 and 2 that came in and are not completed */
 	uint8_t pauses;        /* enum mqtt_pause */

@@ -271,7 +271,7 @@ static enum err seen_before(struct mqtt_conn *m, const struct mqtt_publish *p)
 static enum err take_quota(struct mqtt_conn *m)
 {
 	int64_t max = m->home->mqtt->conf->inflight_max;
-	if (m->peer.version == MQTT_V5 && m->quota >= max) /* MQTT-3.3.4-7 */
+	if (m->peer.version == MQTT_V5 && m->quota >= m->receive_max_told) /* MQTT-3.3.4-7 */
 		return mqtt_refuse(m, MQTT_RECEIVE_MAX, "receive maximum");
 	if (m->inbound_count >= max) {
 		mqtt_pause(m, PAUSE_INFLIGHT);

@@ -127,6 +127,20 @@ START_TEST(no_more_than_the_receive_maximum)
 }
 END_TEST
 
+/* What CONNACK said holds for the connection, whatever the setting is meanwhile. */
+START_TEST(keeps_the_receive_maximum_it_told)
+{
+	int a = client5(CONNECT5("61"));
+	mqtt_conf.inflight_max = 1;
+	say(a, "34 07 0001 74 0001 00 78 34 07 0001 74 0002 00 78 34 07 0001 74 0003 00 78");
+	hear(a, "50 02 0001 50 02 0002 50 02 0003");
+	mqtt_conf.inflight_max = 9;
+	say(a, "34 07 0001 74 0004 00 78");
+	hear(a, "e0 01 93");
+	gone(a);
+}
+END_TEST
+
 START_TEST(limits_of_a_session)
 {
 	int a = client5(CONNECT5("61"));
@@ -235,6 +249,7 @@ int main(void)
 	tcase_add_test(tc, a_session_goes_on);
 	tcase_add_test(tc, taken_over_says_why);
 	tcase_add_test(tc, no_more_than_the_receive_maximum);
+	tcase_add_test(tc, keeps_the_receive_maximum_it_told);
 	tcase_add_test(tc, limits_of_a_session);
 	tcase_add_loop_test(tc, refused, 0, sizeof refusals / sizeof refusals[0]);
 	tcase_add_test(tc, anonymous_may_be_refused);
