@@ -107,7 +107,6 @@ static void on_session(struct session_open *op)
 	}
 	m->session = op->session;
 	m->id_skip = (uint8_t)(m->session->id_len - l->id_len);
-	m->has_no_local = op->present; /* maybe */
 	mqtt_rights_changed(m);
 	COUNT(m, M_CONNECTED, 1);
 	if (conn_is_closing(m->conn)) {

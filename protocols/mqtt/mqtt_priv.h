@@ -101,7 +101,6 @@ struct mqtt_conn {
 	bool graceful : 1;     /* DISCONNECT without will */
 	bool expires : 1;      /* CONNECT asked for a session that lasts */
 	bool acked : 1;        /* the window has got room in this turn */
-	bool has_no_local : 1; /* some subscription of this connection had it */
 	bool sifts : 1;        /* some topics of its subscriptions are denied */
 	bool rights_moved : 1; /* while subscriptions were on their way */
 	bool throttled : 1;    /* takes no deliveries, over a quota */

@@ -191,16 +191,6 @@ static enum err hand_over(struct mqtt_conn *m, const struct message *msg, struct
 	return shard_publish(m->home->shard, msg, &in->publish);
 }
 
-/* Whether own messages must be known as such to others of this session's subscriptions. */
-static bool marks_own(struct mqtt_conn *m)
-{
-	struct list *head = &m->session->reader.subscriptions;
-	for (struct list *n = head->next; n != head; n = n->next)
-		if (list_entry(n, struct subscription, node)->no_local)
-			return true;
-	return false;
-}
-
 /* Out of line for its stack: most messages have no properties. */
 static __attribute__((noinline)) enum err hand_over_headers(struct mqtt_conn *m,
 	struct message *msg, const struct mqtt_props *p, bool mark, struct inbound *in)
@@ -222,7 +212,7 @@ static enum err publish(
 	if (!mqtt_may_publish(m, topic))
 		return ERR_DENIED;
 	fill_message(m, p, topic, &msg);
-	bool mark = m->has_no_local && marks_own(m);
+	bool mark = m->session->reader.no_local_count > 0; /* as its own, so that it is known */
 	if (p->props.present == 0 && !mark)
 		return hand_over(m, &msg, in);
 	return hand_over_headers(m, &msg, &p->props, mark, in);

@@ -88,7 +88,6 @@ static void on_subscribed(struct subscribe *s)
 		session->subscription_count++;
 		session->subscription_weight += topic_filter_weight(s->subscription->filter);
 	}
-	m->has_no_local |= s->err == OK && s->no_local;
 	if (--op->pending == 0)
 		in_force(op, true);
 }

@@ -232,6 +232,7 @@ static struct subscription *subscription_new(struct subscriber *who, struct byte
 static void subscription_free(struct subscription *sub)
 {
 	sub->who->shard->subscription_count--;
+	sub->who->no_local_count -= sub->no_local;
 	match_remove(sub->who->space->match, sub);
 	index_remove(sub->who, sub);
 	list_remove(&sub->node);
@@ -305,7 +306,9 @@ static void subscribe_apply(struct subscribe *op)
 		return;
 	}
 	sub->qos = op->qos;
+	op->who->no_local_count -= sub->no_local;
 	sub->no_local = op->no_local;
+	op->who->no_local_count += sub->no_local;
 	sub->retain_as_published = op->retain_as_published;
 	sub->id = op->id;
 	match_add(sp->match, sub);
@@ -378,6 +381,7 @@ void subscriber_init(struct subscriber *who, struct shard *s, struct bytes tenan
 	who->state = NULL;
 	who->by_filter = NULL;
 	who->subscription_count = 0;
+	who->no_local_count = 0;
 	list_init(&who->subscriptions);
 	list_init(&who->private_node);
 	list_push_back(&s->subscribers, &who->all_node);

@@ -54,7 +54,8 @@ struct subscriber { /* embed in the session; init before use */
 	struct space *space; /* private: of its tenant */
 	struct list subscriptions;
 	uint32_t subscription_count;
-	struct map *by_filter; /* private: once there are many subscriptions */
+	uint32_t no_local_count; /* of them: with no_local */
+	struct map *by_filter;   /* private: once there are many subscriptions */
 	struct list private_node, all_node;
 	struct subscriber_state
 		*state; /* private: positions of those behind; NULL while all live */

@@ -159,6 +159,22 @@ def test_no_local(node, name):
         c.quiet()
 
 
+def test_no_local_of_a_session_that_goes_on(node, name):
+    kept = {"clean": False, "expiry": 100}
+    with Client(node.mqtt, name, **kept) as c:
+        c.subscribe(name, 1, noLocal=True)
+        c.subscribe(name + "/other", 1)
+    with Client(node.mqtt, name, **kept) as c, Client(node.mqtt) as other:
+        assert c.connack["session"]
+        c.publish(name, b"mine", 1)
+        other.publish(name, b"theirs", 1)
+        assert c.get().payload == b"theirs"
+        c.subscribe(name, 1)
+        c.publish(name, b"mine", 1)
+        assert c.get().payload == b"mine"
+        c.quiet()
+
+
 @BOTH
 def test_will_after_a_broken_connection_only(node, name, version):
     will = {"topic": name, "payload": b"gone", "qos": 1}

@@ -414,6 +414,30 @@ START_TEST(a_subscriber_may_end_itself_in_deliver)
 }
 END_TEST
 
+/* ---- no local */
+
+/* Asked for each publish, so it is no walk. */
+START_TEST(knows_how_many_have_no_local)
+{
+	world_start(&w, LOOPS);
+	struct reader *r = reader_new(1);
+	r->op.no_local = true;
+	ck_assert_int_eq(subscribe(r, "a"), OK);
+	ck_assert_int_eq(subscribe(r, "b"), OK);
+	ck_assert_uint_eq(r->s.no_local_count, 2);
+	ck_assert_int_eq(subscribe(r, "b"), OK); /* replaced by the same */
+	ck_assert_uint_eq(r->s.no_local_count, 2);
+	r->op.no_local = false;
+	ck_assert_int_eq(subscribe(r, "b"), OK);
+	ck_assert_int_eq(subscribe(r, "c"), OK);
+	ck_assert_uint_eq(r->s.no_local_count, 1);
+	ck_assert_int_eq(unsubscribe(r, "a"), OK);
+	ck_assert_uint_eq(r->s.no_local_count, 0);
+	reader_free(r);
+	world_stop(&w);
+}
+END_TEST
+
 /* ---- memory routes */
 
 START_TEST(memory_routes_have_no_log)
@@ -667,6 +691,7 @@ int main(void)
 	tcase_add_test(tc, is_told_what_was_trimmed);
 	tcase_add_test(tc, gives_one_record_again);
 	tcase_add_test(tc, a_subscriber_may_end_itself_in_deliver);
+	tcase_add_test(tc, knows_how_many_have_no_local);
 	tcase_add_test(tc, memory_routes_have_no_log);
 	tcase_add_test(tc, memory_routes_wait_for_who_takes_again);
 	tcase_add_test(tc, memory_routes_see_a_reload);
