@@ -15,7 +15,9 @@ enum {
 
 struct held_item {
 	uint64_t ticket; /* what session_written must reach; 0: nothing */
-	uint32_t len;    /* of its packet in bytes */
+	int64_t expires_at_ms;
+	uint32_t len;       /* of its packet in bytes */
+	uint32_t expiry_at; /* where in it the seconds until then are; 0: nowhere */
 	uint16_t packet_id;
 	bool pubrel;
 };
@@ -125,9 +127,9 @@ static bool look_at_matches(struct mqtt_conn *m, struct outgoing *o, bool v5)
 	return counted > 0;
 }
 
-static bool is_expired(struct mqtt_conn *m, const struct message *msg)
+static bool is_expired(struct mqtt_conn *m, int64_t expires_at_ms)
 {
-	return msg->expires_at_ms > 0 && msg->expires_at_ms <= loop_now_wall_ms(m->home->loop);
+	return expires_at_ms > 0 && expires_at_ms <= loop_now_wall_ms(m->home->loop);
 }
 
 /* Completes what does not depend on the matches; false: the client takes no packet this large. */
@@ -187,12 +189,16 @@ static bool held_is_full(const struct held *h)
 static bool hold(struct mqtt_conn *m, const struct outgoing *o, uint64_t ticket)
 {
 	struct held *h = held_of(m);
-	size_t before = buf_len(&h->bytes);
-	if (write_publish(m, o, &h->bytes) != OK ||
-		!push_item(h,
-			(struct held_item){.ticket = ticket,
-				.len = (uint32_t)(buf_len(&h->bytes) - before),
-				.packet_id = o->head.packet_id})) {
+	size_t before = buf_len(&h->bytes), expiry_at = mqtt_message_expiry_at(o->head.props);
+	struct held_item item = {.ticket = ticket,
+		.expires_at_ms = o->d->message->expires_at_ms,
+		.packet_id = o->head.packet_id};
+	enum err e = write_publish(m, o, &h->bytes);
+	item.len = (uint32_t)(buf_len(&h->bytes) - before);
+	if (expiry_at > 0) /* properties and payload are the end of it */
+		item.expiry_at = item.len -
+			(uint32_t)(o->d->message->value.len + o->head.props.len - expiry_at);
+	if (e != OK || !push_item(h, item)) {
 		conn_close(m->conn, ERR_NOMEM);
 		return false;
 	}
@@ -206,6 +212,20 @@ static bool may_leave(const struct mqtt_conn *m, const struct held *h)
 		m->session->window.sent < m->receive_max;
 }
 
+static void write_held(struct mqtt_conn *m, const struct held_item *item, struct bytes packet)
+{
+	struct buf *out = conn_out(m->conn);
+	size_t at = item->expiry_at;
+	if (at == 0) {
+		buf_add(out, packet);
+		return;
+	}
+	buf_add(out, bytes_of(packet.at, at));
+	buf_add_u32be(out, mqtt_message_expiry_s(m->home, item->expires_at_ms));
+	buf_add(out, bytes_of(packet.at + at + 4, packet.len - at - 4));
+}
+
+/* Or goes, if its time has passed and the client does not know of it (MQTT-3.3.2-5). */
 static void leave(struct mqtt_conn *m, struct held *h)
 {
 	struct held_item item = h->items[h->head];
@@ -213,11 +233,16 @@ static void leave(struct mqtt_conn *m, struct held *h)
 	h->head = (h->head + 1) % h->room;
 	h->count--;
 	must(e != NULL);
-	bool one = e->state == WINDOW_HELD1;
-	window_move(&m->session->window, e, one ? WINDOW_SENT1 : WINDOW_SENT2);
-	buf_add(conn_out(m->conn), bytes_of(buf_bytes(&h->bytes).at, item.len));
+	if (!e->again && is_expired(m, item.expires_at_ms)) {
+		COUNT(m, M_DROPPED_EXPIRED, 1);
+		session_done(m->session, item.packet_id);
+	} else {
+		bool one = e->state == WINDOW_HELD1;
+		window_move(&m->session->window, e, one ? WINDOW_SENT1 : WINDOW_SENT2);
+		write_held(m, &item, bytes_of(buf_bytes(&h->bytes).at, item.len));
+		COUNT(m, one ? M_PUBLISH_OUT_1 : M_PUBLISH_OUT_2, 1);
+	}
 	buf_consume(&h->bytes, item.len);
-	COUNT(m, one ? M_PUBLISH_OUT_1 : M_PUBLISH_OUT_2, 1);
 }
 
 static void write_ack(struct mqtt_conn *m, enum mqtt_type type, uint16_t id, enum mqtt_reason why)
@@ -364,7 +389,7 @@ bool mqtt_deliver(struct session *s, const struct delivery *d)
 		return true;
 	if (m->throttled)
 		return goes_without(m, d);
-	if (is_expired(m, d->message)) {
+	if (is_expired(m, d->message->expires_at_ms)) {
 		COUNT(m, M_DROPPED_EXPIRED, 1);
 		return true;
 	}
@@ -402,7 +427,7 @@ bool mqtt_again(struct session *s, uint16_t packet_id, const struct delivery *d)
 	o.head.retain = e->retained;
 	o.head.dup = e->again;
 	o.head.packet_id = packet_id;
-	bool expired = !e->again && is_expired(m, d->message);
+	bool expired = !e->again && is_expired(m, d->message->expires_at_ms);
 	if (!mqtt_may_receive(m, d->message->topic))
 		return session_again_gone(s, packet_id);
 	if (expired || !measure(m, &o)) {

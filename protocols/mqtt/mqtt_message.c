@@ -164,6 +164,22 @@ static bool is_cached(const struct mqtt_props_cache *c, const struct delivery *d
 		c->at_ms == now_ms;
 }
 
+/* Counted down by the time it waited (MQTT-3.3.2-6), in whole seconds begun. */
+uint32_t mqtt_message_expiry_s(const struct mqtt_loop *l, int64_t expires_at_ms)
+{
+	int64_t left_ms = expires_at_ms - loop_now_wall_ms(l->loop);
+	int64_t left_s = left_ms < 1000 ? left_ms > 0 : left_ms / 1000;
+	return left_s > UINT32_MAX ? UINT32_MAX : (uint32_t)left_s;
+}
+
+size_t mqtt_message_expiry_at(struct bytes props)
+{
+	/* They are in the order of their numbers: only the payload format, of two bytes, is before
+	 * it. */
+	size_t at = props.len > 2 && props.at[0] == MQTT_PROP_PAYLOAD_FORMAT ? 2 : 0;
+	return props.len > at && props.at[at] == MQTT_PROP_MESSAGE_EXPIRY ? at + 1 : 0;
+}
+
 struct bytes mqtt_message_props(struct mqtt_loop *l, const struct delivery *d)
 {
 	const struct message *m = d->message;
@@ -177,10 +193,7 @@ struct bytes mqtt_message_props(struct mqtt_loop *l, const struct delivery *d)
 	if (m->encoded_count > 0)
 		gather(l, m, &p);
 	if (m->expires_at_ms > 0) {
-		/* Counted down by the time it waited (MQTT-3.3.2-6), in whole seconds begun. */
-		int64_t left_ms = m->expires_at_ms - loop_now_wall_ms(l->loop);
-		int64_t left_s = left_ms < 1000 ? left_ms > 0 : left_ms / 1000;
-		p.message_expiry_s = left_s > UINT32_MAX ? UINT32_MAX : (uint32_t)left_s;
+		p.message_expiry_s = mqtt_message_expiry_s(l, m->expires_at_ms);
 		mqtt_props_mark(&p, MQTT_PROP_MESSAGE_EXPIRY);
 	}
 	buf_clear(&c->buf);

@@ -194,6 +194,9 @@ enum err mqtt_headers_fill(struct mqtt_headers *h, const struct mqtt_props *p, s
 	struct bytes user) MUST_USE;
 /* The properties of a stored message, encoded; good until the next call on this loop. */
 struct bytes mqtt_message_props(struct mqtt_loop *l, const struct delivery *d);
+/* The expiry in them: where its four bytes are (0: there is none), and what they say by now. */
+size_t mqtt_message_expiry_at(struct bytes props);
+uint32_t mqtt_message_expiry_s(const struct mqtt_loop *l, int64_t expires_at_ms);
 /* Whether the client with this id published it (as far as that was marked). */
 bool mqtt_message_from(const struct message *m, struct bytes client_id);
 

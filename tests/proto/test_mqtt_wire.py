@@ -288,6 +288,32 @@ def test_a_refusing_pubrec_ends_the_flow(node, name):
         assert got.kind == m.PUBLISH and got.publish_parts()[3] == b"b"
 
 
+def test_expiry_counts_down_while_the_window_is_full(node, name):
+    """MQTT-3.3.2-5, -6: what expired meanwhile is not sent, what is says how long it has left."""
+    def expires(seconds):
+        return prop_u32(2, seconds)
+    more = b"\x26" + text("k") + text("v")
+    with opened(node, name, props=prop_u16(RECEIVE_MAX, 1)) as raw, opened(node) as pub:
+        raw.send(subscribe(name, 1, props=b"\x0b\x07"))
+        raw.expect(m.SUBACK)
+        for i, props in enumerate((b"", expires(1), expires(100), b"\x01\x01" + expires(100) + more,
+                                   expires(1), more)):
+            pub.send(publish(name, b"%d" % i, 1, i + 1, props=props))
+            pub.expect(m.PUBACK)
+        got = [raw.expect(m.PUBLISH).publish_parts()]
+        time.sleep(2.1)
+        while len(got) < 4:
+            raw.send(ack(m.PUBACK, got[-1][1]))
+            got.append(raw.expect(m.PUBLISH).publish_parts())
+        assert [body for _, _, _, body in got] == [b"0", b"2", b"3", b"5"]
+        shown = [props for _, _, props, _ in got]
+        assert [shown[0], shown[3]] == [b"\x0b\x07", b"\x0b\x07" + more]
+        left = [struct.unpack_from(">I", shown[1], 3)[0], struct.unpack_from(">I", shown[2], 5)[0]]
+        assert shown[1] == b"\x0b\x07" + expires(left[0])
+        assert shown[2] == b"\x0b\x07\x01\x01" + expires(left[1]) + more
+        assert 0 < min(left) and max(left) <= 98
+
+
 def test_qos_1_out_is_sent_again_in_order(node, name):
     keep = {"flags": 0, "props": prop_u32(EXPIRY, 100)}
     with opened(node, name, **keep) as raw, Client(node.mqtt) as pub:
