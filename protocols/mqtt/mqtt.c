@@ -86,6 +86,10 @@ void mqtt_pause(struct mqtt_conn *m, enum mqtt_pause why)
 	if (m->pauses & why)
 		return;
 	m->pauses = (uint8_t)(m->pauses | why);
+	if (why == PAUSE_OUTPUT) {
+		m->seen_ms = loop_now_ms(m->home->loop);
+		m->seen_taken = conn_taken(m->conn);
+	}
 	COUNT(m, M_INPUT_PAUSED, why == PAUSE_ROOM || why == PAUSE_INFLIGHT);
 	conn_pause(m->conn);
 }
@@ -310,6 +314,21 @@ void mqtt_arm_keep_alive(struct mqtt_conn *m)
 	conn_deadline(m->conn, limit == 0 ? 0 : idle < limit ? limit - idle : 1);
 }
 
+/* Whether it may have sent something since seen_ms that was not looked at: bytes of a frame that is
+ * not all there yet, or anything while input is not read. Who is not read because it does not read
+ * must have done so since the last time. */
+static bool may_have_sent(struct mqtt_conn *m)
+{
+	uint32_t bytes = (uint32_t)conn_input(m->conn).len, bytes_before = m->seen_bytes;
+	m->seen_bytes = bytes;
+	if (m->pauses == PAUSE_OUTPUT) {
+		uint32_t taken_before = m->seen_taken;
+		m->seen_taken = conn_taken(m->conn);
+		return m->seen_taken != taken_before;
+	}
+	return m->pauses != 0 || bytes != bytes_before;
+}
+
 static void on_timeout(struct conn *c)
 {
 	struct mqtt_conn *m = mqtt_of(c);
@@ -317,10 +336,8 @@ static void on_timeout(struct conn *c)
 		mqtt_login_timeout(m);
 		return;
 	}
-	uint32_t bytes = (uint32_t)conn_input(c).len; /* of a frame that is not all there yet */
-	if (m->pauses != 0 || bytes != m->seen_bytes) /* what it sent was not looked at */
+	if (may_have_sent(m))
 		m->seen_ms = loop_now_ms(m->home->loop);
-	m->seen_bytes = bytes;
 	if (loop_now_ms(m->home->loop) - m->seen_ms < (int64_t)m->keep_alive_s * 1500) {
 		mqtt_arm_keep_alive(m);
 		return;

@@ -88,6 +88,7 @@ struct mqtt_conn {
 	struct throttle *throttle;   /* NULL: never over a quota yet */
 	int64_t seen_ms;             /* of the last input */
 	uint32_t seen_bytes;         /* of input left by then, or at the last timeout */
+	uint32_t seen_taken; /* conn_taken, at the last timeout of PAUSE_OUTPUT or its beginning */
 	struct mqtt_peer peer;
 	uint32_t expiry_s; /* of the session, as the client wants it now */
 	uint16_t keep_alive_s;

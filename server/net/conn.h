@@ -70,7 +70,10 @@ struct buf *conn_out(struct conn *c);
 void conn_wrote(struct conn *c);
 /* Queues shared bytes after all output so far, without a copy. Takes s. */
 void conn_send_slice(struct conn *c, struct slice s);
-size_t conn_queued(const struct conn *c);  /* bytes not yet taken by the socket */
+size_t conn_queued(const struct conn *c); /* bytes not yet taken by the socket */
+/* Bytes of output that the peer's system has taken so far. It wraps around: what it says is
+ * whether any were taken since it was asked before. */
+uint32_t conn_taken(const struct conn *c);
 bool conn_over_high(const struct conn *c); /* over conn.out_high: stop producing, await drained */
 
 /* Closes once queued output is sent, at the latest after conn.linger_ms; reads nothing more.

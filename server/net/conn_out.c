@@ -3,6 +3,8 @@
  * and neither is copied. All leave with one sendmsg at the end of the turn; only while the
  * socket is full is there a write event. A drained buffer's chunk goes back to the loop. */
 #include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include "server/net/conn_priv.h"
@@ -12,6 +14,14 @@ enum { PIECES_FIRST = 8, IOV_MAX_USED = 128 };
 size_t conn_queued(const struct conn *c)
 {
 	return buf_len(&c->out) + c->slice_bytes;
+}
+
+uint32_t conn_taken(const struct conn *c)
+{
+	int waits = 0; /* in the socket, which takes more only when a good part of it is free */
+	if (ioctl(c->fd, SIOCOUTQ, &waits) != 0)
+		waits = 0;
+	return c->sent_bytes - (uint32_t)waits;
 }
 
 bool conn_over_high(const struct conn *c)
@@ -156,6 +166,7 @@ static void sent(struct conn *c, size_t n)
 {
 	struct out_queue *q = c->queue;
 	net_count(c->home, c->door, M_BYTES_OUT, (int64_t)n);
+	c->sent_bytes += (uint32_t)n;
 	while (q != NULL && q->count > 0 && n > 0) {
 		struct out_piece *p = &q->pieces[q->first];
 		size_t plain = n < p->before ? n : p->before;

@@ -49,6 +49,7 @@ struct conn {
 	size_t slice_bytes;      /* bytes in queue's slices */
 	int fd;                  /* -1 when gone */
 	uint32_t refs;           /* server/net's own and conn_ref's */
+	uint32_t sent_bytes;     /* of output, to the socket; wraps around */
 	uint16_t pauses;
 	uint8_t phase;    /* enum conn_phase */
 	uint8_t why;      /* enum err, of the close */

@@ -1,5 +1,6 @@
 """MQTT packet by packet: what is owed to a client that does the unusual, and what is done with
 one that breaks the rules. Each refusal ends its own connection and no other."""
+import socket
 import struct
 import time
 
@@ -204,6 +205,41 @@ def test_keep_alive_in_the_middle_of_a_long_packet(node, name):
         raw.expect(m.PUBACK)
         raw.send(long[:500000])
         raw.expect_closed(0x8D)
+
+
+def over_high(node, name, will):
+    """A client that has asked something while more is queued for it than it has read."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    sock.connect(("127.0.0.1", node.mqtt))
+    raw = Raw(node.mqtt, connect(name, flags=0x06, keepalive=2, rest=b"\0" + text(will) + text("w")),
+              sock=sock)
+    raw.expect(m.CONNACK)
+    raw.send(subscribe(name, 0))
+    raw.expect(m.SUBACK)
+    with opened(node) as pub:
+        for i in range(200):
+            pub.send(publish(name, bytes(100000), 1, i + 1))
+            pub.expect(m.PUBACK)
+    raw.send(packet(m.PINGREQ))
+    return raw
+
+
+def test_keep_alive_of_one_that_does_not_read(node, name):
+    """What it sent waits for it to read, so what it has taken says whether it is there."""
+    with Client(node.mqtt) as watch:
+        watch.subscribe(name + "/will", 0)
+        with over_high(node, name, name + "/will"):
+            assert watch.get().payload == b"w"
+
+
+def test_keep_alive_of_one_that_reads_slowly(node, name):
+    with Client(node.mqtt) as watch:
+        watch.subscribe(name + "/will", 0)
+        with over_high(node, name, name + "/will") as raw:
+            for _ in range(20):
+                raw._exactly(60000)
+                watch.quiet(0.5)
 
 
 def test_no_keep_alive(node, name):

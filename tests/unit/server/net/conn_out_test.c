@@ -61,6 +61,24 @@ START_TEST(slices_and_bytes_keep_their_order)
 }
 END_TEST
 
+/* Not what is in the socket, which for who reads slowly is long the same. */
+START_TEST(knows_what_the_peer_has_taken)
+{
+	static char big[30000];
+	size_t len;
+	START(PLAIN);
+	int fd = dial();
+	put_frame(fd, 's', big, sizeof big);
+	free(get_frame(fd, &len));
+	put_frame(fd, 't', "", 0); /* acknowledges, too */
+	expect_frame(fd, "30005");
+	put_frame(fd, 't', "", 0);
+	expect_frame(fd, "30014");
+	close(fd);
+	fixture_stop();
+}
+END_TEST
+
 START_TEST(output_over_the_bound_closes)
 {
 	uint8_t size[4];
@@ -136,6 +154,7 @@ int main(void)
 	TCase *tc = tcase_create("conn_out");
 	tcase_add_test(tc, high_water_stops_and_low_water_resumes);
 	tcase_add_test(tc, slices_and_bytes_keep_their_order);
+	tcase_add_test(tc, knows_what_the_peer_has_taken);
 	tcase_add_test(tc, output_over_the_bound_closes);
 	tcase_add_loop_test(tc, survives_failed_allocations, 0, 14);
 	return run_tests(tc);

@@ -123,6 +123,12 @@ static inline enum err echo_frame(struct conn *c, struct bytes f)
 		reply(c, f);
 		break;
 	case 'd': conn_deadline(c, 40); break;
+	case 't': {
+		char taken[20];
+		snprintf(taken, sizeof taken, "%u", conn_taken(c));
+		reply(c, bytes_text(taken));
+		break;
+	}
 	case 'n': reply(c, bytes_text(conn_peer(c))); break;
 	case 'l': reply(c, bytes_text(conn_is_local(c) ? "yes" : "no")); break;
 	case 'a': reply(c, bytes_text(conn_alpn(c))); break;
