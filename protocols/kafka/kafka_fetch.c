@@ -328,9 +328,12 @@ static void read_all(struct kafka_request *r, struct fetch *f)
 		struct part *p = &f->parts[i];
 		int64_t max = p->req->max_bytes < left ? p->req->max_bytes : left;
 		if (p->res->error != KAFKA_NONE || p->sent_away ||
-			(p->res->high_watermark <= p->req->fetch_offset && !p->beyond) ||
-			(left <= 0 && f->reading > 0))
+			(p->res->high_watermark <= p->req->fetch_offset && !p->beyond))
 			continue;
+		if (left <= 0 && f->reading > 0) {
+			f->now = true; /* to wait for more would be to read the same again */
+			continue;
+		}
 		int64_t cost = max < READ_BYTES_LEAST ? READ_BYTES_LEAST : max;
 		left -= cost;
 		kafka_fetching(r, cost);

@@ -130,6 +130,41 @@ START_TEST(an_answer_keeps_its_bound)
 }
 END_TEST
 
+/* Partitions that have records and no room in the answer: there is nothing to wait for, though it
+ * is less than was wanted. */
+START_TEST(a_fetch_that_has_no_room_for_more_does_not_wait)
+{
+	enum { TIMES = 20 };
+	int fd = dial();
+	struct slice batch = batch_of(10, 1);
+	struct kafka_fetch_req req = kafka_fetch_req_init;
+	struct kafka_fetch_res res;
+	int64_t offset;
+	make_topic(fd, "room");
+	produce(fd, "room", 7, -1, batch.bytes, 1);
+	ck_assert_int_eq(produced(fd, 7, 1, &offset), 0);
+	req.max_wait_ms = 3600000;
+	req.min_bytes = (int32_t)(TIMES * batch.bytes.len);
+	req.max_bytes = 100000; /* each read counts as more than a tenth of it */
+	req.topics_count = 1;
+	req.topics = kafka_array(&arena, &kafka_fetch_req_topic_type, 1);
+	req.topics[0].name = bytes_text("room");
+	req.topics[0].partitions_count = TIMES;
+	req.topics[0].partitions = kafka_array(&arena, &kafka_fetch_req_partition_type, TIMES);
+	for (int i = 0; i < TIMES; i++) {
+		req.topics[0].partitions[i].fetch_offset = offset;
+		req.topics[0].partitions[i].max_bytes = 50000;
+	}
+	ask(fd, KAFKA_FETCH, 11, 2, &req);
+	answer(fd, KAFKA_FETCH, 11, 2, &res);
+	ck_assert_uint_eq(res.topics[0].partitions[0].records.bytes.len, batch.bytes.len);
+	ck_assert_uint_eq(res.topics[0].partitions[TIMES - 1].records.bytes.len, 0);
+	ck_assert_int_eq(res.topics[0].partitions[TIMES - 1].high_watermark, offset + 1);
+	slice_unref(&batch);
+	end(fd);
+}
+END_TEST
+
 START_TEST(a_fetch_waits_for_records_and_for_no_longer)
 {
 	int fd = dial(), other = dial();
@@ -748,6 +783,7 @@ int main(void)
 	tcase_add_test(tc, who_asks_while_a_topic_is_made_waits_for_it);
 	tcase_add_test(tc, what_is_stored_is_what_was_sent);
 	tcase_add_test(tc, an_answer_keeps_its_bound);
+	tcase_add_test(tc, a_fetch_that_has_no_room_for_more_does_not_wait);
 	tcase_add_test(tc, a_fetch_waits_for_records_and_for_no_longer);
 	tcase_add_test(tc, old_clients_write_and_read_message_sets);
 	tcase_add_test(tc, bad_batches_are_refused_each_with_its_code);
