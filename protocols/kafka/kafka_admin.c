@@ -85,12 +85,21 @@ static bool assignments_fit(struct kafka_request *r, const struct kafka_create_t
 	return true;
 }
 
-static bool twice(const struct kafka_create_topics_req *req, uint32_t at)
+/* Of two of a name neither is made: which of both was meant? */
+static void refuse_twice(
+	const struct kafka_create_topics_req *req, struct kafka_create_topics_res *res)
 {
-	for (uint32_t i = 0; i < req->topics_count; i++)
-		if (i != at && bytes_equal(req->topics[i].name, req->topics[at].name))
-			return true;
-	return false;
+	struct map named = {0};
+	for (uint32_t i = 0; i < req->topics_count; i++) {
+		struct kafka_create_topics_res_topic *before = map_put(
+			&named, req->topics[i].name, &res->topics[i]);
+		if (before == NULL)
+			continue;
+		const char *why = "the topic is named twice in the request";
+		refuse(&before->error, &before->message, KAFKA_INVALID_REQUEST, why);
+		refuse(&res->topics[i].error, &res->topics[i].message, KAFKA_INVALID_REQUEST, why);
+	}
+	map_fini(&named);
 }
 
 /* How many replicas there can be. Nodes that have gone leave the catalogue. */
@@ -101,15 +110,10 @@ static int nodes_count(struct kafka_request *r)
 }
 
 /* 0, or the code of what is wrong before the catalogue is asked. */
-static int16_t create_check(struct kafka_request *r, uint32_t at, const char **why)
+static int16_t create_check(
+	struct kafka_request *r, const struct kafka_create_topics_req_topic *t, const char **why)
 {
-	const struct kafka_create_topics_req *req = r->req;
-	const struct kafka_create_topics_req_topic *t = &req->topics[at];
 	*why = "";
-	if (twice(req, at)) {
-		*why = "the topic is named twice in the request";
-		return KAFKA_INVALID_REQUEST;
-	}
 	if (!access_may_create(r->access, t->name)) {
 		*why = "not allowed to create it";
 		return KAFKA_TOPIC_DENIED;
@@ -147,8 +151,10 @@ static void create_one(
 	const struct kafka_create_topics_req *req = r->req;
 	const struct kafka_create_topics_req_topic *t = &req->topics[at];
 	const char *why;
-	int16_t code = create_check(r, at, &why);
 	res->name = t->name;
+	if (res->error != KAFKA_NONE)
+		return;
+	int16_t code = create_check(r, t, &why);
 	if (code != KAFKA_NONE) {
 		refuse(&res->error, &res->message, code, why);
 		return;
@@ -192,6 +198,7 @@ void kafka_on_create_topics(struct kafka_request *r)
 	res->topics = kafka_list(r, &kafka_create_topics_res_topic_type, req->topics_count);
 	if (res->topics == NULL)
 		return;
+	refuse_twice(req, res);
 	r->outstanding++;
 	for (uint32_t i = 0; i < req->topics_count && !r->ready; i++)
 		create_one(r, i, &res->topics[i]);

@@ -64,15 +64,8 @@ static bool user_find(struct kafka_request *r, struct bytes name, struct user_do
 		bytes_equal(out->tenant, access_tenant(r->access));
 }
 
-static bool named_before(const struct kafka_describe_scram_users_req *req, uint32_t at)
-{
-	for (uint32_t i = 0; i < at; i++)
-		if (bytes_equal(req->users[i].name, req->users[at].name))
-			return true;
-	return false;
-}
-
-static bool describe_asked(struct kafka_request *r, struct kafka_describe_scram_users_res *res)
+static bool describe_asked(
+	struct kafka_request *r, struct kafka_describe_scram_users_res *res, struct map *named)
 {
 	const struct kafka_describe_scram_users_req *req = r->req;
 	struct user_doc u;
@@ -82,7 +75,7 @@ static bool describe_asked(struct kafka_request *r, struct kafka_describe_scram_
 	for (uint32_t i = 0; i < req->users_count; i++) {
 		struct kafka_describe_scram_users_res_result *one = &res->results[i];
 		one->user = req->users[i].name;
-		if (i < ALTER_MAX && named_before(req, i)) {
+		if (map_put(named, one->user, one) != NULL) {
 			one->error = KAFKA_DUPLICATE_RESOURCE;
 			one->message = bytes_text("the user is named twice");
 		} else if (!user_find(r, one->user, &u) || !has_scram(&u)) {
@@ -107,7 +100,10 @@ void kafka_on_describe_scram_users(struct kafka_request *r)
 		return;
 	}
 	bool all = req->users == NULL || req->users_count == 0;
-	if (all ? describe_all(r, res) : describe_asked(r, res))
+	struct map named = {0};
+	bool told = all ? describe_all(r, res) : describe_asked(r, res, &named);
+	map_fini(&named);
+	if (told)
 		kafka_answer(r);
 }
 

@@ -58,6 +58,22 @@ def test_refusals(admin, name):
     assert error_of(admin.delete_topics([name + "x"])) == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
+def test_a_name_twice_is_found_among_many(node, name):
+    """In a time that does not grow by the square of their number, in which others would wait."""
+    names = ["!", *("!%d" % i for i in range(300_000)), "!", name, name]
+    body = struct.pack(">i", len(names))
+    body += b"".join(string(n) + struct.pack(">ihii", 1, 1, 0, 0) for n in names)
+    with Raw(node.ports["kafka"], timeout=60) as raw:
+        raw.ask(18, 0, b"")  # the first request may not be long
+        answer = raw.ask(19, 0, body + struct.pack(">i", 1000))
+    at, codes = 4, []
+    for n in names:
+        at += 2 + len(n)
+        codes.append(struct.unpack_from(">h", answer, at)[0])
+        at += 2
+    assert codes == [42] + [17] * 300_000 + [42] * 3
+
+
 def test_validate_only_creates_nothing(admin, name):
     done(admin.create_topics([NewTopic(name, 2, 1)], validate_only=True))
     assert partitions(admin, name) == 0

@@ -132,6 +132,25 @@ START_TEST(twice_is_refused)
 }
 END_TEST
 
+START_TEST(twice_is_found_among_many)
+{
+	enum { MANY = 3000 };
+	static char names[MANY][8];
+	const char *asked[MANY + 1];
+	for (int i = 0; i < MANY; i++) {
+		snprintf(names[i], sizeof names[i], "u%d", i);
+		asked[i] = names[i];
+	}
+	asked[MANY] = names[MANY - 1];
+	struct kafka_describe_scram_users_res *found = describe(asked, MANY + 1);
+	ck_assert_uint_eq(found->results_count, MANY + 1);
+	for (int i = 0; i < MANY; i++)
+		ck_assert_int_eq(found->results[i].error, 91);
+	ck_assert_int_eq(found->results[MANY].error, 92);
+	arena_reset(&arena);
+}
+END_TEST
+
 START_TEST(nothing_asked_is_nothing_done)
 {
 	ck_assert_uint_eq(alter(NULL, 0, NULL, 0)->results_count, 0);
@@ -148,6 +167,7 @@ int main(void)
 	tcase_add_test(tc, credentials_come_and_go);
 	tcase_add_loop_test(tc, each_refusal_has_its_code, 0, 9);
 	tcase_add_test(tc, twice_is_refused);
+	tcase_add_test(tc, twice_is_found_among_many);
 	tcase_add_test(tc, nothing_asked_is_nothing_done);
 	suite_add_tcase(s, tc);
 	SRunner *run = srunner_create(s);
