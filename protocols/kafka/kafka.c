@@ -516,17 +516,19 @@ static enum err decode(
 	return e;
 }
 
-/* A fetch that only waits must not hold up what came after it. */
+/* Fetches that only wait must not hold up what came after them. */
 static void hurry_fetches(struct kafka_conn *kc)
 {
 	struct list *l = kc->requests.next;
 	while (l != &kc->requests) {
 		struct kafka_request *r = list_entry(l, struct kafka_request, node);
+		void (*hurry)(struct kafka_request *) = r->hurry;
 		l = l->next;
-		if (r->h.key == KAFKA_FETCH && !r->ready && r->hurry != NULL) {
-			r->hurry(r);
-			return;
-		}
+		if (r->h.key != KAFKA_FETCH || hurry == NULL)
+			continue;
+		r->hurry = NULL; /* once hurried it does not wait any more */
+		hurry(r);        /* may free it and others */
+		l = kc->requests.next;
 	}
 }
 
@@ -570,11 +572,10 @@ static enum err on_frame(struct kafka_conn *kc, struct bytes frame)
 		return bad_frame(kc, "body", &h, e);
 	}
 	kc->greeted = true;
-	if (h.key == KAFKA_PRODUCE) {
+	if (h.key == KAFKA_PRODUCE)
 		kafka_producing(r, (int64_t)frame.len);
-	} else if (h.key != KAFKA_FETCH || ++kc->fetches >= FETCHES_MAX) {
+	if (h.key != KAFKA_FETCH || ++kc->fetches >= FETCHES_MAX)
 		hurry_fetches(kc);
-	}
 	handler->run(r);
 	kafka_pace(kc);
 	return OK;

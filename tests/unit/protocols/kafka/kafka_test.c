@@ -199,6 +199,35 @@ START_TEST(a_fetch_waits_for_records_and_for_no_longer)
 }
 END_TEST
 
+START_TEST(fetches_that_wait_hold_nothing_up)
+{
+	int fd = dial();
+	struct kafka_fetch_res res;
+	struct kafka_api_versions_req versions = kafka_api_versions_req_init;
+	struct kafka_api_versions_res known;
+	struct slice b = batch_of(10, 1);
+	const char *waits = _i == 0 ? "waits-0" : "waits-1";
+	const char *written = _i == 0 ? "written-0" : "written-1";
+	make_topic(fd, waits);
+	make_topic(fd, written);
+	for (int i = 1; i <= 3; i++)
+		fetch(fd, waits, 0, 3600000, i);
+	ck_assert(!readable(fd, 50));
+	if (_i == 0)
+		ask(fd, KAFKA_API_VERSIONS, 0, 4, &versions);
+	else
+		produce(fd, written, 7, -1, b.bytes, 4);
+	for (int i = 1; i <= 3; i++)
+		answer(fd, KAFKA_FETCH, 11, i, &res);
+	if (_i == 0)
+		answer(fd, KAFKA_API_VERSIONS, 0, 4, &known);
+	else
+		ck_assert_int_eq(produced(fd, 7, 4, NULL), 0);
+	slice_unref(&b);
+	end(fd);
+}
+END_TEST
+
 /* What clients of before Kafka 0.11 write and read: sets of messages, in each version. */
 START_TEST(old_clients_write_and_read_message_sets)
 {
@@ -785,6 +814,7 @@ int main(void)
 	tcase_add_test(tc, an_answer_keeps_its_bound);
 	tcase_add_test(tc, a_fetch_that_has_no_room_for_more_does_not_wait);
 	tcase_add_test(tc, a_fetch_waits_for_records_and_for_no_longer);
+	tcase_add_loop_test(tc, fetches_that_wait_hold_nothing_up, 0, 2);
 	tcase_add_test(tc, old_clients_write_and_read_message_sets);
 	tcase_add_test(tc, bad_batches_are_refused_each_with_its_code);
 	tcase_add_test(tc, a_batch_that_does_not_say_its_greatest_time_is_taken);
