@@ -618,9 +618,10 @@ static enum err on_input(struct conn *c)
 		conn_consume(c, (size_t)len + LENGTH_BYTES);
 		partial = false;
 	}
-	/* The deadline of a login is for all of it. */
-	if (!kc->paused && !conn_is_closing(c) && kc->who.access != NULL)
-		conn_deadline(c, partial ? kc->home->kafka->conf->request_ms : 0);
+	/* The deadline of a login is for all of it. While we do not read, nobody is late; what is
+	 * left is looked at again after it. */
+	if (!conn_is_closing(c) && kc->who.access != NULL)
+		conn_deadline(c, partial && !kc->paused ? kc->home->kafka->conf->request_ms : 0);
 	return OK;
 }
 

@@ -580,6 +580,40 @@ START_TEST(everything_offered_can_be_spoken)
 }
 END_TEST
 
+static void boot_impatient(void)
+{
+	boot_with((const char *[]){
+		"kafka.request_ms", "1s", "kafka.inflight_bytes_max", "64KiB", NULL});
+}
+
+/* A request that comes in two parts and is so large that its connection is not read until it is
+ * done: it has come in time, and the connection may idle after it. */
+START_TEST(a_request_that_has_come_is_not_late)
+{
+	static uint8_t frame[91000];
+	enum { FIRST = 600 };
+	int fd = dial(), pair[2];
+	struct slice b = batch_of(90000, 1);
+	ssize_t len;
+	make_topic(fd, "parts");
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	produce(pair[0], "parts", 7, -1, b.bytes, 1);
+	close(pair[0]);
+	len = recv(pair[1], frame, sizeof frame, MSG_WAITALL);
+	close(pair[1]);
+	ck_assert_int_gt(len, (ssize_t)b.bytes.len);
+	ck_assert_int_eq(send(fd, frame, FIRST, MSG_NOSIGNAL), FIRST);
+	ck_assert(!readable(fd, 50));
+	ck_assert_int_eq(send(fd, frame + FIRST, (size_t)len - FIRST, MSG_NOSIGNAL), len - FIRST);
+	ck_assert_int_eq(produced(fd, 7, 1, NULL), 0);
+	ck_assert(!readable(fd, 2000)); /* it is not closed */
+	produce(fd, "parts", 7, -1, b.bytes, 2);
+	ck_assert_int_eq(produced(fd, 7, 2, NULL), 0);
+	slice_unref(&b);
+	end(fd);
+}
+END_TEST
+
 START_TEST(producers_get_ids_of_their_own)
 {
 	int fd = dial();
@@ -840,6 +874,11 @@ int main(void)
 	tcase_add_test(tight, offsets_of_many_groups_are_bounded);
 	tcase_add_test(tight, descriptions_of_many_groups_are_bounded);
 	suite_add_tcase(s, tight);
+	TCase *impatient = tcase_create("short times");
+	tcase_set_timeout(impatient, 60);
+	tcase_add_unchecked_fixture(impatient, boot_impatient, down);
+	tcase_add_test(impatient, a_request_that_has_come_is_not_late);
+	suite_add_tcase(s, impatient);
 	SRunner *run = srunner_create(s);
 	srunner_set_fork_status(run, CK_NOFORK); /* the node's threads do not survive a fork */
 	srunner_run_all(run, CK_ENV);
