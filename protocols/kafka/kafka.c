@@ -218,8 +218,12 @@ int32_t kafka_throttle(struct kafka_request *r, int64_t ms)
 	if (ms > MUTE_MS_MAX)
 		ms = MUTE_MS_MAX;
 	kafka_count(kc->home, M_THROTTLED, 1);
-	kc->muted = true;
-	loop_timer_set(&kc->mute, ms);
+	int64_t until = loop_now_ms(kc->home->loop) + ms;
+	if (!kc->muted || until > kc->muted_until_ms) { /* another quota's time may end later */
+		kc->muted = true;
+		kc->muted_until_ms = until;
+		loop_timer_set(&kc->mute, ms);
+	}
 	kafka_pace(kc);
 	return (int32_t)ms;
 }

@@ -68,6 +68,7 @@ struct kafka_conn {
 	bool login_busy;           /* the broker looks at what it was given */
 	bool logged_in;            /* by SASL */
 	bool muted;                /* a quota is used up: not read until the timer fires */
+	int64_t muted_until_ms;
 	struct loop_timer mute;
 	uint8_t beats;           /* heartbeats in a row, nothing else, that went to that loop */
 	struct loop *beats_home; /* of their group; NULL: this one */
@@ -206,7 +207,7 @@ struct rights_change;
 void kafka_rights_change(struct kafka_request *r, struct rights_change *c, int kind,
 	void (*done)(struct rights_change *c));
 
-/* The connection is not read for so long; gives the ms to tell the client. */
+/* The connection is not read for so long at least; gives the ms to tell the client. */
 int32_t kafka_throttle(struct kafka_request *r, int64_t ms);
 /* Reads on, or stops, by what holds for the connection now. */
 void kafka_pace(struct kafka_conn *kc);

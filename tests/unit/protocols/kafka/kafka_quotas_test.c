@@ -196,6 +196,51 @@ START_TEST(so_is_who_fetches_too_much)
 }
 END_TEST
 
+/* A fetch that waits for more is ended by a produce on its connection: what it gets is over its
+ * quota, by less than what is produced is over that one's. */
+START_TEST(of_two_quotas_the_longer_time_counts)
+{
+	struct kafka_fetch_req all = kafka_fetch_req_init;
+	struct kafka_fetch_res got;
+	struct kafka_produce_res put;
+	struct kafka_api_versions_req hello = kafka_api_versions_req_init;
+	struct kafka_api_versions_res known;
+	struct slice b = batch_of(90000, 1);
+	ck_assert_int_eq(put_user(admin, "cleo", "pw"), 0);
+	ck_assert_int_eq(add_acl(admin, &(struct acl){2, 3, "*", "User:cleo", 2, 3}), 0);
+	make_topic(admin, "both");
+	produce(admin, "both", 7, -1, b.bytes, 1);
+	ck_assert_int_eq(produced(admin, 7, 1, NULL), 0);
+	ck_assert_int_eq(set_quota(&(struct op){"user", "cleo", "bytes-in", 30000}, false), 0);
+	ck_assert_int_eq(set_quota(&(struct op){"user", "cleo", "bytes-out", 80000}, false), 0);
+	all.max_wait_ms = 3600000;
+	all.min_bytes = 1 << 20;
+	all.topics_count = 1;
+	all.topics = kafka_array(&arena, &kafka_fetch_req_topic_type, 1);
+	all.topics[0].name = bytes_text("both");
+	all.topics[0].partitions_count = 1;
+	all.topics[0].partitions = kafka_array(&arena, &kafka_fetch_req_partition_type, 1);
+	all.topics[0].partitions[0].max_bytes = 100000;
+	int cleo = dial_as("cleo", "pw");
+	ask(cleo, KAFKA_FETCH, 11, 2, &all);
+	ck_assert(!readable(cleo, 100));
+	int64_t began = clock_ms();
+	produce(cleo, "both", 7, -1, b.bytes, 3);
+	answer(cleo, KAFKA_FETCH, 11, 2, &got);
+	answer(cleo, KAFKA_PRODUCE, 7, 3, &put);
+	ask(cleo, KAFKA_API_VERSIONS, 0, 4, &hello);
+	answer(cleo, KAFKA_API_VERSIONS, 0, 4, &known);
+	ck_assert_int_gt(got.throttle_ms, 0);
+	ck_assert_int_gt(put.throttle_ms, got.throttle_ms);
+	ck_assert_int_ge(clock_ms() - began, put.throttle_ms - 50);
+	ck_assert_int_eq(set_quota(&(struct op){"user", "cleo", "bytes-in", -1}, false), 0);
+	ck_assert_int_eq(set_quota(&(struct op){"user", "cleo", "bytes-out", -1}, false), 0);
+	slice_unref(&b);
+	close(cleo);
+	arena_reset(&arena);
+}
+END_TEST
+
 /* Sets are counted by the messages in them, both ways. */
 START_TEST(messages_of_old_clients_count)
 {
@@ -287,6 +332,7 @@ int main(void)
 	tcase_add_loop_test(tc, what_there_is_not_is_refused, 0, 8);
 	tcase_add_test(tc, who_produces_too_much_is_not_heard_for_a_while);
 	tcase_add_test(tc, so_is_who_fetches_too_much);
+	tcase_add_test(tc, of_two_quotas_the_longer_time_counts);
 	tcase_add_test(tc, messages_of_old_clients_count);
 	tcase_add_test(tc, connections_are_counted);
 	suite_add_tcase(s, tc);
