@@ -53,6 +53,15 @@ int16_t kafka_produce_code(enum err e)
 	return kafka_code(e);
 }
 
+/* Java's consumer throws at its application what it doesn't expect of a fetch, 5 and 7 among it.
+ * After NOT_LEADER it asks who leads and tries again. */
+int16_t kafka_fetch_code(enum err e)
+{
+	if (e == ERR_UNAVAILABLE || e == ERR_BUSY || e == ERR_TIMEOUT)
+		return KAFKA_NOT_LEADER;
+	return kafka_code(e);
+}
+
 int16_t kafka_group_code(enum group_err e)
 {
 	switch (e) {

@@ -242,7 +242,7 @@ static void on_read(struct stream_read *sr)
 		return;
 	if (sr->err != OK) {
 		bool later = p->beyond && sr->err == ERR_UNAVAILABLE;
-		fail_part(f, p, later ? KAFKA_OFFSET_NOT_AVAILABLE : kafka_code(sr->err));
+		fail_part(f, p, later ? KAFKA_OFFSET_NOT_AVAILABLE : kafka_fetch_code(sr->err));
 	} else {
 		p->seen = sr->high_watermark;
 		p->res->high_watermark = p->res->last_stable_offset = sr->high_watermark;

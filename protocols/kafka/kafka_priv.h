@@ -335,6 +335,7 @@ enum kafka_code {
 };
 int16_t kafka_code(enum err e);         /* of reads, writes and changes in general */
 int16_t kafka_produce_code(enum err e); /* of produce_start and its outcome */
+int16_t kafka_fetch_code(enum err e);   /* of stream_read for a fetch */
 int16_t kafka_group_code(enum group_err e);
 int16_t kafka_admin_code(enum err e);  /* of node_change */
 int16_t kafka_rights_code(enum err e); /* of rights_change */

@@ -2,6 +2,7 @@
  * hand through the codec's client side. */
 #include "tests/unit/protocols/kafka/fixture.h"
 #include <zlib.h>
+#include "protocols/kafka/kafka_priv.h"
 #include "protocols/kafka/kafka_set.h"
 #include "server/broker/group_home.h"
 
@@ -196,6 +197,19 @@ START_TEST(a_fetch_waits_for_records_and_for_no_longer)
 	slice_unref(&b);
 	close(other);
 	end(fd);
+}
+END_TEST
+
+/* Java's consumer ends with an exception for some codes: what passes is said so that it asks again.
+ */
+START_TEST(a_fetch_that_may_be_tried_again_is)
+{
+	static const enum err passes[] = {
+		ERR_UNAVAILABLE, ERR_BUSY, ERR_TIMEOUT, ERR_NOTLEADER, ERR_CLOSED};
+	for (size_t i = 0; i < sizeof passes / sizeof passes[0]; i++)
+		ck_assert_int_eq(kafka_fetch_code(passes[i]), KAFKA_NOT_LEADER);
+	ck_assert_int_eq(kafka_fetch_code(ERR_RANGE), KAFKA_OFFSET_OUT_OF_RANGE);
+	ck_assert_int_eq(kafka_fetch_code(ERR_IO), KAFKA_STORAGE_ERROR);
 }
 END_TEST
 
@@ -848,6 +862,7 @@ int main(void)
 	tcase_add_test(tc, an_answer_keeps_its_bound);
 	tcase_add_test(tc, a_fetch_that_has_no_room_for_more_does_not_wait);
 	tcase_add_test(tc, a_fetch_waits_for_records_and_for_no_longer);
+	tcase_add_test(tc, a_fetch_that_may_be_tried_again_is);
 	tcase_add_loop_test(tc, fetches_that_wait_hold_nothing_up, 0, 2);
 	tcase_add_test(tc, old_clients_write_and_read_message_sets);
 	tcase_add_test(tc, bad_batches_are_refused_each_with_its_code);
