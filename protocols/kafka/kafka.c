@@ -602,6 +602,7 @@ static enum err on_input(struct conn *c)
 	bool partial = false;
 	if (kafka_moves(kc))
 		return OK;
+	kafka_pace(kc); /* others may have filled the loop since this one was looked at */
 	while (!kc->paused && !conn_is_closing(c)) {
 		struct bytes in = conn_input(c);
 		partial = in.len > 0;

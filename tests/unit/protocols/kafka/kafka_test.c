@@ -200,6 +200,50 @@ START_TEST(a_fetch_waits_for_records_and_for_no_longer)
 }
 END_TEST
 
+enum { MUCH = 1 << 30 }; /* more than loops may have in flight */
+
+static void fill_loops(void *arg)
+{
+	(void)arg;
+	for (int i = 0; i < loops_count(t.loops); i++)
+		kafka->loops[i].inflight += MUCH;
+}
+
+/* As at the end of a produce. */
+static void ease_loop(void *arg)
+{
+	struct kafka_loop *h = arg;
+	struct list *l;
+	h->inflight -= MUCH;
+	while ((l = list_pop(&h->hungry)) != NULL)
+		kafka_pace(list_entry(l, struct kafka_conn, hungry));
+}
+
+/* Others have produced as much as their loop may have in flight: the first request, too, waits. */
+START_TEST(a_full_loop_reads_nobody)
+{
+	struct kafka_api_versions_req versions = kafka_api_versions_req_init;
+	struct kafka_api_versions_res known;
+	int fds[4];
+	bool early = false;
+	loops_stand_still(t.loops, fill_loops, NULL);
+	for (int i = 0; i < 4; i++) {
+		fds[i] = dial();
+		ask(fds[i], KAFKA_API_VERSIONS, 0, 1, &versions);
+	}
+	for (int i = 0; i < 4; i++)
+		early |= readable(fds[i], 50);
+	for (int i = 0; i < loops_count(t.loops); i++)
+		loop_call(loops_at(t.loops, i), ease_loop, &kafka->loops[i]);
+	for (int i = 0; i < 4; i++) {
+		answer(fds[i], KAFKA_API_VERSIONS, 0, 1, &known);
+		close(fds[i]);
+	}
+	ck_assert(!early);
+	arena_reset(&arena);
+}
+END_TEST
+
 /* Java's consumer ends with an exception for some codes: what passes is said so that it asks again.
  */
 START_TEST(a_fetch_that_may_be_tried_again_is)
@@ -862,6 +906,7 @@ int main(void)
 	tcase_add_test(tc, an_answer_keeps_its_bound);
 	tcase_add_test(tc, a_fetch_that_has_no_room_for_more_does_not_wait);
 	tcase_add_test(tc, a_fetch_waits_for_records_and_for_no_longer);
+	tcase_add_test(tc, a_full_loop_reads_nobody);
 	tcase_add_test(tc, a_fetch_that_may_be_tried_again_is);
 	tcase_add_loop_test(tc, fetches_that_wait_hold_nothing_up, 0, 2);
 	tcase_add_test(tc, old_clients_write_and_read_message_sets);
