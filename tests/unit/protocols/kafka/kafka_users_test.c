@@ -135,7 +135,7 @@ END_TEST
 START_TEST(twice_is_found_among_many)
 {
 	enum { MANY = 3000 };
-	static char names[MANY][8];
+	static char names[MANY][16];
 	const char *asked[MANY + 1];
 	for (int i = 0; i < MANY; i++) {
 		snprintf(names[i], sizeof names[i], "u%d", i);
